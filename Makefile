@@ -1,0 +1,52 @@
+# Each target sets the environment up by itself: .venv, uv inside it, the pinned dependencies, Regente.
+PYTHON ?= python3
+BIN := .venv/bin
+UV := $(BIN)/uv
+ARGS ?=
+
+.PHONY: train test lint types quick bench ui pins clean help
+
+train: .venv/ready ## train the default experiment; ARGS="mnist_cnn optimizer.lr=3e-3" for another
+	@$(BIN)/regente train $(ARGS)
+
+test: lint types ## lint, types and all tests: what CI runs
+	$(BIN)/python -m pytest -m browser # by themselves: they look at a server and a browser in real time
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not browser"
+
+quick: .venv/ready ## the tests that take no more than a coffee sip
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/ready
+	$(BIN)/mypy
+
+bench: .venv/ready ## the side-by-side programs of benchmarks/
+	for program in benchmarks/*.py; do $(BIN)/python $$program || exit 1; done
+
+ui: .venv/ready ## MLflow's UI on this folder's runs
+	@$(BIN)/regente ui
+
+pins: .venv/uv ## compile requirements.txt anew from pyproject.toml
+	$(UV) pip compile pyproject.toml --extra dev --universal --python-version 3.11 --fork-strategy fewest \
+		--generate-hashes --no-annotate --no-header --upgrade --quiet --output-file requirements.txt
+
+clean: ## remove .venv and caches; runs stay
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build src/*.egg-info
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
+
+.venv/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Regente needs Python 3.11 to 3.13; name one: make PYTHON=python3.12"; exit 3; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.8
+	@touch $@
+
+.venv/ready: .venv/uv requirements.txt pyproject.toml
+	$(UV) pip install --quiet --require-hashes --requirement requirements.txt
+	$(UV) pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@

@@ -1,0 +1,1 @@
+"""The parts a run is composed of; a package only so that the wheel and the editable install both find it."""

@@ -1,0 +1,95 @@
+"""Step 4 of a run: the frozen config becomes data, task and trainer, in one visible order."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import Logger
+
+from regente.errors import ConfigError, Problem, RegenteError
+from regente.job import Job
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What `fit` needs."""
+
+    data: LightningDataModule
+    task: LightningModule
+    trainer: Trainer
+
+    @property
+    def checkpoint(self) -> ModelCheckpoint | None:
+        """The callback that knows the best weights, if there is one."""
+        found = [c for c in self.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor]
+        return found[0] if found else None
+
+
+def build(config: dict[str, Any], job: Job, own_callbacks: list[Callback], logger: Logger | None) -> Parts:
+    """Seed, then data, model, optimizer, scheduler, task, callbacks and trainer.
+
+    Raises:
+        ConfigError: when a part refuses its arguments.
+    """
+    seed_everything(config["seed"], workers=True, verbose=False)
+    data = _make("data", config["data"])
+    task = _make(
+        "task",
+        config["task"],
+        model=_make("model", config["model"]),
+        optimizer=_make("optimizer", config["optimizer"]),
+        scheduler=_make("scheduler", config["scheduler"]) if config["scheduler"].get("_target_") else None,
+        monitor=config["monitor"]["metric"],
+    )
+    callbacks = [_callback(name, node, job) for name, node in config["callbacks"].items() if node]
+    trainer = _make(
+        "trainer",
+        config["trainer"],
+        callbacks=[*callbacks, *own_callbacks],
+        logger=logger or False,
+        default_root_dir=str(job.path),
+        enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    return Parts(data, task, trainer)
+
+
+def _make(where: str, node: dict[str, Any], **given: Any) -> Any:
+    """Instantiate a node; the finished objects in `given` are handed over as they are."""
+    try:
+        if given:
+            return instantiate({**node, "_partial_": True}, _convert_="all")(**given)
+        return instantiate(node, _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, RegenteError):
+            raise cause from None
+        if isinstance(cause, MisconfigurationException) or (
+            isinstance(cause, ValueError | TypeError) and _is_refusal(cause)
+        ):
+            raise ConfigError([Problem(where, str(cause))]) from error
+        raise cause or error from None
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether a constructor raised by itself, as against a call deep inside of it that went wrong."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_code.co_name == "__init__"
+
+
+def _callback(name: str, node: dict[str, Any], job: Job) -> Callback:
+    if str(node["_target_"]).endswith("ModelCheckpoint") and not node.get("dirpath"):
+        node = {**node, "dirpath": str(job.checkpoints)}
+    callback = _make(f"callbacks.{name}", node)
+    if not isinstance(callback, Callback):
+        raise ConfigError(
+            [Problem(f"callbacks.{name}", f"{type(callback).__name__} is not a Lightning callback")]
+        )
+    return callback

@@ -1,0 +1,14 @@
+"""Checkpoints that say how good they are."""
+
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+
+class CheckpointMetrics(Callback):
+    """Writes the metrics of the moment into each checkpoint, as plain floats under `metrics`."""
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint["metrics"] = {name: float(value) for name, value in trainer.callback_metrics.items()}

@@ -1,0 +1,37 @@
+"""What a run is made of, once everything is built."""
+
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from regente.job import Job, write_json
+from regente.tracking.journal import Journal
+from regente.tracking.provenance import torch_facts
+
+
+class RunFacts(Callback):
+    """Writes the size of the model, the digest of the data and what torch says of the machine into the journal."""
+
+    def __init__(self, job: Job, journal: Journal) -> None:
+        self.job, self.journal = job, journal
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        sizes = [(p.numel(), p.numel() * p.element_size(), p.requires_grad) for p in pl_module.parameters()]
+        # as tags: among the params they would differ wherever a width is swept
+        tags = {
+            "parameters": sum(number for number, _, _ in sizes),
+            "trainable": sum(number for number, _, wanted in sizes if wanted),
+            "megabytes": round(sum(size for _, size, _ in sizes) / 1e6, 3),
+            "device": trainer.strategy.root_device.type,
+            "ranks": trainer.world_size,
+        }
+        self.journal.write("tags", values={f"regente.{key}": str(value) for key, value in tags.items()})
+        (self.job.path / "model.txt").write_text(str(pl_module) + "\n", encoding="utf-8")
+        self.journal.write("artifact", path=str(self.job.path / "model.txt"), to="model")
+        write_json(self.job.path / "torch.json", torch_facts())
+        self.journal.write("artifact", path=str(self.job.path / "torch.json"), to="environment")
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        if hasattr(datamodule, "identity"):
+            self.journal.write("dataset", **datamodule.identity())

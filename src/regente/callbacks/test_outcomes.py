@@ -1,0 +1,52 @@
+"""What the model made of each test sample."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+WORST = 16  # mistakes that are kept as pictures
+
+
+class TestOutcomes(Callback):
+    """Writes `test.npz` in the job directory: label, prediction and loss of each test sample, in the order of the
+    split, and the numbers and inputs of those with the largest loss. Rank 0's share, where there are several.
+    """
+
+    __test__ = False  # a name that pytest would take for its own
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "test.npz"
+        self.rows: list[dict[str, torch.Tensor]] = []
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.rows = []
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if isinstance(outputs, dict) and trainer.is_global_zero:
+            self.rows.append(outputs)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self.rows:
+            return
+        found = {key: torch.cat([row[key] for row in self.rows]).cpu().numpy() for key in self.rows[0]}
+        if len(found["label"]) == 0:
+            return
+        order = np.argsort(-found["loss"], kind="stable")
+        wrong = order[(found["label"] != found["prediction"])[order]][:WORST]
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        split = getattr(datamodule, "splits", {}).get("test")
+        inputs = split.x[wrong].numpy() if split is not None and trainer.world_size == 1 else np.zeros((0,))
+        names = np.array(getattr(datamodule, "class_names", []))
+        arrays: dict[str, Any] = {**found, "worst": wrong, "inputs": inputs, "names": names}
+        np.savez_compressed(self.file, **arrays)

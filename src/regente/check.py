@@ -1,0 +1,230 @@
+"""Step 2 of a run: every reason why a composed config cannot run, all at once, before torch is imported."""
+
+import re
+import sys
+from collections.abc import Callable, Collection, Iterator
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from regente.catalog import groups
+from regente.compose import ROOT_KEYS, Monitor, Tracking
+from regente.errors import Problem
+from regente.signatures import Signature, TargetNotFound, read, refusals
+from regente.tracking import store
+
+# Arguments that Regente gives itself, by the place of the node
+GIVEN = {
+    "task": ("model", "optimizer", "scheduler", "monitor"),
+    "optimizer": ("params",),
+    "scheduler": ("optimizer", "total_steps"),
+    "trainer": (
+        *("callbacks", "logger", "default_root_dir"),
+        *("enable_checkpointing", "enable_progress_bar", "enable_model_summary"),
+    ),
+}
+# What the target of a node must derive from, and how that is called
+KINDS = {
+    "data": ("pytorch_lightning.LightningDataModule", "a LightningDataModule"),
+    "model": ("torch.nn.Module", "a torch.nn.Module"),
+    "task": ("pytorch_lightning.LightningModule", "a LightningModule"),
+    "optimizer": ("torch.optim.Optimizer", "a torch optimizer"),
+    "trainer": ("pytorch_lightning.Trainer", "Lightning's Trainer"),
+    "callbacks": ("pytorch_lightning.Callback", "a Lightning callback"),
+}
+DEVICES = re.compile(r"auto|-1|\d+|\d+(,\s*\d+)*,?")
+LOGGED = ("train/loss", "val/loss", "val/acc")
+
+
+def _limit(test: Callable[[Any], bool], words: str) -> tuple[Callable[[Any], bool], str]:
+    return test, words
+
+
+_batches = _limit(
+    lambda v: v is None or (isinstance(v, int) and v >= 0) or (isinstance(v, float) and 0 <= v <= 1),
+    "needs a number of batches, or a share from 0.0 to 1.0",
+)
+_positive = _limit(lambda v: v is None or v >= 1, "must be at least 1")
+_endless = _limit(lambda v: v is None or v >= -1, "must be at least 0, or -1 for no limit")
+# Ranges that Lightning checks late or not at all; where a class states its own they are read from its code
+LIMITS = {
+    "trainer.devices": _limit(
+        lambda v: (
+            v >= 1 or v == -1 if isinstance(v, int) else not isinstance(v, str) or bool(DEVICES.fullmatch(v))
+        ),
+        "must be at least 1, -1 or auto for all there are, or a list of numbers",
+    ),
+    "trainer.max_time": _limit(
+        lambda v: not isinstance(v, str) or bool(re.fullmatch(r"\d+:\d\d:\d\d:\d\d", v)), "needs DD:HH:MM:SS"
+    ),
+    "trainer.accelerator": _limit(
+        lambda v: v in ("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
+        "no such accelerator; there is: auto, cpu, gpu, mps",
+    ),
+    "trainer.strategy": _limit(
+        lambda v: not isinstance(v, str) or not any(word in v for word in ("spawn", "fork", "notebook")),
+        "ranks are started by Regente itself; use ddp",
+    ),
+    "trainer.num_nodes": _positive,
+    "trainer.max_epochs": _endless,
+    "trainer.min_epochs": _positive,
+    "trainer.max_steps": _endless,
+    "trainer.accumulate_grad_batches": _positive,
+    "trainer.log_every_n_steps": _positive,
+    "trainer.check_val_every_n_epoch": _positive,
+    "trainer.gradient_clip_val": _limit(lambda v: v is None or v >= 0, "must be at least 0"),
+    "trainer.limit_train_batches": _batches,
+    "trainer.limit_val_batches": _batches,
+    "trainer.limit_test_batches": _batches,
+    "trainer.overfit_batches": _batches,
+    "seed": _limit(lambda v: 0 <= v < 2**32, "must be from 0 to 4294967295"),
+    "monitor.mode": _limit(lambda v: v in ("min", "max"), "must be min or max"),
+    "tracking.checkpoints": _limit(
+        lambda v: v in ("none", "best", "last", "top_k"), "must be none, best, last or top_k"
+    ),
+}
+
+
+def check(config: dict[str, Any], parts: Collection[str] | None = None) -> list[Problem]:
+    """The problems of a resolved config; none means that it can run, machine and data permitting.
+
+    With `parts`, only these root keys are held against their signatures.
+    """
+    problems = [*_roots(config)]
+    for where, node in _nodes(config):
+        if parts is None or where.partition(".")[0] in parts:
+            problems += _node(where, node)
+    problems += _limits(config) if not problems else []
+    return problems + (_agreements(config) if not problems else [])
+
+
+def _roots(config: dict[str, Any]) -> Iterator[Problem]:
+    for key in config:
+        if key not in ROOT_KEYS:
+            close = get_close_matches(key, [*ROOT_KEYS, "hydra"], n=1)
+            kind = "group" if not close or close[0] in groups() else "setting"
+            hint = f"did you mean {close[0]}?" if close else f"there is: {', '.join(ROOT_KEYS)}"
+            yield Problem(key, f"no such {kind}; {hint}")
+    for place, fields in (("monitor", Monitor), ("tracking", Tracking)):
+        yield from _unknown(place, list(config[place]), fields.__dataclass_fields__, place)
+    if not set(config["tracking"]) - set(Tracking.__dataclass_fields__):
+        yield from store.problems(config["tracking"]["uri"], Path.cwd(), create=config["tracking"]["create"])
+
+
+def _nodes(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every part with its dotted place; a callback that is null is off."""
+    for key in ("data", "model", "task", "optimizer", "scheduler", "trainer"):
+        if key != "scheduler" or config[key].get("_target_"):
+            yield key, config[key]
+    for name, node in config["callbacks"].items():
+        if node is not None:
+            yield f"callbacks.{name}", node
+
+
+def _node(where: str, node: Any) -> list[Problem]:
+    if not isinstance(node, dict) or "_target_" not in node:
+        what = "has no _target_, the class to make"
+        if where.startswith("callbacks.") and isinstance(node, dict):
+            what = f"no such callback here, and it {what}; give callbacks.NAME._target_, or mend the name"
+        return [Problem(where, what)]
+    target = node["_target_"]
+    if not isinstance(target, str) or target.split(".")[0] in sys.stdlib_module_names:
+        return [Problem(f"{where}._target_", f"refused: {target} is not a component")]
+    try:
+        signature = read(target)
+    except SyntaxError as error:
+        return [Problem(f"{where}._target_", f"{error.filename}:{error.lineno}: {error.msg}; mend that line")]
+    except TargetNotFound as error:
+        hint = f"; did you mean {error.closest[0]}?" if error.closest else ""
+        return [Problem(f"{where}._target_", f"{target}: {error.part} not found{hint}")]
+    return list(_kind(where, signature)) or list(_arguments(where, node, signature))
+
+
+def _kind(where: str, signature: Signature) -> Iterator[Problem]:
+    base, words = KINDS.get(where.split(".")[0], ("", ""))
+    if base and signature.kind == "class" and signature.derives_from(base) is False:
+        yield Problem(f"{where}._target_", f"{target_name(signature)} is not {words}")
+
+
+def _arguments(where: str, node: dict[str, Any], signature: Signature) -> Iterator[Problem]:
+    given = GIVEN.get(where.split(".")[0], ())
+    arguments = {key: value for key, value in node.items() if not key.startswith("_")}
+    for key in [key for key in arguments if key in given]:
+        yield Problem(
+            f"{where}.{key}", "is set by Regente; see the groups callbacks and tracking, or leave it out"
+        )
+    known = [name for name in signature.parameters if name not in given]
+    if not signature.open:
+        yield from _unknown(
+            where, [key for key in arguments if key not in given], known, target_name(signature)
+        )
+    for name, parameter in signature.parameters.items():
+        if parameter.required and name not in arguments and name not in given:
+            yield Problem(
+                f"{where}.{name}",
+                f"has no value, and {target_name(signature)} needs one; give it: {where}.{name}=...",
+            )
+    right = {}
+    for name, value in arguments.items():
+        annotation = signature.parameters[name].annotation if name in signature.parameters else None
+        if isinstance(value, dict) and "_target_" in value:
+            yield from _node(f"{where}.{name}", value)
+        elif annotation is not None and not annotation.admits(value):
+            yield Problem(f"{where}.{name}={_shown(value)}", f"needs {annotation}")
+        else:
+            right[name] = value
+    for name, rule, message in refusals(signature, right):
+        yield Problem(
+            f"{where}.{name}={_shown(right[name])}",
+            f"must keep to {rule} ({target_name(signature)}: {message})",
+        )
+
+
+def target_name(signature: Signature) -> str:
+    """The class's own name, without its path."""
+    return signature.name.rpartition(".")[2]
+
+
+def _unknown(where: str, keys: list[str], known: Any, owner: str) -> Iterator[Problem]:
+    for key in keys:
+        if key not in known:
+            close = get_close_matches(key, known, n=1)
+            hint = f"did you mean {where}.{close[0]}?" if close else f"{owner} takes: {', '.join(known)}"
+            yield Problem(f"{where}.{key}", f"no such setting; {hint}")
+
+
+def _limits(config: dict[str, Any]) -> list[Problem]:
+    problems = []
+    for where, (test, words) in LIMITS.items():
+        place, _, key = where.rpartition(".")
+        node = config[place] if place else config
+        if key in node and not test(node[key]):
+            problems.append(Problem(f"{where}={_shown(node[key])}", words))
+    return problems
+
+
+def _agreements(config: dict[str, Any]) -> list[Problem]:
+    """What two parts must agree on."""
+    problems = []
+    data, model = config["data"], config["model"]
+    for key in ("num_classes", "input_shape"):
+        if key in data and key in model and data[key] != model[key]:
+            what = f"the data has {data[key]}; leave it at ${{data.{key}}}"
+            problems.append(Problem(f"model.{key}={_shown(model[key])}", what))
+    if config["task"]["_target_"] == "regente.tasks.classifier.Classifier":
+        watchers = {f"callbacks.{name}": node for name, node in config["callbacks"].items() if node}
+        for where, metric in [("monitor.metric", config["monitor"]["metric"])] + [
+            (f"{name}.monitor", node.get("monitor")) for name, node in watchers.items()
+        ]:
+            if metric is not None and metric not in LOGGED:
+                close = get_close_matches(metric, LOGGED, n=1)
+                hint = f"did you mean {close[0]}? " if close else ""
+                problems.append(
+                    Problem(f"{where}={metric}", f"never logged; {hint}logged: {', '.join(LOGGED)}")
+                )
+    return list({problem.where.partition("=")[2]: problem for problem in reversed(problems)}.values())
+
+
+def _shown(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."

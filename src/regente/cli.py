@@ -1,0 +1,283 @@
+"""The `regente` command. Nothing here imports torch, Lightning or MLflow."""
+
+import gc
+import os
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import click
+
+from regente import __version__
+from regente.endings import SwiftExit
+from regente.errors import ConfigError, Problem, RegenteError, Stopped, TrackingError
+
+TRAIN = """Train a model: an EXPERIMENT under OVERRIDES.
+
+    \b
+    regente train                              the default experiment, digits_cnn
+    regente train mnist_cnn                    another one; regente list shows all
+    regente train optimizer.lr=3e-3            a setting
+    regente train model=mlp trainer=debug      other parts
+    regente train -m optimizer.lr=1e-2,1e-3    a sweep: one run for each value
+    regente train --cfg job                    the composed config, nothing run
+
+Overrides are Hydra's: key=value sets (a key that the class takes needs no +), +key=value adds,
+~key removes, group=option chooses. Your own ./conf and ./experiments come before the packaged ones.
+"""
+
+CHECK = """Say everything that is wrong with an experiment under overrides; run nothing.
+
+    \b
+    regente check mnist_cnn trainer.max_epoch=3
+"""
+
+
+class Commands(click.Group):
+    """Says what an unknown command is close to."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and self.get_command(ctx, args[0]) is None:
+            from regente.catalog import suggest
+
+            ctx.fail(f"no such command: {args[0]}; {suggest(args[0], self.list_commands(ctx))}")
+        return super().resolve_command(ctx, args)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)  # in the order of their use
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="regente")
+def regente() -> None:
+    """Hydra composes, Lightning plays, MLflow records, Regente conducts.
+
+    \b
+    regente train                 train the default experiment
+    regente list                  what there is to choose from
+    regente ui                    look at the runs
+    regente COMMAND --help        more on a command
+
+    \b
+    Tab completion, for ~/.bashrc (zsh, fish: their own name in place of bash):
+    eval "$(_REGENTE_COMPLETE=bash_source regente)"
+    """
+
+
+def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    from regente.completion import complete
+
+    return complete(list(ctx.params.get("words") or ()), incomplete)
+
+
+def request(command: Any) -> Any:
+    """The arguments that `train` and `check` share."""
+    words = click.argument(
+        "words",
+        nargs=-1,
+        type=click.UNPROCESSED,
+        metavar="[EXPERIMENT] [OVERRIDES]...",
+        shell_complete=_complete,
+    )
+    debug = click.option("--debug", is_flag=True, help="Print whole tracebacks.")
+    folder = click.option(
+        "--config-dir", type=click.Path(path_type=Path), expose_value=False, callback=_add_config_dir,
+        help="A folder of configs that comes before all others.",
+    )  # fmt: skip
+    return words(debug(folder(command)))
+
+
+def _add_config_dir(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
+    if path is not None:
+        from regente.catalog import add_config_dir
+
+        add_config_dir(path)
+
+
+@regente.command(help=TRAIN, context_settings={"ignore_unknown_options": True})
+@request
+@click.option("-m", "--multirun", is_flag=True, help="Run every combination of the values given with commas.")
+@click.option("-c", "--cfg", type=click.Choice(["job", "hydra", "all"]), help="Print the composed config.")
+@click.option("-p", "--package", help="With --cfg: this part of it, for example model.")
+@click.option("--resolve", is_flag=True, help="With --cfg: references replaced by what they point to.")
+@click.option(
+    "-i", "--info", is_flag=False, flag_value="all", metavar="[TOPIC]",
+    help="Hydra's own account: all, config, defaults, defaults-tree, plugins or searchpath.",
+)  # fmt: skip
+def train(
+    words: tuple[str, ...],
+    debug: bool,
+    multirun: bool,
+    cfg: str | None,
+    package: str | None,
+    resolve: bool,
+    info: str | None,
+) -> None:
+    from regente.request import checked, freeze_job, split
+
+    experiment, overrides = split(words)
+    if cfg:
+        return show(experiment, overrides, cfg, package, resolve)
+    if package or resolve:
+        raise ConfigError([Problem("--package, --resolve", "go with --cfg job")])
+    if info:
+        from regente.catalog import require_experiment
+        from regente.compose import run_hydra
+
+        require_experiment(experiment)
+        return run_hydra(experiment, overrides, ["--info", info], lambda _: None)
+    if multirun:
+        return sweep(experiment, overrides)
+    composed, config = checked(experiment, overrides)
+    if composed.multirun:
+        return sweep(experiment, overrides)
+    from regente.launch import launch
+    from regente.machine import require
+
+    require(config["trainer"])
+    job = freeze_job(composed, Path("runs") / experiment)
+    sys.exit(launch(job, config, alone=True, debug=debug))
+
+
+@regente.command(help=CHECK, context_settings={"ignore_unknown_options": True})
+@request
+def check(words: tuple[str, ...], debug: bool) -> None:
+    from regente.request import checked, split
+
+    experiment, overrides = split(words)
+    checked(experiment, overrides)
+    click.echo(f"{' '.join([experiment, *overrides])}: nothing wrong")
+
+
+@regente.command(name="list")
+def list_() -> None:
+    """List the experiments, and every group with its options."""
+    from regente.catalog import DEFAULT_EXPERIMENT, experiment_files, groups, header_comment
+
+    click.secho("experiments", bold=True)
+    names = experiment_files()
+    width = max(map(len, [*names, *(option for options in groups().values() for option in options)])) + 2
+    for name, file in names.items():
+        mark = " (the default)" if name == DEFAULT_EXPERIMENT else ""
+        click.echo(f"  {name:<{width}}{header_comment(file)}{mark}")
+    for group, options in groups().items():
+        click.secho(group, bold=True)
+        for option, file in options.items():
+            click.echo(f"  {option:<{width}}{header_comment(file)}")
+
+
+@regente.command()
+@click.option(
+    "--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port on 127.0.0.1."
+)
+@click.option("--uri", help="The store to look at: sqlite:///FILE; MLFLOW_TRACKING_URI, else mlflow.db here.")
+def ui(port: int, uri: str | None) -> None:
+    """Open MLflow's UI on the project's store, for this machine alone.
+
+    It prints a link to the comparison of the latest runs, best first.
+
+    \b
+    regente ui --port 5001
+    """
+    from regente.tracking.front import prepare
+    from regente.tracking.store import DEFAULT, absolute_uri, sqlite_path
+
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT
+    path, base = sqlite_path(uri, Path.cwd()), f"http://127.0.0.1:{port}"
+    if path is not None and not path.is_file():
+        raise ConfigError(
+            [Problem("ui", f"there is no {path} yet; regente train makes one, --uri names another store")]
+        )
+    for line in prepare(Path.cwd(), uri, base if path else uri):
+        click.echo(line)
+    if path is None:  # a server, which has a UI of its own
+        return
+    click.echo(f"MLflow on {base}, ready in about ten seconds; Ctrl-C ends it")
+    sys.stdout.flush()
+    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
+    command = ["mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    store = ["--backend-store-uri", absolute_uri(uri, Path.cwd())]
+    os.execv(sys.executable, [sys.executable, "-m", *command, *store])
+
+
+@regente.command()
+def sync() -> None:
+    """Ship what is not in the tracking store yet, and close runs whose process died.
+
+    \b
+    regente sync      after a server was away, a kill or a power cut
+    """
+    from regente.tracking.sync import sync_project
+
+    failed = False
+    for line in sync_project(Path.cwd()):
+        failed |= line.startswith("not shipped")
+        click.echo(line)
+    if failed:
+        sys.exit(TrackingError.exit_code)
+
+
+def show(experiment: str, overrides: list[str], what: str, package: str | None, resolve: bool) -> None:
+    """Print the composed config, or a part of it."""
+    from omegaconf import OmegaConf
+
+    from regente.compose import to_yaml
+    from regente.request import checked
+
+    touched = {override.lstrip("+~").split("=")[0].split(".")[0] for override in overrides}
+    composed, _ = checked(experiment, overrides, touched)
+    node: Any = {
+        "job": composed.node,
+        "hydra": {"hydra": composed.hydra},
+        "all": {**composed.node, "hydra": composed.hydra},
+    }[what]
+    if package and package != "_global_":
+        node = OmegaConf.select(OmegaConf.create(node), package)
+        if node is None:
+            raise ConfigError([Problem(f"--package {package}", "there is no such part of the config")])
+    click.echo(
+        to_yaml(node, resolve=resolve) if OmegaConf.is_config(node) or isinstance(node, dict) else node,
+        nl=False,
+    )
+
+
+def sweep(experiment: str, overrides: list[str]) -> None:
+    """One job after the other, each a process of its own; Hydra's sweeper and launcher say which and when."""
+    from regente.catalog import require_experiment
+    from regente.compose import run_hydra
+    from regente.sweep import Jobs
+
+    require_experiment(experiment)
+    jobs = Jobs(experiment, overrides)
+    # Hydra's sweeper leaves a multirun.yaml with all overrides in the clear: not in the project
+    with TemporaryDirectory() as folder:
+        try:
+            run_hydra(experiment, [*overrides, f"hydra.sweep.dir={folder}"], ["--multirun"], jobs.run)
+        finally:
+            code = jobs.close()
+    sys.exit(code)
+
+
+def main() -> None:
+    """Run the command line; errors are a line each on stderr, and an exit code."""
+    gc.disable()  # composing and importing make many objects and little garbage; the worker enables it again
+    if (cwd := str(Path.cwd())) not in sys.path:
+        sys.path.append(cwd)  # the user's own models and data, behind what is installed
+    leave = SwiftExit()
+    try:
+        regente(standalone_mode=False)
+    except RegenteError as error:
+        if "--debug" in sys.argv:
+            raise
+        click.echo(str(error), err=True)
+        leave(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        leave(2)
+    except (click.Abort, KeyboardInterrupt):
+        leave(130)
+    except Stopped as error:
+        leave(error.exit_code)
+    except SystemExit as error:
+        leave(error.code if isinstance(error.code, int) else 0)

@@ -1,0 +1,283 @@
+"""Step 1 of a run: the command line, an experiment and `conf/` become one config. All of Hydra is here."""
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from regente.catalog import config_dirs, groups, require_experiment, suggest
+from regente.errors import ConfigError, Problem
+
+
+@dataclass
+class Monitor:
+    """What "best" means: the metric's logged name, and `min` or `max`."""
+
+    metric: str = MISSING
+    mode: str = MISSING
+
+
+@dataclass
+class Tracking:
+    """Where MLflow records, `uri` null being nowhere, and which weights and model go there."""
+
+    uri: str | None = None
+    experiment: str | None = None
+    run_name: str | None = None
+    checkpoints: str = "best"
+    log_model: bool = True
+    create: bool = False
+
+
+@dataclass
+class Root:
+    """The keys at the root of every config; each part's own arguments are in its class's signature."""
+
+    seed: int = MISSING
+    monitor: Monitor = field(default_factory=Monitor)
+    data: Any = MISSING
+    model: Any = MISSING
+    task: Any = MISSING
+    optimizer: Any = MISSING
+    scheduler: Any = MISSING
+    trainer: Any = MISSING
+    callbacks: Any = MISSING
+    tracking: Tracking = field(default_factory=Tracking)
+
+
+ROOT_KEYS = tuple(Root.__dataclass_fields__)
+
+
+class _ConfigDirs(SearchPathPlugin):
+    def manipulate_search_path(self, search_path: Any) -> None:
+        for path in config_dirs():
+            search_path.append("regente", f"file://{path}")
+
+
+@cache
+def _register() -> None:
+    ConfigStore.instance().store("root_schema", Root)
+    Plugins.instance().register(_ConfigDirs)
+
+
+@contextmanager
+def _hydra() -> Iterator[None]:
+    _register()
+    GlobalHydra.instance().clear()
+    with hydra.initialize(config_path=None, job_name="regente", version_base="1.3"):
+        yield
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A composed config, with its interpolations still in it."""
+
+    experiment: str
+    overrides: list[str]
+    node: DictConfig
+    hydra: DictConfig
+
+    @property
+    def multirun(self) -> bool:
+        """Whether the config itself asks for a sweep (`hydra.mode: MULTIRUN`)."""
+        return bool(self.hydra.mode and self.hydra.mode.name == "MULTIRUN")
+
+    def yaml(self) -> str:
+        """The config as it is frozen: secrets of the environment stay `${oc.env:NAME}`."""
+        return OmegaConf.to_yaml(self.node)
+
+
+def compose(experiment: str, overrides: Sequence[str]) -> Composed:
+    """The experiment's config under the overrides.
+
+    Raises:
+        ConfigError: with every problem that composition alone can tell.
+    """
+    problems: list[Problem] = []
+    left = list(overrides)
+    with _hydra():
+        require_experiment(experiment)
+        while True:
+            try:
+                node = hydra.compose(experiment, lenient(left), return_hydra_config=True)
+                break
+            except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
+                problem, culprit = _explain(error, left)
+                problems.append(problem)
+                if culprit is None:
+                    raise ConfigError(problems) from error
+                left.remove(culprit)
+    if problems:
+        raise ConfigError(problems)
+    OmegaConf.set_readonly(node.hydra, None)
+    hydra_node = node.hydra
+    OmegaConf.set_struct(node, False)
+    del node["hydra"]
+    return Composed(experiment, list(overrides), node, hydra_node)
+
+
+def lenient(overrides: Sequence[str]) -> list[str]:
+    """`key=value` as `++key=value`: whether a class takes the key is its signature's to say, in `check`."""
+    chosen = groups()
+
+    def mark(override: str) -> str:
+        key = re.match(r"([A-Za-z_][\w.]*)=", override)
+        if key is None or key[1] in chosen or key[1].startswith("hydra."):
+            return override
+        return f"++{override}"
+
+    return [mark(override) for override in overrides]
+
+
+def swept_keys(overrides: Sequence[str], params: Mapping[str, Any] | None) -> list[str]:
+    """The keys that a sweep varies: those with several values on the command line, or in `hydra.sweeper.params`."""
+    parsed = OverridesParser.create().parse_overrides(lenient(overrides))
+    return [*(params or {}), *(override.key_or_group for override in parsed if override.is_sweep_override())]
+
+
+def _explain(error: Exception, overrides: list[str]) -> tuple[Problem, str | None]:
+    """What a composition error means, and the override to blame for it, if one is."""
+    text = str(error)
+    if isinstance(error, MissingConfigException) and (found := re.search(r"Could not find '(\S+?)'", text)):
+        return _missing_option(found[1], overrides)
+    if isinstance(error, OverrideParseException):
+        return _bad_override(error.override, text)
+    if isinstance(error, YAMLError) or isinstance(error.__cause__, YAMLError):
+        return _bad_yaml(error), None
+    first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
+    key = re.search(r"(?:full_key: |override ')([\w.]+)|override '\+*([\w.]+)", text)
+    name = (key[1] or key[2]) if key else ""
+    culprit = next((o for o in overrides if name and _key(o) == name), None)
+    culprit = culprit or next((o for o in overrides if _key(o) and _key(o) in first), None)
+    if "could not be converted to Integer" in f"{text}{error.__cause__}":
+        return Problem(culprit or name, "needs a whole number"), culprit
+    if "Ambiguous value for argument" in text:
+        return Problem(
+            culprit or name, "several values; to run them all, one after the other, add -m"
+        ), culprit
+    if first.startswith("Config group override must be"):
+        culprit = next(o for o in overrides if _key(o) in groups() and o.endswith("=null"))
+        return Problem(culprit, f"a group takes the name of an option; {_options(_key(culprit))}"), culprit
+    return Problem(culprit or name, first.rstrip(".")), culprit
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").split("=", 1)[0]
+
+
+def _options(group: str) -> str:
+    return "there is: " + ", ".join(groups().get(group, {}))
+
+
+def _missing_option(path: str, overrides: list[str]) -> tuple[Problem, str | None]:
+    group, _, option = path.rpartition("/")
+    culprit = next((o for o in overrides if _key(o).split("@")[0] == group and o.endswith(option)), None)
+    known = list(groups().get(group, {}))
+    what = f"no such {group}; {suggest(option, known)}" if known else "no such config file"
+    return Problem(culprit or path, what), culprit
+
+
+def _bad_override(override: str, text: str) -> tuple[Problem, str | None]:
+    raw = override.removeprefix("++")
+    first = text.splitlines()[0] if "\n" in text else text
+    if "=" not in raw:
+        what = "not a setting; write key=value, without blanks around the ="
+    elif raw.endswith("=") or "= " in raw:
+        what = "no blanks around the =, and quotes around a value with blanks: 'key=\"a b\"'"
+    else:
+        detail = text.splitlines()[1] if "\n" in text else first
+        what = f"cannot be read ({detail.strip()}); quote it for the shell and for Hydra: 'key=\"a b\"'"
+    return Problem(raw, what), raw
+
+
+def _bad_yaml(error: Exception) -> Problem:
+    cause: Any = error if isinstance(error, YAMLError) else error.__cause__
+    mark = getattr(cause, "problem_mark", None) or getattr(cause, "context_mark", None)
+    if mark is None:
+        return Problem("", f"bad YAML: {cause}")
+    where = f"{mark.name}:{mark.line + 1}:{mark.column + 1}"
+    if "'\\t'" in str(cause):
+        return Problem(where, "bad YAML: a tab; YAML wants blanks")
+    return Problem(where, f"bad YAML: {cause.problem or cause.context}; look at the blanks before this line")
+
+
+def resolve(config: DictConfig | str) -> dict[str, Any]:
+    """The config, or the YAML text of one, as plain data.
+
+    Raises:
+        ConfigError: with every value that is missing and every reference that leads nowhere.
+    """
+    node = OmegaConf.create(config) if isinstance(config, str) else config
+    problems: list[Problem] = []
+    plain = _plain(node, "", problems)
+    if problems:
+        raise ConfigError(problems)
+    assert isinstance(plain, dict)
+    return plain
+
+
+def _plain(node: Any, path: str, problems: list[Problem]) -> Any:
+    if isinstance(node, DictConfig):
+        keys: list[Any] = list(node.keys())
+        join: Callable[[Any], str] = lambda key: f"{path}.{key}" if path else str(key)  # noqa: E731
+    elif isinstance(node, ListConfig):
+        keys = list(range(len(node)))
+        join = lambda key: f"{path}[{key}]"  # noqa: E731
+    else:
+        return node
+    values = {key: _plain(_value(node, key, join(key), problems), join(key), problems) for key in keys}
+    return values if isinstance(node, DictConfig) else list(values.values())
+
+
+def _value(node: DictConfig | ListConfig, key: Any, path: str, problems: list[Problem]) -> Any:
+    if OmegaConf.is_missing(node, key):
+        problems.append(Problem(path, f"has no value; give it one: {path}=..."))
+        return None
+    try:
+        return node[key]
+    except OmegaConfBaseException as error:
+        text = node._get_node(key)._value()  # type: ignore[union-attr]
+        found = re.search(r"Interpolation key '(.*?)' not found", str(error))
+        reason = f"{found[1]} does not exist" if found else str(error).splitlines()[0]
+        problems.append(Problem(path, f"refers to {text}, but {reason}"))
+        return None
+
+
+def to_yaml(node: Any, *, resolve: bool = False) -> str:
+    """A config as YAML text; with `resolve` the references are replaced by what they point to."""
+    return OmegaConf.to_yaml(node, resolve=resolve)
+
+
+def run_hydra(
+    experiment: str, overrides: Sequence[str], flags: Sequence[str], task: Callable[[Any], Any]
+) -> None:
+    """Hand the command line to Hydra itself: multirun, `--info` and its plugins are its own."""
+    _register()
+    GlobalHydra.instance().clear()
+    argv, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv = [argv[0], *flags, *lenient(overrides)]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come through to us instead of being printed
+    try:
+        hydra.main(config_path=None, config_name=experiment, version_base="1.3")(task)()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError([_explain(error, list(overrides))[0]]) from error
+    finally:
+        sys.argv = argv
+        os.environ.pop("HYDRA_FULL_ERROR")
+        if full is not None:
+            os.environ["HYDRA_FULL_ERROR"] = full

@@ -1,0 +1,81 @@
+"""What one sees: a header, a closing table, and errors in one line each."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from regente.job import Job
+from regente.tracking.recording import Recorded
+
+
+def console(*, quiet: bool) -> Console:
+    """The terminal; where stdout is none, plain lines."""
+    return Console(highlight=False, soft_wrap=True, quiet=quiet)
+
+
+def header(out: Console, job: Job) -> None:
+    """The experiment, and what differs from it."""
+    out.print(Text.assemble((job.experiment, "bold"), "  ", (" ".join(job.overrides), "cyan")))
+
+
+def setup(out: Console, parts: Any, notes: list[str]) -> None:
+    """Device, precision and size; a line for what is done otherwise than asked."""
+    trainer, model = parts.trainer, parts.task.model
+    total = sum(p.numel() for p in model.parameters())
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    size = f"{total:,} parameters" + ("" if trained == total else f", {trained:,} of them trained")
+    ranks = "" if trainer.world_size == 1 else f" x {trainer.world_size}"
+    device = trainer.strategy.root_device.type
+    out.print(
+        f"{type(model).__name__} on {type(parts.data).__name__}, {size}; {device}{ranks}, {trainer.precision}"
+    )
+    for note in notes:
+        out.print(Text("note: " + note, style="yellow"))
+
+
+def closing(out: Console, job: Job, result: dict[str, Any]) -> None:
+    """The best epoch, its metrics, time, speed, and where everything is."""
+    rows = []
+    if result["best_epoch"] is not None:
+        rows.append(("best epoch", f"{result['best_epoch'] + 1} of {result['epochs']}"))
+    for stage in ("val", "test"):
+        found = {
+            name.partition("/")[2]: value
+            for name, value in result["metrics"].items()
+            if name.startswith(stage)
+        }
+        if found:
+            rows.append((stage, "  ".join(f"{name} {value:.4f}" for name, value in found.items())))
+    rows.append(
+        ("time", f"{result['seconds']:.1f} s, {result['samples_per_second']:,.0f} samples/s in training")
+    )
+    rows.append(("weights", shown(result["best_checkpoint"]) if result["best_checkpoint"] else "not kept"))
+    rows.append(("job", shown(str(job.path))))
+    for name, text in rows:
+        row(out, name, text)
+
+
+def run(out: Console, job: Job, recorded: Recorded, *, ended_well: bool) -> None:
+    """Where the run is in MLflow; after a failure also where the job is."""
+    if not ended_well:
+        row(out, "job", shown(str(job.path)))
+    if recorded.run_id:
+        look = f"at {recorded.server}" if recorded.server else "in MLflow; to look at it: regente ui"
+        row(out, "run", f"{recorded.run_id} {look}")
+    if recorded.reason:
+        row(out, "recording", recorded.reason)
+
+
+def row(out: Console, name: str, text: str) -> None:
+    """A line of the closing table."""
+    out.print(Text.assemble((f"{name:<12}", "bold"), text))
+
+
+def shown(path: str) -> str:
+    """A path as one would type it from here."""
+    try:
+        return str(Path(path).relative_to(Path.cwd()))
+    except ValueError:
+        return path

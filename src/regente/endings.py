@@ -1,0 +1,112 @@
+"""How a run ends: its status in MLflow, its exit code, and what the user reads."""
+
+import atexit
+import logging
+import os
+import signal
+import sys
+import sysconfig
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import NoReturn
+
+from regente.errors import DivergedError, RegenteError, Stopped
+
+PACKAGE = Path(__file__).parent
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+
+@dataclass(frozen=True)
+class Ending:
+    """`status` is MLflow's; `message` is empty when all went well."""
+
+    status: str
+    exit_code: int
+    message: str = ""
+    trace: str = ""
+
+
+@contextmanager
+def signals_as_exceptions() -> Iterator[None]:
+    """Within, the first SIGINT, SIGTERM or SIGHUP raises `Stopped`; a second one ends the process at once."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
+        raise Stopped(number)
+
+    before = {each: signal.signal(each, stop) for each in SIGNALS}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def ending_of(error: BaseException) -> Ending:
+    """What an exception out of the run means."""
+    trace = "".join(traceback.format_exception(error))
+    if isinstance(error, Stopped):
+        return Ending("KILLED", error.exit_code, f"{error.name}: stopped", trace)
+    if isinstance(error, RegenteError):
+        return Ending("FAILED", error.exit_code, str(error), trace)
+    if isinstance(error, RuntimeError) and "returned nan values" in str(error):  # trainer.detect_anomaly
+        return Ending(
+            "FAILED", DivergedError.exit_code, f"the gradient is no longer a number: {error}", trace
+        )
+    what = f"{type(error).__name__}: {error}"
+    place = users_line(error.__traceback__)
+    if place:
+        return Ending("FAILED", 1, f"{place}: {what}", trace)
+    return Ending(
+        "FAILED", 1, f"{trace}\nThis looks like a fault of Regente, or of a library it builds on.", trace
+    )
+
+
+def users_line(trace: TracebackType | None) -> str:
+    """`file:line` of the innermost frame in the user's own code, or nothing."""
+    libraries = [Path(sysconfig.get_paths()[kind]).resolve() for kind in ("stdlib", "purelib", "platlib")]
+    place = ""
+    for frame, line in traceback.walk_tb(trace):
+        file = Path(frame.f_code.co_filename)
+        if not file.is_file() or file.resolve().is_relative_to(PACKAGE):
+            continue
+        if not any(file.resolve().is_relative_to(folder) for folder in libraries):
+            place = f"{file}:{line}"
+    return place
+
+
+def say(ending: Ending, *, debug: bool = False) -> None:
+    """Print an ending that needs words, to stderr."""
+    text = ending.trace if debug and ending.trace else ending.message
+    if text:
+        print(text.rstrip(), file=sys.stderr)  # noqa: T201
+
+
+class SwiftExit:
+    """Make one before anything else, and call it with the exit code when all is done.
+
+    What is registered with atexit in between still runs, but the interpreter is not taken apart: with torch and
+    Lightning in it that takes two seconds, in which nothing is left to be done.
+    """
+
+    def __init__(self) -> None:
+        self.code: int | None = None
+        atexit.register(self._last)  # the first to be registered is the last to be called
+
+    def __call__(self, code: int) -> NoReturn:
+        self.code = code
+        sys.exit(code)
+
+    def _last(self) -> None:
+        if self.code is None:
+            return
+        logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError, AttributeError):  # closed, or never there
+                stream.flush()
+        os._exit(self.code)

@@ -1,0 +1,104 @@
+"""Step 3 of a run: a directory that holds everything a worker needs to run it."""
+
+import json
+import os
+import secrets
+import shutil
+import time
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from regente.errors import ConfigError, RegenteError
+
+
+@dataclass(frozen=True)
+class Job:
+    """A frozen run: `config.yaml` (composed, references unresolved) and `job.json` (this) in one directory."""
+
+    path: Path
+    experiment: str
+    overrides: list[str]
+    command: list[str]
+    project: str  # the working directory: relative paths of the config start there
+    created: str  # UTC, ISO 8601
+    digest: str  # SHA-256 of config.yaml
+    choices: dict[str, str]  # the option of each config group
+    env: dict[str, str] = field(default_factory=dict)  # hydra.job.env_set
+    swept: list[str] = field(default_factory=list)  # keys that tell it from the other jobs of its sweep
+
+    @property
+    def config(self) -> str:
+        """The frozen config as YAML text."""
+        return (self.path / "config.yaml").read_text(encoding="utf-8")
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints go."""
+        return self.path / "checkpoints"
+
+    @property
+    def journal(self) -> Path:
+        """What the run has to say to the tracking store, one JSON object a line."""
+        return self.path / "journal.jsonl"
+
+
+def freeze(config: str, folder: Path, name: str | None = None, **facts: Any) -> Job:
+    """Make `folder/<time>-<short id>`, or `folder/name`; it appears whole or not at all, and never over another one.
+
+    `facts` are the fields of Job that the request gives: experiment, overrides, command, choices, env, swept.
+
+    Raises:
+        ConfigError: when the folder cannot be made or written.
+    """
+    digest = sha256(config.encode()).hexdigest()
+    now = time.gmtime()
+    name = name or f"{time.strftime('%Y%m%d-%H%M%S', now)}-{digest[:6]}"
+    created = time.strftime("%Y-%m-%dT%H:%M:%SZ", now)
+    job = Job(path=folder / name, project=str(Path.cwd()), created=created, digest=digest, **facts)
+    draft = folder / f".{name}.{os.getpid()}"
+    try:
+        draft.mkdir(parents=True)
+        (draft / "config.yaml").write_text(config, encoding="utf-8")
+        write_json(draft / "job.json", {key: value for key, value in asdict(job).items() if key != "path"})
+        path = _rename_to_new(draft, job.path)
+    except OSError as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise ConfigError(
+            f"{folder}: no job directory can be made here ({error.strerror}); start in another folder"
+        ) from error
+    return open_job(path)
+
+
+def _rename_to_new(draft: Path, path: Path) -> Path:
+    """Rename to `path`, or to `path` with a suffix when that is taken."""
+    target = path
+    while True:
+        try:
+            draft.rename(target)  # a directory cannot replace one that holds files
+            return target
+        except OSError:
+            if not target.exists():
+                raise
+            target = path.with_name(f"{path.name}-{secrets.token_hex(2)}")
+
+
+def open_job(path: Path) -> Job:
+    """The job in a directory.
+
+    Raises:
+        RegenteError: when the directory is not a job's.
+    """
+    try:
+        facts = json.loads((path / "job.json").read_text(encoding="utf-8"))
+        return Job(path=path.resolve(), **facts)
+    except (OSError, ValueError, TypeError) as error:
+        raise RegenteError(f"{path}: not a job directory ({error})") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a small file whole or not at all."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    draft.replace(path)

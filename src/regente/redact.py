@@ -1,0 +1,316 @@
+"""Secrets stay out: what has a secret's name or shape, stands in a URL or comes from the environment is masked."""
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+from zlib import crc32
+
+MASK = "***"
+Put = Callable[[str], str]  # a secret -> what stands in its place
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+NAMES = _words(
+    "secret secrets credential credentials passwords passwd passphrase authorization bearer apikey apikeys accesskey"
+    " privatekey secretkey authkey authtoken accesstoken apitoken clientsecret"
+)
+KINDS_OF_KEY = _words("api access private secret account signing encryption ssh auth master deploy")
+KINDS_OF_TOKENS = _words("auth access api refresh bearer session hf hub")  # more than one, yet secret
+NOT_THE_SECRET = _words("dim size len length count type id ids name path file dir folder url uri")
+PLAIN_TOKENS = _words(  # of a text or an image: `pad_token: <pad>`, `loss_per_token`
+    "pad eos bos sos eot sot bot unk mask sep cls class special start end max min num per image patch new first last"
+    " next stop prefix suffix register text time audio video word blank query target source sink forced"
+)
+PUBLIC = _words("HOME USER LOGNAME PWD OLDPWD PATH SHELL LANG TMPDIR HOSTNAME")
+PROSE = _words(  # what follows a secret's name in annotations and in messages
+    "true false none null str string int float bool bytes any tensor optional secretstr no not needs has is was must"
+    " it the for in of on and or missing takes cannot unknown expected required invalid refers several should"
+)
+
+SHAPES = re.compile(
+    r"""(?<![A-Za-z0-9_-])(?:
+      A(?:KIA|SIA)[0-9A-Z]{16}(?![0-9A-Za-z]) | AIza[\w-]{30,}              # AWS, Google
+    | gh[oprsu]_[A-Za-z0-9]{16,} | github_pat_\w{20,} | glpat-[\w-]{16,}    # GitHub, GitLab
+    | xox[abprs]-[\w-]{10,} | sk-(?=[\w-]*\d)[\w-]{16,} | [sr]k_live_\w{16,}  # Slack, OpenAI, Anthropic, Stripe
+    | hf_(?:[A-Za-z0-9]{30,}|(?=[A-Za-z]*\d)[A-Za-z0-9]{16,})               # Hugging Face
+    | npm_[A-Za-z0-9]{20,} | pypi-[\w-]{40,} | dapi[0-9a-f]{32}             # npm, PyPI, Databricks
+    | eyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?                                  # JWT
+    | (?<=hooks\.slack\.com/services/)[\w/]{20,}
+    | (?<=[Bb]earer[ ])(?![a-z]+\b)[\w.~+/-]{8,}=*
+    )""",
+    re.VERBOSE,
+)
+PEM = re.compile(
+    r"-----BEGIN [A-Z ]*PRIVATE KEY(?: BLOCK)?-----(?:.{,20000}?-----END [A-Z ]*-----|[\s\w+/=\\]*)",
+    re.DOTALL,
+)
+URL = re.compile(  # a port, and the digest of a container image, are not passwords
+    r"""(?<=://)[^\s:/?#@"'<>]{,200}:(?!\d+[/?#,])[^\s"'<>]{1,400}(?=@(?!sha256:))|(?<=https://)[^\s:/?#@"'<>]{1,400}(?=@)"""
+)
+DEFAULT = re.compile(r"""(\$\{oc\.env:\s*(\w+)\s*,\s*["']?)([^${}"']+)""")
+PAIR = (
+    re.compile(  # a key and what parts it from its value: key=, key: , "key": , key: str = , --key , "--key",
+        r"""(?<![\w.])(?<![\w.]-)(?P<open>\\?["'])?[+~]{0,2}(?P<flag>--)?(?P<key>[A-Za-z_][\w.-]*+)(?:\[\d+\])?
+    (?P<close>\\?["']\]?)?
+    (?:[ \t]*(?: :[ \t]*[A-Za-z_][\w.|\[\] ]*[ ]=[ ] | :=|={1,3}|=>|(?P<colon>:(?!//|:)) )[ \t]*
+    | (?(flag),?[ \t]+(?!-)|(?!)))""",
+        re.VERBOSE,
+    )
+)
+QUOTED = re.compile(
+    r"""[rbfu]{0,2}(?P<quote>\\?(?:"{3}|'{3}|["']))(?P<body>(?:(?P=quote){2}(?=\w)|(?!(?P=quote))(?:\\.|[^\n\\]))*)(?P=quote)""",
+    re.IGNORECASE,
+)
+BARE = re.compile(
+    r"""\[[^\]\n]*\]|(?:(?:bearer|basic|token|digest)[ \t]+)?["']?(?:\$\{(?:[^{}]|\{[^{}]*\})*\}|[^\s"'&,;)}\]\\]
+    |\\(?!["'])|,(?!\s|$|[\w.-]+\s*[=:])|&(?![\w.-]+=|\s|$)|[;)}\]"'](?=\w))+""",
+    re.VERBOSE | re.IGNORECASE,
+)
+HOLLOW = re.compile(  # a reference, a template, `<pad>`, `???`: nothing of its own
+    r"\$?\{(?:[^{}]|\{[^{}]*\})*\}|\$\(.*|\$[A-Z_]+\b|%\(\w+\)s|<[^<>]*>|\*{3}|\?{3}|\.{3}|(?i:bearer|basic|token)\b|[\[\]]"
+)
+CODE = re.compile(r"[A-Za-z_][\w.]*[(\[]|(?:self|cls|os|args|kwargs|cfg|config|settings|env|request)\.")
+
+
+def looks_secret(key: str) -> bool:
+    """Whether the last part of a dotted key names a secret: `db.password`, `HF_TOKEN`, `apiKey`; not `max_tokens`."""
+    name = re.sub(r"\[\d+\]|\.\d+$", "", key).rpartition(".")[2]
+    words = [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)]
+    about = bool(words) and words[-1] in NOT_THE_SECRET  # `password_file`
+    for before, word in zip(["", *words], words, strict=False):
+        if word in ("key", "keys") and before in KINDS_OF_KEY:
+            return not about or words[-1] == "id"  # `aws_access_key_id`
+        if (word in NAMES or word.endswith("password")) and not about:
+            return True
+    kind, last = ["", "", *words][-2:]
+    return (last == "token" and kind not in PLAIN_TOKENS) or (last == "tokens" and kind in KINDS_OF_TOKENS)
+
+
+def env_references(yaml_text: str) -> dict[str, str]:
+    """The variables that a config reads with `${oc.env:NAME}`, and their values, where they have one."""
+    names = re.findall(r"\$\{\s*oc\.env:\s*[\"']?([A-Za-z_]\w*)", yaml_text)
+    return {name: os.environ[name] for name in names if os.environ.get(name)}
+
+
+def secret_values(node: Any, prefix: str = "") -> set[str]:
+    """The literal secrets of a plain config, by the names of their keys or by their own shape."""
+    found: set[str] = set()
+
+    def keep(secret: str) -> str:
+        found.add(secret)
+        return MASK
+
+    for secret, value in _leaves(node, prefix, looks_secret(prefix)):
+        if isinstance(value, str):
+            if secret and _literal(value):
+                found.add(value)
+            else:
+                _replace(value, keep, secret=secret)
+                found |= {
+                    part[1] for part in re.finditer(r"://[^\s:/@]*:([^\s/@]+)@", value) if _literal(part[1])
+                }
+    return found
+
+
+def externalize(yaml_text: str) -> tuple[str, dict[str, str]]:
+    """The config's text with `${oc.env:REGENTE_SECRET_...}` for each literal secret, and those variables' values."""
+    import yaml
+
+    variables: dict[str, str] = {}
+    edits: dict[int, tuple[int, str]] = {}
+
+    def reference(key: str, value: str) -> str:
+        if "${" in value:  # it refers to something, which would be lost in a variable
+            return value
+        name = stem = f"REGENTE_SECRET_{crc32(key.encode()):08x}"
+        while variables.setdefault(name, value) != value:  # several in one scalar
+            name = f"{stem}_{int(name.removeprefix(stem).lstrip('_') or 1) + 1}"
+        return f"${{oc.env:{name}}}"
+
+    def walk(node: Any, key: str, secret: bool) -> None:
+        if isinstance(node, yaml.MappingNode):
+            inherited = secret and all(name.value != "_target_" for name, _ in node.value)
+            for name, value in node.value:
+                child = f"{key}.{name.value}" if key else str(name.value)
+                walk(value, child, inherited or looks_secret(child))
+        elif isinstance(node, yaml.SequenceNode):
+            for index, value in enumerate(node.value):
+                walk(value, f"{key}[{index}]", secret)
+        elif node.start_mark.index not in edits and not node.tag.endswith((":bool", ":null")):
+            new = _whole(node, key) if secret and _literal(node.value) else ""
+            new = new or _replace(node.value, lambda found: reference(key, found), secret=secret)
+            if new != node.value:
+                edits[node.start_mark.index] = node.end_mark.index, new
+
+    def _whole(node: Any, key: str) -> str:
+        number = node.style is None and re.fullmatch(r"[-+]?[\d_.]+(?:[eE][-+]?\d+)?", node.value)
+        return f"${{oc.decode:{reference(key, node.value)}}}" if number else reference(key, node.value)
+
+    root = yaml.compose(yaml_text, Loader=yaml.SafeLoader)
+    if root is not None:
+        walk(root, "", False)
+    for start, (end, new) in sorted(edits.items(), reverse=True):
+        old = yaml_text[start:end]
+        properties = re.match(r"(?:[&!]\S+\s+)*", old)
+        quoted = "'" + new.replace("'", "''") + "'" if new.isprintable() else _escaped(new)
+        tail = "\n" if old.endswith("\n") else ""  # of a block scalar
+        yaml_text = (
+            yaml_text[:start] + (properties[0] if properties else "") + quoted + tail + yaml_text[end:]
+        )
+    return yaml_text, variables
+
+
+class Redactor:
+    """Masks secrets in texts and configs: those it is told of wherever they are, the others by name and shape.
+
+    `environment` is what `env_references` found: secret by origin, except for numbers, words of YAML and paths.
+    """
+
+    def __init__(self, known: Iterable[str] = (), environment: Mapping[str, str] | None = None) -> None:
+        values = {value for value in known if len(value.strip()) >= 6 and _literal(value)}
+        values |= {value for name, value in (environment or {}).items() if _private(name, value)}
+        forms = {form for value in values for form in _forms(value)}
+        ordered = sorted(forms, key=lambda form: (-len(form), form))
+        whole = [
+            f"(?<!\\w){re.escape(form)}(?!\\w)" if len(form) < 6 else re.escape(form) for form in ordered
+        ]
+        self.known = re.compile("|".join(whole)) if whole else None
+
+    def text(self, text: str) -> str:
+        """The text with every secret masked; line breaks stay where they are."""
+        if self.known:
+            text = self.known.sub(lambda found: _mask(found[0]), text)
+        return _replace(text, _mask)
+
+    def value(self, key: str, value: Any) -> Any:
+        """A config's leaf as it may be shown: masked if its key or itself is secret; references stay."""
+        return self._leaf(value, looks_secret(key))
+
+    def tree(self, node: Any, prefix: str = "") -> Any:
+        """A copy of a plain config with every leaf as `value` has it."""
+        return self._tree(node, prefix, looks_secret(prefix))
+
+    def _tree(self, node: Any, key: str, secret: bool) -> Any:
+        if isinstance(node, dict | list):
+            parts = {
+                name: self._tree(part, path, hidden) for name, part, path, hidden in _parts(node, key, secret)
+            }
+            return parts if isinstance(node, dict) else list(parts.values())
+        return self._leaf(node, secret)
+
+    def _leaf(self, value: Any, secret: bool) -> Any:
+        if isinstance(value, str):
+            return MASK if secret and _literal(value) else _replace(self.text(value), _mask, secret=secret)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return MASK if secret and number else value
+
+
+def _parts(node: dict[Any, Any] | list[Any], key: str, secret: bool) -> Iterator[tuple[Any, Any, str, bool]]:
+    """Name, part, dotted key and secrecy of each part; all is secret below a secret name, except in an object."""
+    if isinstance(node, list):
+        yield from ((index, part, f"{key}[{index}]", secret) for index, part in enumerate(node))
+        return
+    inherited = secret and "_target_" not in node
+    for name, part in node.items():
+        path = f"{key}.{name}" if key else str(name)
+        yield name, part, path, inherited or looks_secret(path)
+
+
+def _leaves(node: Any, key: str, secret: bool) -> Iterator[tuple[bool, Any]]:
+    if isinstance(node, dict | list):
+        for _, part, path, hidden in _parts(node, key, secret):
+            yield from _leaves(part, path, hidden)
+    else:
+        yield secret, node
+
+
+def _literal(value: str) -> bool:
+    return bool(HOLLOW.sub("", value).strip()) and "${" not in value
+
+
+def _private(name: str, value: str) -> bool:
+    plain = re.fullmatch(r"[-+]?[\d_.]+(?:e[-+]?\d+)?|true|false|null|none", value, re.IGNORECASE)
+    return len(value) >= 4 and not plain and name not in PUBLIC and not _exists(value)
+
+
+def _exists(path: str) -> bool:
+    return path.startswith("/") and os.access(path, os.F_OK)
+
+
+def _forms(value: str) -> set[str]:
+    """A secret as it is, in JSON, in a Python literal, in a URL; and each line of it."""
+    from urllib.parse import quote
+
+    lines = {line.strip() for line in value.splitlines() if len(line.strip()) >= 8}
+    return {value, value.strip(), _escaped(value)[1:-1], repr(value)[1:-1], quote(value, safe="")} | lines
+
+
+def _escaped(value: str) -> str:
+    import json
+
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _mask(secret: str) -> str:
+    """One mask a line, so that a patch keeps its line numbers and its marks."""
+    return MASK + "".join(mark + MASK for mark in re.findall(r"\n(?:[+ ]|-(?=[^-]|-----E))?", secret))
+
+
+def _replace(text: str, put: Put, *, secret: bool = False) -> str:
+    """The text with `put` of every secret in place of it; with `secret`, its key has a secret name."""
+
+    def login(found: re.Match[str]) -> str:
+        user, colon, password = HOLLOW.sub("", found[0]).partition(":")
+        return put(found[0]) if (password if colon else user) else found[0]
+
+    def default(found: re.Match[str]) -> str:
+        hidden = (secret or looks_secret(found[2])) and not _ordinary(found[3], found[2], quoted=True)
+        return found[1] + (put(found[3]) if hidden else found[3])
+
+    text = PEM.sub(lambda found: put(found[0]), text)
+    text = SHAPES.sub(lambda found: put(found[0]), text)
+    text = DEFAULT.sub(default, URL.sub(login, text))
+    pieces, done = [], 0
+    for pair in PAIR.finditer(text):
+        if pair.start() >= done and looks_secret(_named(text, pair)) and (span := _value(text, pair)):
+            pieces += [text[done : span[0]], put(text[span[0] : span[1]])]
+            done = span[1]
+    return "".join([*pieces, text[done:]])
+
+
+def _named(text: str, pair: re.Match[str]) -> str:
+    """The key of a pair; of `loss per token: 2.3` with the word before."""
+    before = re.search(r"(\w+) $", text[max(0, pair.start() - 20) : pair.start()])
+    plain = before and pair["key"].lower() == "token" and before[1].lower() in PLAIN_TOKENS
+    return f"{before[1]}_{pair['key']}" if before and plain else pair["key"]
+
+
+def _value(text: str, pair: re.Match[str]) -> tuple[int, int] | None:
+    """Where the value of a pair is, if it has one that is worth masking."""
+    start = pair.end()
+    end_of_line = text.find("\n", start) % (len(text) + 1)
+    if quoted := QUOTED.match(text, start):
+        return None if _ordinary(quoted["body"], pair["key"], quoted=True) else quoted.span("body")
+    if (bare := BARE.match(text, start)) is None or _ordinary(bare[0], pair["key"], quoted=False):
+        return None
+    if pair["open"] and not pair["close"]:  # 'key=two words'
+        end = text.find(pair["open"], start, end_of_line)
+        return (start, end) if end > start else bare.span()
+    line = text[text.rfind("\n", 0, pair.start()) + 1 : pair.start()]
+    if pair["colon"] and not line.strip(" \t+-") and not bare[0].startswith("["):  # YAML: key: two words
+        return start, start + len(re.sub(r"\s+#.*|[\s,]+$", "", text[start:end_of_line]))
+    return bare.span()
+
+
+def _ordinary(value: str, key: str, *, quoted: bool) -> bool:
+    """Whether what follows a secret's name is not one: a reference, a type, a word of a message, code."""
+    name = key.rpartition(".")[2]
+    word = re.match(r"(\w+)[,.;)\]]*(?:\s|$|[|=])", value)
+    prose = word and word[1].lower() in PROSE
+    if not HOLLOW.sub("", value).strip() or prose or value.strip(",;)").lower() == name.lower():
+        return True
+    return not quoted and bool(CODE.match(value) or re.fullmatch(r"\{.*|\W{0,2}", value))

@@ -1,0 +1,74 @@
+"""From the words of a command line to a checked config, and to a job."""
+
+import os
+import sys
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from regente.catalog import DEFAULT_EXPERIMENT
+from regente.check import check
+from regente.compose import Composed, compose, resolve
+from regente.errors import ConfigError, Problem
+from regente.job import Job, freeze
+from regente.redact import Redactor, env_references, externalize
+
+
+def split(words: Sequence[str]) -> tuple[str, list[str]]:
+    """The experiment, if the first word names one, and the overrides.
+
+    Raises:
+        ConfigError: for words that are neither.
+    """
+    for word in words:
+        if word.startswith("-"):
+            raise ConfigError([Problem(word, _no_such_option(word.lstrip("-")))])
+    for place, word in enumerate(words[1:], 1):
+        if word.startswith("="):
+            given = words[place - 1 : place + 2] if word == "=" else words[place - 1 : place + 1]
+            what = f"not a setting; without blanks around the =: {''.join(given)}"
+            raise ConfigError([Problem(" ".join(given), what)])
+    if words and "=" not in words[0] and not words[0].startswith(("+", "~")):
+        return words[0], list(words[1:])
+    return DEFAULT_EXPERIMENT, list(words)
+
+
+def _no_such_option(bare: str) -> str:
+    if "." not in bare and "=" not in bare:
+        return "no such option; see regente train --help"
+    return f"no such option; settings have no dashes: {bare if '=' in bare else bare + '=VALUE'}"
+
+
+def checked(
+    experiment: str, overrides: Sequence[str], parts: Collection[str] | None = None
+) -> tuple[Composed, dict[str, Any]]:
+    """The composed config, and the same resolved; all problems of either as one ConfigError."""
+    composed = compose(experiment, overrides)
+    config = resolve(composed.node)
+    if problems := check(config, parts):
+        raise ConfigError(problems)
+    return composed, config
+
+
+def freeze_job(composed: Composed, folder: Path, name: str | None = None, swept: Collection[str] = ()) -> Job:
+    """A job directory for a composed config; secrets written into the config go to the environment instead."""
+    config, secrets = externalize(composed.yaml())
+    os.environ.update(secrets)
+    redact = Redactor(secrets.values(), env_references(config))
+    runtime = composed.hydra.runtime.choices
+    choices = {
+        group: runtime[group]
+        for group in ("data", "model", "optimizer", "scheduler", "trainer")
+        if runtime.get(group)
+    }
+    return freeze(
+        config,
+        folder,
+        name,
+        experiment=composed.experiment,
+        overrides=[redact.text(override) for override in composed.overrides],
+        command=[redact.text(word) for word in ["regente", *sys.argv[1:]]],
+        choices=choices,
+        env=dict(composed.hydra.job.env_set),
+        swept=list(swept),
+    )

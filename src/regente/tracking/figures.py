@@ -1,0 +1,85 @@
+"""The figures that people look at after a run."""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+MANY = 20  # classes above which the confusion matrix carries no numbers
+
+
+def learning_curves(lines: list[dict[str, Any]]) -> Figure | None:
+    """Training and validation metrics over the steps: a panel for each kind (loss, acc, ...)."""
+    curves: dict[str, dict[str, list[tuple[int, float]]]] = defaultdict(lambda: defaultdict(list))
+    for line in lines:
+        if line["kind"] == "metrics":
+            for name, value in line["values"].items():
+                stage, _, kind = name.partition("/")
+                if stage in ("train", "val") and kind:
+                    curves[kind][stage].append((line["step"], value))
+    if not curves:
+        return None
+    figure = Figure(figsize=(5 * len(curves), 3.5), layout="constrained")
+    for panel, (kind, stages) in zip(np.ravel(figure.subplots(1, len(curves))), curves.items(), strict=True):
+        for stage, points in stages.items():
+            panel.plot(*zip(*points, strict=True), label=stage, marker="." if len(points) < 30 else None)
+        panel.set(xlabel="step", title=kind)
+        panel.legend(frameon=False)
+    return figure
+
+
+def outcomes(file: Path) -> dict[str, Figure | None]:
+    """The confusion matrix and the worst mistakes, from what `TestOutcomes` wrote."""
+    with np.load(file) as found:
+        names = [str(name) for name in found["names"]]
+        return {
+            "confusion_matrix": confusion_matrix(found["label"], found["prediction"], names),
+            "worst_mistakes": worst_mistakes(found, names),
+        }
+
+
+def confusion_matrix(label: np.ndarray, prediction: np.ndarray, names: list[str]) -> Figure:
+    """Rows are true classes, columns predicted ones; the colour is the share of the row."""
+    size = max(len(names), int(label.max()) + 1, int(prediction.max()) + 1)
+    counts = np.zeros((size, size), dtype=int)
+    np.add.at(counts, (label, prediction), 1)
+    side = min(12.0, 2.5 + 0.4 * size)
+    figure = Figure(figsize=(side, side), layout="constrained")
+    panel = figure.subplots()
+    panel.imshow(counts / np.maximum(1, counts.sum(axis=1, keepdims=True)), cmap="Blues", vmin=0, vmax=1)
+    panel.set(
+        xlabel="predicted",
+        ylabel="true",
+        title=f"{np.trace(counts) / counts.sum():.2%} of {counts.sum()} right",
+    )
+    if size <= MANY:
+        ticks = names if len(names) == size else [str(number) for number in range(size)]
+        panel.set_xticks(range(size), ticks, rotation=90)
+        panel.set_yticks(range(size), ticks)
+        for row, column in np.argwhere(counts):
+            dark = counts[row, column] > 0.5 * counts[row].sum()
+            panel.text(
+                column, row, counts[row, column], ha="center", va="center", color="w" if dark else "k", size=8
+            )
+    return figure
+
+
+def worst_mistakes(found: Any, names: list[str]) -> Figure | None:
+    """The wrongly classified images with the largest loss, each under true > predicted."""
+    images, worst = found["inputs"], found["worst"]
+    if images.ndim != 4 or len(images) == 0:
+        return None
+    figure = Figure(figsize=(8, 2.3 * -(-len(images) // 4)), layout="constrained")
+    panels = np.ravel(figure.subplots(-(-len(images) // 4), 4))
+    for panel in panels:
+        panel.axis("off")
+    for panel, image, number in zip(panels, images, worst, strict=False):
+        panel.imshow(image.transpose(1, 2, 0).squeeze(), cmap="gray" if image.shape[0] == 1 else None)
+        true, guess = (
+            names[i] if i < len(names) else str(i)
+            for i in (found["label"][number], found["prediction"][number])
+        )
+        panel.set_title(f"#{number}: {true} > {guess}\nloss {found['loss'][number]:.2f}", size=8)
+    return figure

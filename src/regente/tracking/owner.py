@@ -1,0 +1,50 @@
+"""Whose run it is, and whether that process still lives: never a question of clocks."""
+
+import socket
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import psutil
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A process that no other one, before or after, on this host or another, can be taken for."""
+
+    host: str
+    boot: str  # changes with every start of the machine
+    pid: int
+    started: str  # since boot, in the kernel's ticks; pids are used again, this is not
+
+    def alive(self) -> bool | None:
+        """Whether it runs; nothing if it is on another host, where one cannot see it."""
+        if self.host != socket.gethostname():
+            return None
+        return self.boot == boot_id() and self.started == started(self.pid)
+
+
+def owner(pid: int) -> Owner:
+    """The owner that a running process is."""
+    return Owner(socket.gethostname(), boot_id(), pid, started(pid))
+
+
+@cache
+def boot_id() -> str:
+    """This boot of this machine."""
+    file = Path("/proc/sys/kernel/random/boot_id")
+    return file.read_text().strip() if file.is_file() else str(int(psutil.boot_time()))
+
+
+def started(pid: int) -> str:
+    """When a process started; empty if there is none of that number, or only its remains."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return "" if stat[0] in "ZX" else stat[19]
+    except OSError:
+        pass
+    try:
+        process = psutil.Process(pid)
+        return "" if process.status() == psutil.STATUS_ZOMBIE else str(process.create_time())
+    except psutil.Error:
+        return ""

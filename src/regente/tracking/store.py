@@ -1,0 +1,146 @@
+"""MLflow's store: opened safely, also by many processes at once."""
+
+import os
+import re
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import urlopen
+
+from filelock import FileLock
+
+from regente.errors import Problem, TrackingError
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+DEFAULT = "sqlite:///mlflow.db"
+REMOTE = ("http", "https", "databricks", "postgresql", "mysql", "mssql")
+PROBE = 3.0  # seconds that a server has to answer
+
+
+def absolute_uri(uri: str, project: Path) -> str:
+    """A SQLite URI with its path made absolute from the project folder; any other URI as it is."""
+    path = sqlite_path(uri, project)
+    return f"sqlite:///{path}" if path else uri
+
+
+def sqlite_path(uri: str, project: Path) -> Path | None:
+    """The database file of a SQLite URI."""
+    return project / uri.removeprefix("sqlite:///") if uri.startswith("sqlite:///") else None
+
+
+def problems(uri: str | None, project: Path, *, create: bool) -> list[Problem]:
+    """What is wrong with a store's address, as far as one can tell without MLflow."""
+    if uri is None:
+        return []
+    where = f"tracking.uri={uri}"
+    path = sqlite_path(uri, project)
+    scheme = re.match(r"([a-z][a-z0-9]*)(\+\w+)?://", uri)
+    if path is None and (scheme is None or scheme[1] == "file"):
+        what = "MLflow no longer takes folders; sqlite:///mlflow.db is a store in one file (to move an old folder into"
+        return [
+            Problem(
+                where, f"{what} it: mlflow migrate-filestore --source FOLDER --target sqlite:///mlflow.db)"
+            )
+        ]
+    if path is None:
+        known = scheme is not None and scheme[1] in REMOTE
+        return (
+            [] if known else [Problem(where, "no such kind of store; use sqlite:///FILE or http://HOST:PORT")]
+        )
+    if path.is_dir():
+        return [Problem(where, "is a folder; name the database file in it, for example mlflow.db")]
+    if not path.parent.is_dir():
+        return [Problem(where, f"there is no folder {path.parent}; mend the path, or make the folder first")]
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        return [Problem(where, "may not be written by you; name another file, or tracking=none")]
+    if not path.exists() and uri != DEFAULT and not create:
+        return [
+            Problem(
+                where, "there is no store yet; if that is the right place: tracking.create=true makes one"
+            )
+        ]
+    return []
+
+
+def unreachable(uri: str) -> str:
+    """Why a server does not answer within three seconds; nothing if it does, or if the store is no server."""
+    parts = urlsplit(uri)
+    if parts.scheme not in ("http", "https") or parts.hostname is None:
+        return ""
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        with socket.create_connection((parts.hostname, port), timeout=PROBE):
+            pass
+        with urlopen(f"{parts.scheme}://{parts.hostname}:{port}/health", timeout=PROBE):
+            return ""
+    except HTTPError:
+        return ""  # somebody answers; whether it is MLflow, MLflow's client will find out
+    except (OSError, ValueError) as error:
+        return str(getattr(error, "reason", error)) or type(error).__name__
+
+
+def open_store(uri: str, project: Path, experiment: str) -> "tuple[MlflowClient, str]":
+    """A client of the store, and the id of the experiment, both made if need be.
+
+    A new SQLite store gets its artifacts in `mlartifacts/` beside the database file.
+
+    Raises:
+        TrackingError: when the store refuses for good.
+        ConnectionError: when it does not answer.
+    """
+    prepare_mlflow()
+    path = sqlite_path(uri, project)
+    if path is None:
+        if reason := unreachable(uri):
+            raise ConnectionError(reason)
+        return _open(uri, experiment, None)
+    # MLflow's migrations race: of eight processes on a fresh file seven die without this lock
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        return _open(f"sqlite:///{path}", experiment, (path.parent / "mlartifacts" / experiment).as_uri())
+
+
+def _open(uri: str, experiment: str, artifacts: str | None) -> "tuple[MlflowClient, str]":
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        found = client.get_experiment_by_name(experiment)
+        if found is None:
+            return client, client.create_experiment(experiment, artifact_location=artifacts)
+    except (MlflowException, SQLAlchemyError) as error:
+        raise _refusal(uri, str(error)) from error
+    if found.lifecycle_stage == "deleted":
+        remedy = (
+            f"mlflow experiments restore --experiment-id {found.experiment_id}, or tracking.experiment=NAME"
+        )
+        raise TrackingError(f"tracking.experiment={experiment}: that experiment is deleted; {remedy}")
+    return client, found.experiment_id
+
+
+def _refusal(uri: str, text: str) -> Exception:
+    """What MLflow's or SQLAlchemy's words mean: TrackingError for good, ConnectionError for now."""
+    if "out-of-date database schema" in text or "Can't locate revision" in text:
+        what = "the database is of another version of MLflow; make a copy of it, then"
+        return TrackingError(f"tracking.uri={uri}: {what}: mlflow db upgrade {uri}")
+    if "file is not a database" in text:
+        return TrackingError(f"tracking.uri={uri}: that file is no SQLite database; name another")
+    if "database is locked" in text or "API request to" in text or "Max retries" in text:
+        return ConnectionError(text.splitlines()[0][:200])
+    return TrackingError(f"tracking.uri={uri}: {text.splitlines()[0][:300]}")
+
+
+def prepare_mlflow() -> None:
+    """Keep MLflow from chatting, from calling home and from waiting minutes for a server that is away."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")  # seconds
+    os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")

@@ -1,0 +1,76 @@
+"""Steps 4 and 5 of a run: build, fit, and test the best weights. Imports all that is heavy."""
+
+import time
+from typing import Any
+
+from pytorch_lightning import Callback
+from rich.console import Console
+
+from regente import display
+from regente.build import Parts, build
+from regente.callbacks.checkpoint_metrics import CheckpointMetrics
+from regente.callbacks.progress import ProgressLine
+from regente.callbacks.run_facts import RunFacts
+from regente.callbacks.test_outcomes import TestOutcomes
+from regente.callbacks.training_loss import TrainingLoss
+from regente.job import Job, write_json
+from regente.machine import fit_trainer
+from regente.tracking.logger import JournalLogger
+from regente.tracking.recording import Recording
+
+
+def train(job: Job, config: dict[str, Any], recording: Recording, out: Console) -> dict[str, Any]:
+    """Train a job and return its result: best epoch and checkpoint, metrics of the best weights, time, speed."""
+    started = time.perf_counter()
+    config["trainer"], notes = fit_trainer(config["trainer"])
+    losses = TrainingLoss()
+    progress = ProgressLine(out, losses)
+    facts, outcomes = RunFacts(job, recording.journal), TestOutcomes(job.path)
+    callbacks: list[Callback] = [facts, losses, CheckpointMetrics(), outcomes, progress]
+    logger = JournalLogger(recording.journal, str(job.path), job.experiment, job.path.name)
+
+    parts = build(config, job, callbacks, logger)
+    recording.require_store()
+    if recording.trouble:
+        notes.append(f"{recording.trouble_line()}")
+    display.setup(out, parts, notes)
+    fit(parts)
+    best, metrics = evaluate(parts)
+
+    result = {
+        **best,
+        "epochs": parts.trainer.current_epoch,
+        "metrics": metrics,
+        "seconds": time.perf_counter() - started,
+        "samples_per_second": progress.samples * parts.trainer.world_size / max(progress.seconds, 1e-9),
+    }
+    if parts.trainer.is_global_zero:
+        recording.journal.write("tags", values={"regente.best_checkpoint": best["best_checkpoint"] or "none"})
+        write_json(job.path / "result.json", result)
+        recording.journal.write("result", **result)
+    return result
+
+
+def fit(parts: Parts) -> None:
+    """Train, with validation as the trainer says."""
+    parts.trainer.fit(parts.task, datamodule=parts.data)
+
+
+def evaluate(parts: Parts) -> tuple[dict[str, Any], dict[str, float]]:
+    """Test the best weights, or the last where none were kept.
+
+    Returns the best checkpoint with its epoch (from 0), and the validation and test metrics of those weights.
+    """
+    path = parts.checkpoint.best_model_path if parts.checkpoint else ""
+    metrics = {name: float(value) for name, value in parts.trainer.callback_metrics.items()}
+    epoch = None
+    if path:
+        import torch
+
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        epoch, metrics = content["epoch"], content["metrics"]
+    (tested,) = parts.trainer.test(
+        parts.task, datamodule=parts.data, ckpt_path=path or None, weights_only=True, verbose=False
+    )
+    best = {"best_epoch": epoch, "best_checkpoint": path or None}
+    return best, {name: value for name, value in metrics.items() if name.startswith("val/")} | dict(tested)

@@ -1,0 +1,116 @@
+"""`python -m regente.worker JOB_DIR` runs a frozen job: the one command that a slot, a rank or a cluster starts."""
+
+import gc
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from regente import display
+from regente.compose import resolve
+from regente.endings import Ending, SwiftExit, ending_of, say, signals_as_exceptions
+from regente.errors import RegenteError, TrackingError
+from regente.job import Job, open_job
+from regente.redact import Redactor, env_references, secret_values
+from regente.tracking.owner import Owner
+from regente.tracking.recording import Recording
+
+DRIVER = "REGENTE_DRIVER"  # the process that waits for this one, as JSON
+# Lightning's tips and checks, which repeat in other words what `check` and the header have said
+QUIET = ("pytorch_lightning", "lightning_fabric", "lightning_utilities", "torch", "torchmetrics")
+
+
+def run(path: Path, *, debug: bool = False) -> int:
+    """Run the job in a directory and return its exit code."""
+    job, rank = open_job(path), int(os.environ.get("RANK", "0"))
+    out = display.console(quiet=rank > 0)
+    if job.project not in sys.path:
+        sys.path.append(job.project)  # the user's own modules
+    os.environ.update(job.env)
+    config = resolve(job.config)
+    display.header(out, job)
+    redact = Redactor(secret_values(config), env_references(job.config))
+    recording = Recording(job, config, rank, redact)
+    result = None
+    try:
+        with signals_as_exceptions():
+            with imports():
+                from regente.train import train
+            with quiet_libraries():
+                result = train(job, config, recording, out)
+        ending = Ending("FINISHED", 0)
+    except BaseException as error:  # also what a signal raises, and a sys.exit in the user's code
+        ending = ending_of(error)
+    ending = replace(ending, message=redact.text(ending.message), trace=redact.text(ending.trace))
+    if ending.trace and rank == 0:
+        keep_trace(job, recording, ending)
+    if result is not None:
+        display.closing(out, job, result)
+    say(ending, debug=debug)
+    recorded = recording.finish(ending.status)
+    display.run(out, job, recorded, ended_well=ending.exit_code == 0)
+    return ending.exit_code or (TrackingError.exit_code if recorded.refused else 0)
+
+
+def follow_driver() -> None:
+    """End with the process that started this one, also when that is killed and can tell nobody."""
+    driver = Owner(**json.loads(os.environ[DRIVER]))
+
+    def watch() -> None:
+        while driver.alive():
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def keep_trace(job: Job, recording: Recording, ending: Ending) -> None:
+    """Leave the traceback in the job directory and in the run."""
+    trace = job.path / "traceback.txt"
+    with suppress(OSError):  # a full disk must not hide what went wrong
+        trace.write_text(ending.trace, encoding="utf-8")
+    recording.journal.write("artifact", path=str(trace), to="")
+    recording.journal.write("tags", values={"regente.failure": ending.message.splitlines()[-1][:500]})
+
+
+@contextmanager
+def imports() -> Iterator[None]:
+    """Without garbage collection: a quarter of the time that importing torch and Lightning takes is its sweeps."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """No chatter of libraries that a user cannot act on; warnings from elsewhere come through."""
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        for name in QUIET:
+            warnings.filterwarnings("ignore", module=rf"{name}(\.|$)")
+        yield
+
+
+if __name__ == "__main__":
+    leave = SwiftExit()
+    if DRIVER in os.environ:
+        follow_driver()
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m regente.worker JOB_DIR")
+    try:
+        leave(run(Path(sys.argv[1])))
+    except RegenteError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        leave(error.exit_code)

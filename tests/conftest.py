@@ -1,0 +1,109 @@
+"""What all tests share: a project folder of their own, and the real program in a forked warm process."""
+
+import multiprocessing
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from pathlib import Path
+
+import pytest
+
+WARM = ["regente.train", "regente.compose", "regente.check", "regente.sweep"]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int | None
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        return self.err.strip().splitlines()
+
+
+@pytest.fixture(scope="session")
+def warm() -> ForkServerContext:
+    """A server that has imported torch and Lightning, so that a run costs a fork instead of six seconds."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(WARM)
+    return context
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder as working directory, with a cache folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite store without runs: to make one takes MLflow three seconds."""
+    from regente.tracking.store import open_store
+
+    folder = tmp_path_factory.mktemp("store")
+    open_store("sqlite:///mlflow.db", folder, "Default")
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def store(project: Path, empty_store: Path) -> Path:
+    """The project has a store already."""
+    return Path(shutil.copy(empty_store, project / "mlflow.db"))
+
+
+@pytest.fixture
+def start(project: Path, warm: ForkServerContext) -> Iterator[Callable[..., ForkServerProcess]]:
+    """Start `regente WORDS...` in the project; its output goes to the files `out` and `err`."""
+    started: list[ForkServerProcess] = []
+
+    def begin(*words: str, env: dict[str, str] | None = None) -> ForkServerProcess:
+        full = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}  # several tests share the cores
+        process = warm.Process(target=_regente, args=(words, str(project), full))
+        process.start()
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        if process.is_alive():
+            process.kill()
+        process.join()
+
+
+@pytest.fixture
+def regente(project: Path, start: Callable[..., ForkServerProcess]) -> Callable[..., Ended]:
+    """Run `regente WORDS...` in the project to its end."""
+
+    def run(*words: str, env: dict[str, str] | None = None, timeout: float = 120) -> Ended:
+        process = start(*words, env=env)
+        process.join(timeout)
+        assert not process.is_alive(), f"regente {' '.join(words)} still runs after {timeout} s"
+        return Ended(process.exitcode, (project / "out").read_text(), (project / "err").read_text())
+
+    return run
+
+
+def _regente(words: tuple[str, ...], project: str, env: dict[str, str]) -> None:
+    os.chdir(project)
+    os.environ.clear()
+    os.environ.update(env)
+    for name, number in (("out", 1), ("err", 2)):
+        file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(file, number)
+        os.close(file)
+    sys.argv = ["regente", *words]
+    from regente.cli import main
+
+    try:
+        main()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()

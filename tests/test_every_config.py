@@ -1,0 +1,31 @@
+"""Each file under conf/ and experiments/ composes, passes `check` and says in its first line what it is."""
+
+import pytest
+
+from regente.catalog import experiment_files, groups, header_comment
+from regente.check import check
+from regente.compose import compose, resolve
+
+EXPERIMENTS = experiment_files()
+OPTIONS = [(group, option) for group, options in groups().items() for option in options]
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_an_experiment_composes_and_passes_check(experiment: str) -> None:
+    assert check(resolve(compose(experiment, []).node)) == []
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_an_option_composes_into_the_default_experiment_and_passes_check(group: str, option: str) -> None:
+    overrides = [f"{group}={option}"]
+    assert check(resolve(compose("digits_cnn", overrides).node)) == []
+
+
+@pytest.mark.parametrize("file", [*EXPERIMENTS.values(), *(groups()[g][o] for g, o in OPTIONS)], ids=str)
+def test_a_file_says_in_its_first_line_what_it_is(file: object) -> None:
+    assert len(header_comment(file)) > 10  # type: ignore[arg-type]
+
+
+def test_there_is_something_to_check() -> None:
+    assert len(EXPERIMENTS) >= 3
+    assert len(OPTIONS) >= 18

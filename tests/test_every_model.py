@@ -1,0 +1,90 @@
+"""The contract that each model in regente.models inherits."""
+
+import math
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hydra.utils import instantiate
+from torch import Tensor, nn
+
+from regente.catalog import groups
+from regente.compose import compose, resolve
+
+OPTIONS = list(groups()["model"])
+K = 10
+
+
+def config(option: str) -> dict[str, Any]:
+    return resolve(compose("digits_cnn", [f"model={option}"]).node)
+
+
+def make(option: str, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    model = instantiate(config(option)["model"], _convert_="all")
+    assert isinstance(model, nn.Module)
+    return model
+
+
+def batch(option: str, size: int = 16) -> tuple[Tensor, Tensor]:
+    key = torch.Generator().manual_seed(1)
+    shape = config(option)["data"]["input_shape"]
+    return torch.randn(size, *shape, generator=key), torch.randint(K, (size,), generator=key)
+
+
+def test_each_model_file_has_an_option_of_its_name() -> None:
+    spec = find_spec("regente.models")
+    assert spec is not None and spec.submodule_search_locations
+    files = {path.stem for path in Path(spec.submodule_search_locations[0]).glob("*.py")} - {"__init__"}
+    assert files == set(OPTIONS)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_logits_have_a_row_per_example_and_a_column_per_class(option: str) -> None:
+    logits = make(option)(batch(option)[0])
+    assert logits.shape == (16, K)
+    assert logits.dtype == torch.float32
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_the_first_loss_is_that_of_guessing(option: str) -> None:
+    x, y = batch(option, 256)
+    loss = F.cross_entropy(make(option)(x), y).item()
+    assert abs(loss - math.log(K)) < 0.35
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_an_examples_output_does_not_depend_on_the_others(option: str) -> None:
+    model, (x, _) = make(option).eval(), batch(option)
+    with torch.no_grad():
+        torch.testing.assert_close(model(x)[3:4], model(x[3:4]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_it_learns_one_small_batch_by_heart(option: str) -> None:
+    model, (x, y) = make(option), batch(option)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for _ in range(150):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.05
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(option: str) -> None:
+    x, _ = batch(option)
+    a, b, other = (make(option, seed)(x) for seed in (0, 0, 1))
+    assert torch.equal(a, b)
+    assert not torch.equal(a, other)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_a_state_dict_brings_the_model_back(option: str) -> None:
+    model, twin, (x, _) = make(option).eval(), make(option, seed=1).eval(), batch(option)
+    twin.load_state_dict(model.state_dict())
+    assert torch.equal(model(x), twin(x))

@@ -1,0 +1,119 @@
+"""What people get wrong on the command line, in configs and in trainer settings, and the line that they read.
+
+Each case: what is given, the exit code, the setting or file that the answer names, the remedy that it says.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Ended
+
+CASES = {
+    "A01 typo in a key": (["trainer.max_epoch=3"], 2, "trainer.max_epoch:", "did you mean trainer.max_epochs?"),
+    "A02 typo in an option": (["model=mpl"], 2, "model=mpl", "did you mean mlp?"),
+    "A03 typo in a group": (["modle=cnn"], 2, "modle", "did you mean model?"),
+    "A04 word for a number": (["trainer.max_epochs=ten"], 2, "trainer.max_epochs=ten", "needs a whole number"),
+    "A06 negative learning rate": (["optimizer.lr=-1"], 2, "optimizer.lr=-1", "0.0 <= lr"),
+    "A07 negative batch": (["data.batch_size=-4"], 2, "data.batch_size=-4", "needs a whole number >= 1"),
+    "A08 empty batch": (["data.batch_size=0"], 2, "data.batch_size=0", "needs a whole number >= 1"),
+    "A10 no value": (["model=own"], 2, "model.widths", "give it one: model.widths=..."),
+    "A11 reference to nothing": (["optimizer.lr=${nope.key}"], 2, "optimizer.lr", "nope.key does not exist"),
+    "A13 typo in a module": (["model._target_=regentee.models.cnn.CNN"], 2, "model._target_", "did you mean regente?"),
+    "A13 typo in a class": (["model._target_=regente.models.cnn.CNM"], 2, "model._target_", "did you mean CNN?"),
+    "A14 unknown argument": (["model.hiden=3"], 2, "model.hiden", "did you mean model.hidden?"),
+    "A15 dashes": (["--optimizer.lr=0.1"], 2, "--optimizer.lr=0.1", "settings have no dashes: optimizer.lr=0.1"),
+    "A15 dashes and a blank": (["--optimizer.lr", "0.1"], 2, "--optimizer.lr", "optimizer.lr=VALUE"),
+    "A17 values without -m": (["optimizer.lr=0.1,0.2"], 2, "optimizer.lr=0.1,0.2", "add -m"),
+    "A18 blanks": (["optimizer.lr", "=", "0.1"], 2, "optimizer.lr", "without blanks around the ="),
+    "A18 blank before": (["optimizer.lr", "=0.1"], 2, "optimizer.lr", "without blanks around the ="),
+    "A20 broken YAML": (["model=broken"], 2, "broken.yaml:3:", "blanks before this line"),
+    "A22 tab": (["model=tab"], 2, "tab.yaml:3:", "YAML wants blanks"),
+    "A23 no such folder": (["--config-dir", "/nope/conf"], 2, "/nope/conf", "name a folder that is there"),
+    "A25 word for a rate": (["optimizer.lr=1e-3x"], 2, "optimizer.lr=1e-3x", "needs a number"),
+    "A26 a function of the system": (["model._target_=os.system"], 2, "model._target_", "is not a component"),
+    "C01 no GPU": (["trainer=gpu"], 3, "trainer.accelerator=gpu", "use trainer=cpu"),
+    "C02 eight GPUs": (["trainer=gpu", "trainer.devices=8"], 3, "trainer.devices=8: 8 asked for", "use trainer=cpu"),
+    "C04 unknown precision": (["trainer.precision=fp17"], 2, "trainer.precision=fp17", "16-mixed"),
+    "C07 negative epochs": (["trainer.max_epochs=-5"], 2, "trainer.max_epochs=-5", "at least 0, or -1"),
+    "C10 accumulate nothing": (
+        ["trainer.accumulate_grad_batches=0"], 2, "trainer.accumulate_grad_batches=0", "must be at least 1",
+    ),
+    "C11 share above one": (
+        ["trainer.limit_train_batches=1.5"], 2, "trainer.limit_train_batches=1.5", "a share from 0.0 to 1.0",
+    ),
+    "C12 monitor of nothing": (["monitor.metric=val/los"], 2, "monitor.metric=val/los", "did you mean val/loss?"),
+    "C12 callback of nothing": (
+        ["callbacks.checkpoint.monitor=val/los"], 2, "callbacks.checkpoint.monitor=val/los", "did you mean val/loss?",
+    ),
+    "C14 negative devices": (["trainer.devices=-2"], 2, "trainer.devices=-2", "at least 1, -1 or auto"),
+    "C14 word for devices": (["trainer.devices=two"], 2, "trainer.devices=two", "at least 1, -1 or auto"),
+    "time without its unit": (["trainer.max_time=5s"], 2, "trainer.max_time=5s", "needs DD:HH:MM:SS"),
+    "syntax error in the model": (["model._target_=torn.Own"], 2, "torn.py:1", "mend that line"),
+    "option without its partner": (["--resolve"], 2, "--resolve", "go with --cfg job"),
+    "C16 TPU": (["trainer.accelerator=tpu"], 3, "trainer.accelerator=tpu", "use trainer=auto"),
+    "C18 word for a seed": (["seed=abc"], 2, "seed=abc", "needs a whole number"),
+    "C20 no units": (["model.hidden=0"], 2, "model.hidden=0", "needs a whole number >= 1"),
+    "no such experiment": (["digit_cnn"], 2, "digit_cnn", "did you mean digits_cnn?"),
+    "no value for a required argument": (["~model.hidden"], 2, "model.hidden", "give it: model.hidden=..."),
+    "classes of other data": (["model.num_classes=3"], 2, "model.num_classes=3", "${data.num_classes}"),
+    "an argument that is Regente's": (["trainer.logger=true"], 2, "trainer.logger", "leave it out"),
+    "a model for data": (["data._target_=torch.nn.Linear"], 2, "data._target_", "is not a LightningDataModule"),
+    "typo in a callback": (["callbacks.chekpoint.monitor=val/loss"], 2, "callbacks.chekpoint", "mend the name"),
+    "a group told to be null": (["scheduler=null"], 2, "scheduler=null", "there is: cosine, none"),
+    "unknown accelerator": (["trainer.accelerator=gpuu"], 2, "trainer.accelerator=gpuu", "auto, cpu, gpu, mps"),
+    "launcher of Lightning's": (["trainer.strategy=ddp_spawn"], 2, "trainer.strategy=ddp_spawn", "use ddp"),
+}  # fmt: skip
+
+
+@pytest.fixture
+def own_config(project: Path) -> Path:
+    (project / "conf/model").mkdir(parents=True)
+    (project / "conf/model/own.yaml").write_text(
+        "_target_: regente.models.mlp.MLP\ninput_shape: [1, 28, 28]\nnum_classes: 10\nwidths: ???\n"
+    )
+    (project / "conf/model/broken.yaml").write_text("_target_: x\nlr: 1\n   wide: 2\n")
+    (project / "torn.py").write_text("def (:\n")
+    (project / "conf/model/tab.yaml").write_text("_target_: x\nwide:\n\tlr: 1\n")
+    return project
+
+
+@pytest.mark.usefixtures("own_config")
+@pytest.mark.parametrize("case", CASES)
+def test_a_fault_is_noticed_briefly_by_name_and_with_its_remedy(
+    case: str, regente: Callable[..., Ended]
+) -> None:
+    words, code, name, remedy = CASES[case]
+    ended = regente("train", *words)
+    assert ended.code == code, ended.err
+    assert len(ended.lines) <= 8
+    assert "Traceback" not in ended.err
+    assert name in ended.err
+    assert remedy in ended.err
+
+
+def test_all_problems_come_in_one_message(regente: Callable[..., Ended]) -> None:
+    ended = regente(
+        "check", "model=mpl", "trainer.max_epoch=3", "optimizer.lr=-1", "sead=3", "data.batch_size=0"
+    )
+    assert ended.code == 2
+    for name in ("model=mpl",):
+        assert name in ended.err
+    ended = regente("check", "trainer.max_epoch=3", "optimizer.lr=-1", "sead=3", "data.batch_size=0")
+    for name in ("trainer.max_epoch", "optimizer.lr=-1", "sead", "data.batch_size=0"):
+        assert name in ended.err
+    assert len(ended.lines) == 4
+
+
+def test_nothing_is_left_behind_by_a_request_that_is_refused(
+    regente: Callable[..., Ended], project: Path
+) -> None:
+    regente("train", "trainer.max_epoch=3")
+    assert {path.name for path in project.iterdir()} <= {"out", "err", "cache"}
+
+
+def test_one_device_with_ddp_trains_and_says_that_it_gains_nothing(regente: Callable[..., Ended]) -> None:
+    ended = regente("train", "digits_mlp", "trainer=debug", "trainer.strategy=ddp", "tracking=none")
+    assert ended.code == 0, ended.err
+    assert "strategy=ddp with one device only adds work" in ended.out
