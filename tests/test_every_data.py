@@ -12,7 +12,8 @@ from hydra.utils import instantiate
 
 from regente.catalog import groups
 from regente.compose import compose, resolve
-from regente.data.in_memory import Batches, InMemory, Split
+from regente.data.batches import Batches, Split
+from regente.data.images import Images
 from regente.errors import ConfigError, DataError
 
 OPTIONS = list(groups()["data"])
@@ -39,12 +40,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "mnist"
 
 
-def make(option: str, folder: Path, *overrides: str) -> InMemory:
+def make(option: str, folder: Path, *overrides: str) -> Images:
     words = [f"data={option}", "data.batch_size=32", *overrides]
     if option == "mnist":
         words += [f"data.root={folder}", "data.num_val=100"]
     data = instantiate(resolve(compose("digits_cnn", words).node)["data"], _convert_="all")
-    assert isinstance(data, InMemory)
+    assert isinstance(data, Images)
     data.prepare_data()
     data.setup("fit")
     return data
@@ -133,7 +134,7 @@ def test_declaring_what_the_files_do_not_hold_is_refused(folder: Path) -> None:
         make("digits", folder, "data.input_shape=[1,8,8]")
 
 
-def mnist(**arguments: Any) -> InMemory:
+def mnist(**arguments: Any) -> Images:
     from regente.data.mnist import MNIST
 
     facts = {

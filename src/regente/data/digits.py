@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 from annotated_types import Ge
 
-from regente.data.in_memory import InMemory, Split
+from regente.data.batches import Split
+from regente.data.images import Images
 
 NUM_VAL = NUM_TEST = 270  # 15 % each; 1,257 are left for training
 
 
-class Digits(InMemory):
+class Digits(Images):
     """1,797 digits of 43 people, 8x8 with 17 grey levels, enlarged bilinearly to 28x28.
 
     Split: 1,257 train, 270 val, 270 test, a permutation drawn from `split_seed` alone.

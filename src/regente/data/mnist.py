@@ -10,7 +10,8 @@ from urllib.error import URLError
 
 from annotated_types import Ge
 
-from regente.data.in_memory import InMemory, Split
+from regente.data.batches import Split
+from regente.data.images import Images
 from regente.errors import DataError
 
 FILES = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
@@ -21,7 +22,7 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "regente"
 
 
-class MNIST(InMemory):
+class MNIST(Images):
     """60,000 + 10,000 handwritten digits of 28x28 (LeCun et al., 1998).
 
     Split: the last `num_val` images of the training file validate, the others train; the test file tests.
@@ -73,7 +74,7 @@ class MNIST(InMemory):
                     f"MNIST in {root} is damaged ({error}); delete the folder MNIST and start again"
                 ) from error
             parts[name] = Split(source.data.unsqueeze(1), source.targets)
-        x, y = parts["train"]
+        x, y = parts["train"].tensors
         if self.num_val >= len(y):
             raise DataError(
                 f"data.num_val={self.num_val}: nothing left to train on; below {len(y)} would be right"

@@ -1,0 +1,94 @@
+"""Ready batches, cut by index from what lies in memory."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Source(Protocol):
+    """Samples by number: what a split is, whatever it is made of."""
+
+    def __len__(self) -> int:
+        """How many samples there are."""
+
+    def take(self, index: Tensor) -> Batch:
+        """Inputs and labels of the samples of these numbers, index [B] int64 on the device of the tensors."""
+
+    @property
+    def tensors(self) -> Sequence[Tensor]:
+        """All that the samples are made of: what a digest is taken of, and what moves to a device."""
+
+    def to(self, device: torch.device) -> "Source":
+        """The same on a device."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Inputs x [N, ...] and labels y [N] or [N, ...], one of each for a sample."""
+
+    x: Tensor
+    y: Tensor
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def take(self, index: Tensor) -> Batch:
+        # index_select: about nine times faster than x[index] for small rows
+        return self.x.index_select(0, index), self.y.index_select(0, index)
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        return self.x, self.y
+
+    def to(self, device: torch.device) -> "Split":
+        return Split(self.x.to(device), self.y.to(device))
+
+
+class Batches:
+    """Ready batches of a source, in file order or, with a seed, in an order that is a function of (seed, epoch).
+
+    With several ranks each takes every world_size-th sample; a shuffled order is cut so that all ranks take
+    the same number of steps, an order of evaluation keeps every sample exactly once.
+    """
+
+    def __init__(
+        self, source: Source, batch_size: int, *, seed: int | None = None, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.source, self.batch_size, self.seed = source, batch_size, seed
+        self.rank, self.world_size = rank, world_size
+        self.epoch = 0
+
+    @property
+    def sampler(self) -> "Batches":
+        """Where Lightning looks for `set_epoch`."""
+        return self
+
+    batch_sampler = None  # Lightning asks for it wherever there is a sampler
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order the next iteration takes."""
+        self.epoch = epoch
+
+    def order(self) -> Tensor:
+        """This rank's sample numbers in this epoch, int64."""
+        total = len(self.source)
+        if self.seed is None:
+            return torch.arange(self.rank, total, self.world_size)
+        key = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        usable = total - total % self.world_size
+        return torch.randperm(total, generator=key)[self.rank : usable : self.world_size]
+
+    def __len__(self) -> int:
+        total = len(self.source)
+        own = total // self.world_size if self.seed is not None else len(self.order())
+        return -(-own // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        order = self.order().to(self.source.tensors[0].device)
+        for index in order.split(self.batch_size):
+            yield self.source.take(index)
