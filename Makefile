@@ -10,8 +10,8 @@ train: .venv/ready ## train the default experiment; ARGS="mnist_cnn optimizer.lr
 	@$(BIN)/regente train $(ARGS)
 
 test: lint types ## lint, types and all tests: what CI runs
-	$(BIN)/python -m pytest -m browser # by themselves: they look at a server and a browser in real time
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not browser"
+	$(BIN)/python -m pytest -m "browser or alone" # one by one: they need both cores, or look at a browser in real time
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not browser and not alone"
 
 quick: .venv/ready ## the tests that take no more than a coffee sip
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"

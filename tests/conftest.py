@@ -11,7 +11,13 @@ from pathlib import Path
 
 import pytest
 
-WARM = ["regente.train", "regente.compose", "regente.check", "regente.sweep"]
+from regente.job import Job
+from regente.tracking import recording, shipper
+
+WARM = [
+    *("regente.train", "regente.compose", "regente.check", "regente.sweep"),
+    *("mlflow.tracking", "mlflow.pytorch", "mlflow.store.tracking.sqlalchemy_store", "regente.tracking.sync"),
+]
 
 
 @dataclass(frozen=True)
@@ -61,12 +67,15 @@ def store(project: Path, empty_store: Path) -> Path:
 
 @pytest.fixture
 def start(project: Path, warm: ForkServerContext) -> Iterator[Callable[..., ForkServerProcess]]:
-    """Start `regente WORDS...` in the project; its output goes to the files `out` and `err`."""
+    """Start `regente WORDS...` in the project; its output goes to the files `out` and `err`.
+
+    Its shipper is forked from it, with MLflow in it already; `cold`: it is started as users have it.
+    """
     started: list[ForkServerProcess] = []
 
-    def begin(*words: str, env: dict[str, str] | None = None) -> ForkServerProcess:
+    def begin(*words: str, env: dict[str, str] | None = None, cold: bool = False) -> ForkServerProcess:
         full = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}  # several tests share the cores
-        process = warm.Process(target=_regente, args=(words, str(project), full))
+        process = warm.Process(target=_regente, args=(words, str(project), full, cold))
         process.start()
         started.append(process)
         return process
@@ -82,8 +91,10 @@ def start(project: Path, warm: ForkServerContext) -> Iterator[Callable[..., Fork
 def regente(project: Path, start: Callable[..., ForkServerProcess]) -> Callable[..., Ended]:
     """Run `regente WORDS...` in the project to its end."""
 
-    def run(*words: str, env: dict[str, str] | None = None, timeout: float = 120) -> Ended:
-        process = start(*words, env=env)
+    def run(
+        *words: str, env: dict[str, str] | None = None, cold: bool = False, timeout: float = 200
+    ) -> Ended:
+        process = start(*words, env=env, cold=cold)
         process.join(timeout)
         assert not process.is_alive(), f"regente {' '.join(words)} still runs after {timeout} s"
         return Ended(process.exitcode, (project / "out").read_text(), (project / "err").read_text())
@@ -91,17 +102,45 @@ def regente(project: Path, start: Callable[..., ForkServerProcess]) -> Callable[
     return run
 
 
-def _regente(words: tuple[str, ...], project: str, env: dict[str, str]) -> None:
+class ForkedShipper:
+    """What `start_shipper` makes, without the five seconds of CPU that it takes to import MLflow."""
+
+    def __init__(self, job: Job) -> None:
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                os.setsid()
+                redirect(job.path / "shipper.log", 1, 2)
+                shipper.main(job.path)
+            finally:
+                os._exit(0)
+
+    def poll(self) -> int | None:
+        try:
+            return None if os.waitpid(self.pid, os.WNOHANG) == (0, 0) else 0
+        except ChildProcessError:  # asked before
+            return 0
+
+
+def redirect(path: str | Path, *numbers: int) -> None:
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for number in numbers:
+        os.dup2(file, number)
+    os.close(file)
+
+
+def _regente(words: tuple[str, ...], project: str, env: dict[str, str], cold: bool) -> None:
     os.chdir(project)
     os.environ.clear()
     os.environ.update(env)
     for name, number in (("out", 1), ("err", 2)):
-        file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(file, number)
-        os.close(file)
+        Path(name).write_text("")
+        redirect(name, number)
     sys.argv = ["regente", *words]
     from regente.cli import main
 
+    if not cold:
+        recording.start_shipper = ForkedShipper  # type: ignore[assignment]
     try:
         main()
     finally:

@@ -63,10 +63,11 @@ def test_a_run_explains_itself(regente: Run, project: Path) -> None:
     for command in ("init -q", "-c user.name=a -c user.email=a@b commit -q --allow-empty -m first"):
         subprocess.run(["git", *command.split()], cwd=project, check=True)
     (project / "notes.py").write_text("answer = 42\n")
-    ended = regente("train", "digits_mlp", "trainer.max_epochs=2", "data.batch_size=256", "optimizer.lr=3e-3")
+    words = ["digits_mlp", "trainer.max_epochs=2", "data.batch_size=256", "optimizer.lr=3e-3"]
+    ended = regente("train", *words, cold=True)
     assert ended.code == 0, ended.err
     (job,) = jobs(project)
-    until(lambda: json.loads((job / "recorded.json").read_text()).get("complete") is True)
+    until(lambda: json.loads((job / "recorded.json").read_text()).get("complete") is True, 200)
     client = MlflowClient(f"sqlite:///{project}/mlflow.db")
     (experiment,) = [e for e in client.search_experiments() if e.name == "digits_mlp"]
     (run,) = client.search_runs([experiment.experiment_id])
@@ -185,7 +186,7 @@ def test_every_ending_leaves_its_true_status(regente: Run, start: Start, project
 def test_a_run_whose_process_and_shipper_died_is_shipped_and_closed_by_the_next_command(
     regente: Run, start: Start, project: Path
 ) -> None:
-    process = start("train", *ENDLESS)
+    process = start("train", *ENDLESS, cold=True)
     job = wait_for_training(project)
     kill_shipper(job)
     assert process.pid is not None
@@ -206,7 +207,7 @@ def test_a_run_whose_process_and_shipper_died_is_shipped_and_closed_by_the_next_
     assert query(project, "select step, value from metrics where key = 'train/loss' order by step") == written
     ((end,),) = query(project, "select end_time from runs")
     assert end == lines[-1]["time"]
-    assert "nothing else to do" in regente("sync").out
+    assert "all runs are whole" in regente("sync").out
 
 
 def kill_shipper(job: Path) -> None:

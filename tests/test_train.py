@@ -5,6 +5,8 @@ import os
 import re
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Collection
 from multiprocessing.context import ForkServerProcess
@@ -174,6 +176,30 @@ def test_a_users_own_model_and_experiment_need_one_class_and_one_file(regente: R
     assert "did you mean model.wide?" in regente("check", "mine", "model.wid=3").err
 
 
+LAZY_MODEL = """
+from torch import nn
+class Lazy(nn.Sequential):
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(nn.Flatten(), nn.LazyLinear(num_classes))
+"""
+
+
+def test_layers_that_take_their_shape_from_the_data_are_given_it(regente: Run, project: Path) -> None:
+    own_project(project)
+    (project / "own_models.py").write_text(LAZY_MODEL)
+    ended = regente("train", "mine", "model._target_=own_models.Lazy", "tracking=none")
+    assert ended.code == 0, ended.err
+    assert "7,850 parameters" in ended.out
+
+
+def test_output_that_nobody_can_take_does_not_end_a_run(project: Path) -> None:
+    command = f"exec {sys.executable} -m regente train digits_mlp trainer=debug tracking=none >/dev/full"
+    assert subprocess.run(command, shell=True, cwd=project, check=False, timeout=120).returncode == 0
+    closed = f"{sys.executable} -m regente list >&-"
+    assert subprocess.run(closed, shell=True, cwd=project, check=False, timeout=120).returncode == 0
+    assert (jobs(project)[0] / "result.json").is_file()
+
+
 @pytest.mark.usefixtures("store")
 def test_an_exception_in_the_users_code_names_its_line_and_leaves_the_traceback(
     regente: Run, project: Path
@@ -216,7 +242,7 @@ def until(condition: Callable[[], bool], seconds: float = 60) -> None:
         try:
             if condition():
                 return
-        except FileNotFoundError:
+        except (FileNotFoundError, sqlite3.OperationalError):  # not yet there
             pass
         assert time.monotonic() < end, "it did not come to pass"
         time.sleep(0.05)
@@ -243,7 +269,7 @@ def test_an_interrupted_sweep_starts_no_other_job(
     process.join(60)
     assert process.exitcode == 130
     assert len(jobs(project)) == 1
-    assert "0 of 0 jobs done" in (project / "out").read_text()
+    assert "0 of 1 jobs done, then stopped" in (project / "out").read_text()
 
 
 def test_a_job_ends_when_the_driver_of_its_sweep_is_killed(
@@ -269,11 +295,12 @@ def test_two_ranks_train_as_one_run(regente: Run, project: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_eight_processes_may_start_at_once_on_a_store_that_does_not_exist(
     start: Callable[..., ForkServerProcess], project: Path
 ) -> None:
     words = ["train", "digits_mlp", "trainer=debug", "tracking.log_model=false"]
-    many = [start(*words, f"seed={seed}") for seed in range(8)]
+    many = [start(*words, f"seed={seed}", cold=seed < 4) for seed in range(8)]
     for process in many:
         process.join(200)
     assert [process.exitcode for process in many] == [0] * 8

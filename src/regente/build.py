@@ -3,12 +3,15 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger
+from torch import nn
+from torch.nn.parameter import is_lazy
 
 from regente.errors import ConfigError, Problem, RegenteError
 from regente.job import Job
@@ -37,10 +40,12 @@ def build(config: dict[str, Any], job: Job, own_callbacks: list[Callback], logge
     """
     seed_everything(config["seed"], workers=True, verbose=False)
     data = _make("data", config["data"])
+    model = _make("model", config["model"])
+    materialise(model, data)
     task = _make(
         "task",
         config["task"],
-        model=_make("model", config["model"]),
+        model=model,
         optimizer=_make("optimizer", config["optimizer"]),
         scheduler=_make("scheduler", config["scheduler"]) if config["scheduler"].get("_target_") else None,
         monitor=config["monitor"]["metric"],
@@ -57,6 +62,17 @@ def build(config: dict[str, Any], job: Job, own_callbacks: list[Callback], logge
         enable_model_summary=False,
     )
     return Parts(data, task, trainer)
+
+
+def materialise(model: nn.Module, data: LightningDataModule) -> None:
+    """Give lazy layers (nn.LazyLinear ...) their shapes, with a batch of the training data."""
+    if not any(is_lazy(parameter) for parameter in model.parameters()):
+        return
+    data.prepare_data()
+    data.setup("fit")
+    x = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)[0]
+    with torch.no_grad():
+        model(x)
 
 
 def _make(where: str, node: dict[str, Any], **given: Any) -> Any:

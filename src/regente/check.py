@@ -77,7 +77,6 @@ LIMITS = {
     "trainer.limit_val_batches": _batches,
     "trainer.limit_test_batches": _batches,
     "trainer.overfit_batches": _batches,
-    "seed": _limit(lambda v: 0 <= v < 2**32, "must be from 0 to 4294967295"),
     "monitor.mode": _limit(lambda v: v in ("min", "max"), "must be min or max"),
     "tracking.checkpoints": _limit(
         lambda v: v in ("none", "best", "last", "top_k"), "must be none, best, last or top_k"
@@ -90,10 +89,12 @@ def check(config: dict[str, Any], parts: Collection[str] | None = None) -> list[
 
     With `parts`, only these root keys are held against their signatures.
     """
-    problems = [*_roots(config)]
+    problems = [*_roots(config), *_seed(config)]
+    if not problems and (parts is None or "tracking" in parts):
+        problems += store.problems(config["tracking"]["uri"], Path.cwd(), create=config["tracking"]["create"])
     for where, node in _nodes(config):
         if parts is None or where.partition(".")[0] in parts:
-            problems += _node(where, node)
+            problems += [each for each in _node(where, node) if not problems or ".seed=" not in each.where]
     problems += _limits(config) if not problems else []
     return problems + (_agreements(config) if not problems else [])
 
@@ -107,8 +108,12 @@ def _roots(config: dict[str, Any]) -> Iterator[Problem]:
             yield Problem(key, f"no such {kind}; {hint}")
     for place, fields in (("monitor", Monitor), ("tracking", Tracking)):
         yield from _unknown(place, list(config[place]), fields.__dataclass_fields__, place)
-    if not set(config["tracking"]) - set(Tracking.__dataclass_fields__):
-        yield from store.problems(config["tracking"]["uri"], Path.cwd(), create=config["tracking"]["create"])
+
+
+def _seed(config: dict[str, Any]) -> Iterator[Problem]:
+    """The root's seed first: parts that refer to it would only repeat what is wrong with it."""
+    if not 0 <= config["seed"] < 2**32:
+        yield Problem(f"seed={config['seed']}", "must be from 0 to 4294967295")
 
 
 def _nodes(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -211,6 +216,10 @@ def _agreements(config: dict[str, Any]) -> list[Problem]:
         if key in data and key in model and data[key] != model[key]:
             what = f"the data has {data[key]}; leave it at ${{data.{key}}}"
             problems.append(Problem(f"model.{key}={_shown(model[key])}", what))
+    names, number = data.get("class_names"), data.get("num_classes")
+    if isinstance(names, list) and number is not None and len(names) != number:
+        what = f"data.class_names has {len(names)} names; one for each class"
+        problems.append(Problem(f"data.num_classes={_shown(number)}", what))
     if config["task"]["_target_"] == "regente.tasks.classifier.Classifier":
         watchers = {f"callbacks.{name}": node for name, node in config["callbacks"].items() if node}
         for where, metric in [("monitor.metric", config["monitor"]["metric"])] + [

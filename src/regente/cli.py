@@ -11,7 +11,8 @@ import click
 
 from regente import __version__
 from regente.endings import SwiftExit
-from regente.errors import ConfigError, Problem, RegenteError, Stopped, TrackingError
+from regente.errors import ConfigError, MachineError, Problem, RegenteError, Stopped, TrackingError
+from regente.streams import forgive
 
 TRAIN = """Train a model: an EXPERIMENT under OVERRIDES.
 
@@ -31,6 +32,8 @@ CHECK = """Say everything that is wrong with an experiment under overrides; run 
 
     \b
     regente check mnist_cnn trainer.max_epoch=3
+
+Devices and files are looked at when a run starts, not here.
 """
 
 
@@ -180,15 +183,26 @@ def ui(port: int, uri: str | None) -> None:
     \b
     regente ui --port 5001
     """
-    from regente.tracking.front import prepare
-    from regente.tracking.store import DEFAULT, absolute_uri, sqlite_path
+    from regente.tracking.front import is_free, prepare
+    from regente.tracking.store import DEFAULT, absolute_uri, problems, sqlite_path
 
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT
+    if wrong := problems(uri, Path.cwd(), create=True):
+        raise ConfigError(
+            [Problem(problem.where.replace("tracking.uri=", "--uri "), problem.what) for problem in wrong]
+        )
     path, base = sqlite_path(uri, Path.cwd()), f"http://127.0.0.1:{port}"
     if path is not None and not path.is_file():
         raise ConfigError(
-            [Problem("ui", f"there is no {path} yet; regente train makes one, --uri names another store")]
+            [
+                Problem(
+                    f"--uri {uri}",
+                    f"there is no {path}; regente train makes mlflow.db, --uri sqlite:///FILE names another",
+                )
+            ]
         )
+    if path is not None and not is_free(port):
+        raise MachineError(f"--port {port} is taken, maybe by another regente ui; try --port {port + 1}")
     for line in prepare(Path.cwd(), uri, base if path else uri):
         click.echo(line)
     if path is None:  # a server, which has a UI of its own
@@ -254,8 +268,10 @@ def sweep(experiment: str, overrides: list[str]) -> None:
     with TemporaryDirectory() as folder:
         try:
             run_hydra(experiment, [*overrides, f"hydra.sweep.dir={folder}"], ["--multirun"], jobs.run)
-        finally:
-            code = jobs.close()
+        except Stopped:
+            jobs.close("KILLED")
+            raise
+        code = jobs.close()
     sys.exit(code)
 
 
@@ -265,6 +281,7 @@ def main() -> None:
     if (cwd := str(Path.cwd())) not in sys.path:
         sys.path.append(cwd)  # the user's own models and data, behind what is installed
     leave = SwiftExit()
+    forgive()
     try:
         regente(standalone_mode=False)
     except RegenteError as error:

@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from regente.catalog import config_dirs, groups, require_experiment, suggest
-from regente.errors import ConfigError, Problem
+from regente.errors import ConfigError, Problem, RegenteError
 
 
 @dataclass
@@ -194,14 +194,19 @@ def _missing_option(path: str, overrides: list[str]) -> tuple[Problem, str | Non
 
 def _bad_override(override: str, text: str) -> tuple[Problem, str | None]:
     raw = override.removeprefix("++")
-    first = text.splitlines()[0] if "\n" in text else text
     if "=" not in raw:
         what = "not a setting; write key=value, without blanks around the ="
     elif raw.endswith("=") or "= " in raw:
         what = "no blanks around the =, and quotes around a value with blanks: 'key=\"a b\"'"
     else:
-        detail = text.splitlines()[1] if "\n" in text else first
-        what = f"cannot be read ({detail.strip()}); quote it for the shell and for Hydra: 'key=\"a b\"'"
+        said = [line.strip() for line in text.splitlines() if line.strip() and "hydra.cc" not in line]
+        detail = next(
+            (line for line in said if re.match(r"(mismatched|extraneous|no viable|missing|token)", line)), ""
+        )
+        detail = (
+            f"cannot be read ({detail})" if detail else "cannot be read; is a bracket or a quote left open?"
+        )
+        what = f"{detail}; quote it for the shell and for Hydra: 'key=\"a b\"'"
     return Problem(raw, what), raw
 
 
@@ -246,7 +251,8 @@ def _plain(node: Any, path: str, problems: list[Problem]) -> Any:
 
 def _value(node: DictConfig | ListConfig, key: Any, path: str, problems: list[Problem]) -> Any:
     if OmegaConf.is_missing(node, key):
-        problems.append(Problem(path, f"has no value; give it one: {path}=..."))
+        options = f"; {_options(path)}" if path in groups() else ""
+        problems.append(Problem(path, f"has no value; give it one: {path}=...{options}"))
         return None
     try:
         return node[key]
@@ -263,17 +269,33 @@ def to_yaml(node: Any, *, resolve: bool = False) -> str:
     return OmegaConf.to_yaml(node, resolve=resolve)
 
 
+class _Through(BaseException):
+    """Carries an error through Hydra, which would print words of its own about an ordinary one."""
+
+    def __init__(self, error: RegenteError) -> None:
+        self.error = error
+
+
 def run_hydra(
     experiment: str, overrides: Sequence[str], flags: Sequence[str], task: Callable[[Any], Any]
 ) -> None:
     """Hand the command line to Hydra itself: multirun, `--info` and its plugins are its own."""
     _register()
     GlobalHydra.instance().clear()
+
+    def guarded(node: Any) -> Any:
+        try:
+            return task(node)
+        except RegenteError as error:
+            raise _Through(error) from error
+
     argv, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = [argv[0], *flags, *lenient(overrides)]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come through to us instead of being printed
     try:
-        hydra.main(config_path=None, config_name=experiment, version_base="1.3")(task)()
+        hydra.main(config_path=None, config_name=experiment, version_base="1.3")(guarded)()
+    except _Through as through:
+        raise through.error from None
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError([_explain(error, list(overrides))[0]]) from error
     finally:

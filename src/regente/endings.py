@@ -37,6 +37,8 @@ def signals_as_exceptions() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         for each in SIGNALS:
             signal.signal(each, signal.SIG_DFL)
+        if number == signal.SIGINT and os.isatty(2):
+            os.write(2, b"\nstopping; Ctrl-C once more ends it at once\n")
         raise Stopped(number)
 
     before = {each: signal.signal(each, stop) for each in SIGNALS}

@@ -20,6 +20,7 @@ from regente.endings import Ending, SwiftExit, ending_of, say, signals_as_except
 from regente.errors import RegenteError, TrackingError
 from regente.job import Job, open_job
 from regente.redact import Redactor, env_references, secret_values
+from regente.streams import forgive
 from regente.tracking.owner import Owner
 from regente.tracking.recording import Recording
 
@@ -105,6 +106,7 @@ def quiet_libraries() -> Iterator[None]:
 
 if __name__ == "__main__":
     leave = SwiftExit()
+    forgive()
     if DRIVER in os.environ:
         follow_driver()
     if len(sys.argv) != 2:

@@ -42,7 +42,7 @@ class MNIST(Images):
         """Download, or unpack what is there as .gz, once per machine."""
         if self.declared_root and not self.root.is_dir():
             raise DataError(
-                f"data.root={self.declared_root}: no such directory; create it, or leave data.root out"
+                f"data.root={self.declared_root}: no such directory; name the folder that holds MNIST/raw, or leave data.root out"
             )
         raw = self.root / "MNIST" / "raw"
         if all((raw / name).is_file() for name in FILES):

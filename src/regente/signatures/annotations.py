@@ -52,8 +52,9 @@ class OneOf(Annotation):
         return any(type(value) is type(each) and value == each for each in self.values)
 
     def words(self, many: bool = False) -> str:
-        said = ", ".join("null" if each is None else repr(each) for each in self.values)
-        return said if len(self.values) == 1 else f"one of {said}"
+        # as one types them on a command line, where 16 and "16" are one
+        said = dict.fromkeys("null" if each is None else str(each) for each in self.values)
+        return ", ".join(said) if len(said) == 1 else f"one of {', '.join(said)}"
 
 
 @dataclass(eq=False)
@@ -122,8 +123,10 @@ class Ranged(Annotation):
 
     def words(self, many: bool = False) -> str:
         sizes = [f"{_SIGNS[rule]} {limit}" for rule, limit in self.rules if rule in _SIGNS]
-        lengths = [f"{_LENGTHS[rule]} {limit}" for rule, limit in self.rules if rule in _LENGTHS]
-        length = f"of length {' and '.join(lengths)}" if lengths else ""
+        lengths = [(f"{_LENGTHS[rule]} {limit}", limit) for rule, limit in self.rules if rule in _LENGTHS]
+        length = f"of length {' and '.join(words for words, _ in lengths)}" if lengths else ""
+        if len(lengths) == 2 and lengths[0][1] == lengths[1][1]:
+            length = f"of length {lengths[0][1]}"
         return " ".join(filter(None, (self.inner.words(many), " and ".join(sizes), length)))
 
 

@@ -1,5 +1,6 @@
 """Before the UI opens: what is left behind is shipped, and the comparison is laid out."""
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,12 @@ from regente.tracking.sync import sync_others
 from regente.tracking.view import compare_link, latest_experiment, view_link
 
 MONITOR = {"metric": "val/acc", "mode": "max"}  # of runs that do not say
+
+
+def is_free(port: int) -> bool:
+    """Whether nobody listens on a port of 127.0.0.1."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 def prepare(project: Path, uri: str, base: str) -> Iterator[str]:

@@ -18,7 +18,7 @@ from regente.tracking.owner import owner
 from regente.tracking.shipper import read_state
 from regente.tracking.store import unreachable
 
-LAST_WAIT = 30.0  # seconds to wait at the end for the store to take the rest; while it is away, AWAY_WAIT
+LAST_WAIT = 120.0  # seconds to wait at the end for the store to take the rest; while it is away, AWAY_WAIT
 AWAY_WAIT = 3.0
 
 
@@ -56,13 +56,8 @@ class Recording:
             tags=self._tags(redact) | {f"regente.{key}": str(value) for key, value in asdict(me).items()},
         )
         self.uri, self.shown_uri = tracking["uri"], redact.text(tracking["uri"])
+        self.shipper = start_shipper(job)
         threading.Thread(target=self._probe, daemon=True).start()
-        with (job.path / "shipper.log").open("ab") as log:
-            command = [sys.executable, "-m", "regente.tracking.shipper", str(job.path)]
-            # a session of its own: Ctrl-C is for the training, the shipper stays to record it
-            self.shipper = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
 
     def _tags(self, redact: Redactor) -> dict[str, str]:
         return {
@@ -121,6 +116,15 @@ class Recording:
             why = state["trouble"] or "the store is slow"
             return Recorded(None, reason=f"not all of it yet ({why}); the journal keeps it: regente sync")
         return None
+
+
+def start_shipper(job: Job) -> "subprocess.Popen[bytes]":
+    """The process that follows a job's journal; in a session of its own: Ctrl-C is for the training, it stays."""
+    command = [sys.executable, "-m", "regente.tracking.shipper", str(job.path)]
+    with (job.path / "shipper.log").open("ab") as log:
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
 
 
 def parameters(config: dict[str, Any], choices: dict[str, str]) -> dict[str, str]:

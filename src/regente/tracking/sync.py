@@ -86,7 +86,7 @@ def sync_project(project: Path) -> Iterator[str]:
         except (TrackingError, OSError) as error:
             yield f"not shipped: {error}"
         else:
-            yield f"{uri}: {closed} dead runs closed" if closed else f"{uri}: nothing else to do"
+            yield f"{uri}: {closed} dead runs closed" if closed else f"{uri}: all runs are whole"
 
 
 def sync_others(project: Path, uri: str, *, wait: bool = False) -> int:
