@@ -15,6 +15,7 @@ from torch.nn.parameter import is_lazy
 
 from regente.errors import ConfigError, Problem, RegenteError
 from regente.job import Job
+from regente.speed import channels_last, compiled, fused
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,18 @@ def build(config: dict[str, Any], job: Job, own_callbacks: list[Callback], logge
     """
     seed_everything(config["seed"], workers=True, verbose=False)
     data = _make("data", config["data"])
-    model = _make("model", config["model"])
+    settings = dict(config["model"])
+    wants_compile = settings.pop("compile", False)
+    model = _make("model", settings)
     materialise(model, data)
+    model = channels_last(model)
+    if wants_compile:
+        compiled(model)
     task = _make(
         "task",
         config["task"],
         model=model,
-        optimizer=_make("optimizer", config["optimizer"]),
+        optimizer=_make("optimizer", fused(config["optimizer"], config["trainer"])),
         scheduler=_make("scheduler", config["scheduler"]) if config["scheduler"].get("_target_") else None,
         monitor=config["monitor"]["metric"],
     )

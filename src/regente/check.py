@@ -23,6 +23,8 @@ GIVEN = {
         *("enable_checkpointing", "enable_progress_bar", "enable_model_summary"),
     ),
 }
+# Settings of a part that its class does not take, because they are Regente's to carry out
+OURS = {"model": {"compile": "true or false"}}
 # What the target of a node must derive from, and how that is called
 KINDS = {
     "data": ("pytorch_lightning.LightningDataModule", "a LightningDataModule"),
@@ -154,6 +156,9 @@ def _kind(where: str, signature: Signature) -> Iterator[Problem]:
 def _arguments(where: str, node: dict[str, Any], signature: Signature) -> Iterator[Problem]:
     given = GIVEN.get(where.split(".")[0], ())
     arguments = {key: value for key, value in node.items() if not key.startswith("_")}
+    for key, words in OURS.get(where, {}).items():
+        if key in arguments and key not in signature.parameters and not isinstance(arguments.pop(key), bool):
+            yield Problem(f"{where}.{key}={_shown(node[key])}", f"needs {words}")
     for key in [key for key in arguments if key in given]:
         yield Problem(
             f"{where}.{key}", "is set by Regente; see the groups callbacks and tracking, or leave it out"

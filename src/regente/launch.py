@@ -12,7 +12,7 @@ from typing import Any
 
 from regente.errors import Stopped
 from regente.job import Job
-from regente.machine import ranks_here
+from regente.machine import cores, ranks_here
 from regente.tracking.owner import owner
 from regente.worker import DRIVER
 
@@ -40,6 +40,7 @@ def launch(job: Job, config: dict[str, Any], *, alone: bool, debug: bool = False
     worker = ["-m", "regente.worker", str(job.path)]
     if ranks > 1:
         worker = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", *worker]
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // ranks)))  # torchrun would say 1
     return _wait([sys.executable, *worker])
 
 

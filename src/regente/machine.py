@@ -64,6 +64,17 @@ def ranks_here(trainer: dict[str, Any]) -> int:
     return int(devices)
 
 
+def cores() -> int:
+    """How many cores this process may use: its affinity, and the quota of its container."""
+    free = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    if quota.is_file():
+        limit, period = quota.read_text().split()
+        if limit != "max":
+            free = min(free, max(1, int(limit) // int(period)))
+    return free
+
+
 def _visible(accelerator: str) -> int:
     """How many devices of a kind this process may use."""
     if accelerator == "cpu":

@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+import torch
 from pytorch_lightning import Callback
 from rich.console import Console
 
@@ -14,7 +15,7 @@ from regente.callbacks.run_facts import RunFacts
 from regente.callbacks.test_outcomes import TestOutcomes
 from regente.callbacks.training_loss import TrainingLoss
 from regente.job import Job, write_json
-from regente.machine import fit_trainer
+from regente.machine import cores, fit_trainer
 from regente.tracking.logger import JournalLogger
 from regente.tracking.recording import Recording
 
@@ -23,6 +24,7 @@ def train(job: Job, config: dict[str, Any], recording: Recording, out: Console) 
     """Train a job and return its result: best epoch and checkpoint, metrics of the best weights, time, speed."""
     started = time.perf_counter()
     config["trainer"], notes = fit_trainer(config["trainer"])
+    torch.set_num_threads(min(torch.get_num_threads(), cores()))
     losses = TrainingLoss()
     progress = ProgressLine(out, losses)
     facts, outcomes = RunFacts(job, recording.journal), TestOutcomes(job.path)
@@ -65,8 +67,6 @@ def evaluate(parts: Parts) -> tuple[dict[str, Any], dict[str, float]]:
     metrics = {name: float(value) for name, value in parts.trainer.callback_metrics.items()}
     epoch = None
     if path:
-        import torch
-
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         epoch, metrics = content["epoch"], content["metrics"]
     (tested,) = parts.trainer.test(

@@ -24,8 +24,9 @@ class CNN(nn.Module):
         channels, height, width = input_shape
         a, b, c = widths
         self.features = nn.Sequential(
-            nn.Conv2d(channels, a, 3), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Conv2d(a, b, 3), nn.ReLU(), nn.MaxPool2d(2),
+            # ReLU behind the pooling: the same numbers and gradients, on a quarter of the values
+            nn.Conv2d(channels, a, 3), nn.MaxPool2d(2), nn.ReLU(),
+            nn.Conv2d(a, b, 3), nn.MaxPool2d(2), nn.ReLU(),
             nn.Conv2d(b, c, 3), nn.ReLU(), nn.Flatten(),
         )  # fmt: skip
         height, width = ((((side - 2) // 2 - 2) // 2) - 2 for side in (height, width))
