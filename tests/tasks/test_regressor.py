@@ -19,6 +19,9 @@ from regente.tasks.regressor import Regressor
 from regente.tracking.figures import outcomes
 from tests.conftest import Ended
 
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*LeafSpec.* is deprecated:FutureWarning"  # Lightning 2.6 on torch 2.15, 2026-11
+)
 X, Y = torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([[1.0], [0.0], [2.0]])
 
 
@@ -54,7 +57,7 @@ def task(model: nn.Module | None = None) -> Regressor:
 
 def trainer() -> Trainer:
     quiet: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False}
-    return Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, barebones=False, **quiet)
+    return Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, **quiet)
 
 
 def test_the_loss_is_the_mean_squared_error() -> None:
@@ -78,6 +81,8 @@ def test_without_a_data_module_that_knows_a_scale_units_are_the_models() -> None
 def test_outputs_of_another_shape_than_the_targets_are_refused_instead_of_broadcast() -> None:
     with pytest.raises(ConfigError, match=r"gives \[3, 2\], the targets are \[3, 1\]; model.num_classes=1"):
         task(nn.Linear(1, 2)).training_step((X, Y), 0)
+    with pytest.raises(ConfigError, match=r"the targets are \[3\]; the data wants task=classifier"):
+        task(nn.Linear(1, 2)).training_step((X, torch.tensor([0, 1, 1])), 0)
 
 
 def test_watching_what_a_regressor_does_not_log_is_refused() -> None:

@@ -26,9 +26,11 @@ class Regressor(Supervised):
     def _outputs(self, x: Tensor, y: Tensor) -> Tensor:
         outputs: Tensor = self(x)
         if outputs.shape != y.shape:  # mse_loss would broadcast and learn something else
-            what = f"the model gives {list(outputs.shape)}, the targets are {list(y.shape)}; "
-            hint = f"model.num_classes={y.shape[1] if y.ndim == 2 else 1} gives one output for each"
-            raise ConfigError([Problem("model", what + hint)])
+            hint = "the data wants task=classifier"
+            if y.ndim == 2:
+                hint = f"model.num_classes={y.shape[1]} gives an output for each"
+            what = f"the model gives {list(outputs.shape)}, the targets are {list(y.shape)}; {hint}"
+            raise ConfigError([Problem("model", what)])
         return outputs
 
     def _count(self, batch: Batch) -> dict[str, Tensor]:
