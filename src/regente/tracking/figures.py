@@ -73,8 +73,10 @@ def predicted_against_true(label: np.ndarray, prediction: np.ndarray) -> Figure:
     figure = Figure(figsize=(5, 5), layout="constrained")
     panel = figure.subplots()
     error = np.abs(prediction - label).mean()
+    ends = [min(label.min(), prediction.min()), max(label.max(), prediction.max())]
+    panel.plot(ends, ends, color="0.6", linewidth=1)
     panel.scatter(label.ravel(), prediction.ravel(), s=6, alpha=0.5, edgecolors="none")
-    panel.axline((float(label.mean()),) * 2, slope=1, color="0.6", linewidth=1)
+    panel.set_aspect("equal")
     panel.set(xlabel="true", ylabel="predicted", title=f"off by {error:.4g} on average, {label.size} values")
     return figure
 
