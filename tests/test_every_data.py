@@ -14,9 +14,11 @@ from regente.catalog import groups
 from regente.compose import compose, resolve
 from regente.data.batches import Batches, Split
 from regente.data.images import Images
+from regente.data.series import Series
 from regente.errors import ConfigError, DataError
 
-OPTIONS = list(groups()["data"])
+SERIES = {"series": "series_forecast", "moves": "series_move"}  # more of them in tests/data/test_series.py
+OPTIONS = [option for option in groups()["data"] if option not in SERIES]
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:
@@ -103,6 +105,30 @@ def test_the_order_is_a_function_of_seed_and_epoch(option: str, folder: Path) ->
     a.set_epoch(1)
     assert not torch.equal(first, a.order())
     assert not torch.equal(first, other.order())
+
+
+def make_series(option: str, *overrides: str) -> Series:
+    words = [f"data={option}", "data.batch_size=32", *overrides]
+    data = instantiate(resolve(compose(SERIES[option], words).node)["data"], _convert_="all")
+    assert isinstance(data, Series)
+    data.setup("fit")
+    return data
+
+
+@pytest.mark.parametrize("option", SERIES)
+def test_a_series_keeps_the_contract_with_windows_for_samples(option: str) -> None:
+    data, again = make_series(option, "seed=1"), make_series(option, "seed=2")
+    for name in data.splits:
+        assert all(map(torch.equal, data.splits[name].tensors, again.splits[name].tensors))
+    x, y = next(iter(data.train_dataloader()))
+    assert list(x.shape) == [32, *data.input_shape]
+    assert (x.dtype, list(y.shape)) == (torch.float32, [32] if option == "moves" else [32, 1])
+    rows = [{bytes(row.numpy()) for row in data.splits[name].table} for name in ("train", "val", "test")]
+    assert not (rows[0] & rows[1] or rows[0] & rows[2] or rows[1] & rows[2])
+    assert torch.equal(
+        make_series(option, "seed=1").train_dataloader().order(), data.train_dataloader().order()
+    )
+    assert not torch.equal(again.train_dataloader().order(), data.train_dataloader().order())
 
 
 def numbered(total: int) -> Split:

@@ -19,7 +19,8 @@ K = 10
 
 
 def config(option: str) -> dict[str, Any]:
-    return resolve(compose("digits_cnn", [f"model={option}"]).node)
+    experiment = {"gru": "series_move"}.get(option, "digits_cnn")
+    return resolve(compose(experiment, [f"model={option}", f"data.num_classes={K}"]).node)
 
 
 def make(option: str, seed: int = 0) -> nn.Module:

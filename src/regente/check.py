@@ -35,7 +35,11 @@ KINDS = {
     "callbacks": ("pytorch_lightning.Callback", "a Lightning callback"),
 }
 DEVICES = re.compile(r"auto|-1|\d+|\d+(,\s*\d+)*,?")
-LOGGED = ("train/loss", "val/loss", "val/acc")
+# The metrics that can be watched while a task trains
+LOGGED = {
+    "regente.tasks.classifier.Classifier": ("train/loss", "val/loss", "val/acc"),
+    "regente.tasks.regressor.Regressor": ("train/loss", "val/loss", "val/mae"),
+}
 
 
 def _limit(test: Callable[[Any], bool], words: str) -> tuple[Callable[[Any], bool], str]:
@@ -225,16 +229,16 @@ def _agreements(config: dict[str, Any]) -> list[Problem]:
     if isinstance(names, list) and number is not None and len(names) != number:
         what = f"data.class_names has {len(names)} names; one for each class"
         problems.append(Problem(f"data.num_classes={_shown(number)}", what))
-    if config["task"]["_target_"] == "regente.tasks.classifier.Classifier":
+    if logged := LOGGED.get(config["task"]["_target_"]):
         watchers = {f"callbacks.{name}": node for name, node in config["callbacks"].items() if node}
         for where, metric in [("monitor.metric", config["monitor"]["metric"])] + [
             (f"{name}.monitor", node.get("monitor")) for name, node in watchers.items()
         ]:
-            if metric is not None and metric not in LOGGED:
-                close = get_close_matches(metric, LOGGED, n=1)
+            if metric is not None and metric not in logged:
+                close = get_close_matches(metric, logged, n=1)
                 hint = f"did you mean {close[0]}? " if close else ""
                 problems.append(
-                    Problem(f"{where}={metric}", f"never logged; {hint}logged: {', '.join(LOGGED)}")
+                    Problem(f"{where}={metric}", f"never logged; {hint}logged: {', '.join(logged)}")
                 )
     return list({problem.where.partition("=")[2]: problem for problem in reversed(problems)}.values())
 

@@ -43,10 +43,14 @@ class TestOutcomes(Callback):
         if len(found["label"]) == 0:
             return
         order = np.argsort(-found["loss"], kind="stable")
-        wrong = order[(found["label"] != found["prediction"])[order]][:WORST]
+        differs = (found["label"] != found["prediction"]).reshape(len(order), -1).any(1)
+        wrong = order[differs[order]][:WORST]
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         split = getattr(datamodule, "splits", {}).get("test")
-        inputs = split.x[wrong].numpy() if split is not None and trainer.world_size == 1 else np.zeros((0,))
+        inputs = np.zeros((0,))
+        if split is not None and trainer.world_size == 1 and len(order) <= len(split):
+            numbers = torch.from_numpy(wrong).to(split.tensors[0].device)
+            inputs = split.take(numbers)[0].cpu().numpy()
         names = np.array(getattr(datamodule, "class_names", []))
         arrays: dict[str, Any] = {**found, "worst": wrong, "inputs": inputs, "names": names}
         np.savez_compressed(self.file, **arrays)

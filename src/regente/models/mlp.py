@@ -11,13 +11,13 @@ from torch import Tensor, nn
 class MLP(nn.Module):
     """Dense layers with ReLU and dropout between them; torch's own initial weights.
 
-    x [B, ...] float, flattened -> logits [B, num_classes].
+    x [B, ...] float, flattened -> outputs [B, num_classes]: logits, or with num_classes 1 the value of a regression.
     """
 
     def __init__(
         self,
         input_shape: list[Annotated[int, Ge(1)]],
-        num_classes: Annotated[int, Ge(2)],
+        num_classes: Annotated[int, Ge(1)],
         widths: list[Annotated[int, Ge(1)]],
         dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0,
     ) -> None:

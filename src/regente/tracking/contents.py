@@ -111,12 +111,13 @@ def log_view(client: "MlflowClient", experiment: str, parent: str | None, monito
     runs = client.search_runs([experiment], wanted, max_results=1000)
     metric = monitor["metric"]
     best = f"best/{metric}" if any(f"best/{metric}" in run.data.metrics for run in runs) else metric
+    score = "test/mae" if any("test/mae" in run.data.metrics for run in runs) else "test/acc"
     return write_view(
         client,
         experiment,
         key=f"regente-{(parent or experiment)[:12]}",
         name="The sweep" if parent else "All jobs",
-        metrics=[best, "test/loss", "test/acc", "val/loss"],
+        metrics=[best, "test/loss", score, "val/loss"],
         params=swept_keys([run.data.params for run in runs])[:8],
         order_by=best,
         ascending=monitor["mode"] == "min",
@@ -160,7 +161,7 @@ def local_path(uri: str) -> Path | None:
 
 
 def log_figures(client: "MlflowClient", run_id: str, job: Job) -> None:
-    """Learning curves, the confusion matrix and the worst mistakes."""
+    """Learning curves, and what came of the test samples."""
     import matplotlib
 
     matplotlib.use("agg")

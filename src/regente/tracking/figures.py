@@ -31,8 +31,10 @@ def learning_curves(lines: list[dict[str, Any]]) -> Figure | None:
 
 
 def outcomes(file: Path) -> dict[str, Figure | None]:
-    """The confusion matrix and the worst mistakes, from what `TestOutcomes` wrote."""
+    """What `TestOutcomes` wrote: of classes the confusion matrix and the worst mistakes, of values true and predicted."""
     with np.load(file) as found:
+        if found["label"].dtype.kind == "f":
+            return {"predicted_against_true": predicted_against_true(found["label"], found["prediction"])}
         names = [str(name) for name in found["names"]]
         return {
             "confusion_matrix": confusion_matrix(found["label"], found["prediction"], names),
@@ -63,6 +65,19 @@ def confusion_matrix(label: np.ndarray, prediction: np.ndarray, names: list[str]
             panel.text(
                 column, row, counts[row, column], ha="center", va="center", color="w" if dark else "k", size=8
             )
+    return figure
+
+
+def predicted_against_true(label: np.ndarray, prediction: np.ndarray) -> Figure:
+    """A point for each predicted value, in the data's units; on the diagonal it is right."""
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    panel = figure.subplots()
+    error = np.abs(prediction - label).mean()
+    ends = [min(label.min(), prediction.min()), max(label.max(), prediction.max())]
+    panel.plot(ends, ends, color="0.6", linewidth=1)
+    panel.scatter(label.ravel(), prediction.ravel(), s=6, alpha=0.5, edgecolors="none")
+    panel.set_aspect("equal")
+    panel.set(xlabel="true", ylabel="predicted", title=f"off by {error:.4g} on average, {label.size} values")
     return figure
 
 

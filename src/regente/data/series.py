@@ -1,0 +1,197 @@
+"""Series of numbers, cut into windows."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from annotated_types import Ge, Interval, Len
+from torch import Tensor
+
+from regente.data.batches import Batch
+from regente.data.in_memory import InMemory
+from regente.data.tables import Missing, first, numbers, numeric, open_table
+from regente.errors import ConfigError, DataError, Problem
+
+
+@dataclass(frozen=True)
+class SeriesWindows:
+    """Every window of a table [N, D], with the label that stands `horizon` rows after its last row.
+
+    Nothing is copied before it is asked for: sample i is rows i to i + window - 1.
+    """
+
+    table: Tensor  # [N, D] float32
+    labels: Tensor  # [N] or [N, 1], one for each row
+    window: int
+    horizon: int
+
+    def __len__(self) -> int:
+        return max(0, len(self.table) - self.window - self.horizon + 1)
+
+    def take(self, index: Tensor) -> Batch:
+        """x [B, T, D] and y [B] or [B, 1] of the windows of these numbers."""
+        rows = index.unsqueeze(1) + torch.arange(self.window, device=index.device)
+        x = self.table.index_select(0, rows.flatten()).view(len(index), self.window, -1)
+        return x, self.labels.index_select(0, index + (self.window - 1 + self.horizon))
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        return self.table, self.labels
+
+    def to(self, device: torch.device) -> "SeriesWindows":
+        return replace(self, table=self.table.to(device), labels=self.labels.to(device))
+
+
+class Series(InMemory):
+    """Forecasts: x the last `window` rows of the columns, y [B, 1] the target `horizon` rows after them.
+
+    A file has a row for each step, in order of time. Split: the first rows train, the next validate, the last test;
+    no window reaches over a boundary. Columns and target are standardised by the training rows alone.
+    Without a file it is `made_up`.
+    """
+
+    def __init__(
+        self,
+        batch_size: Annotated[int, Ge(1)],
+        target: str,
+        window: Annotated[int, Ge(1)],
+        input_shape: Annotated[list[Annotated[int, Ge(1)]], Len(2, 2)],
+        path: str | None = None,
+        columns: Annotated[list[str], Len(1)] | None = None,
+        horizon: Annotated[int, Ge(1)] = 1,
+        val_share: Annotated[float, Interval(gt=0, lt=1)] = 0.15,
+        test_share: Annotated[float, Interval(gt=0, lt=1)] = 0.15,
+        missing: Missing = "refuse",
+        seed: Annotated[int, Ge(0)] = 0,
+    ) -> None:
+        super().__init__(batch_size, seed)
+        if val_share + test_share >= 1:
+            raise ValueError(f"val_share and test_share are {val_share} and {test_share}, none left to train")
+        self.path = Path(path).expanduser() if path else None
+        self.columns, self.target, self.input_shape, self.missing = (
+            columns,
+            target,
+            list(input_shape),
+            missing,
+        )
+        self.window, self.horizon, self.shares = window, horizon, (val_share, test_share)
+        self.names: list[str] = []
+        self.mean, self.std = 0.0, 1.0  # of the target
+
+    @property
+    def source(self) -> str:
+        return str(self.path) if self.path else super().source
+
+    @property
+    def called(self) -> str:
+        """The series in an error message."""
+        return str(self.path) if self.path else "the made-up series"
+
+    def read(self) -> dict[str, SeriesWindows]:
+        table, target = self._columns()
+        parts = self._parts(len(target))
+        scaled = np.stack([self._scale(column, name, parts)[0] for name, column in table.items()], axis=1)
+        y, self.mean, self.std = self._scale(target, self.target, parts)
+        self.names = list(table)
+        return {
+            name: SeriesWindows(
+                torch.from_numpy(scaled[rows].astype(np.float32)),
+                self.label(target[rows], y[rows]),
+                self.window,
+                self.horizon,
+            )
+            for name, rows in parts.items()
+        }
+
+    def label(self, values: np.ndarray, scaled: np.ndarray) -> Tensor:
+        """The labels of the rows of a split, from the target as it is and standardised, both float64 [N]."""
+        return torch.from_numpy(scaled.astype(np.float32)).unsqueeze(1)
+
+    def _columns(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """The columns that the model sees and the target, float64 [N] each."""
+        if self.path is None:
+            import pyarrow as pa
+
+            table, path = pa.table(made_up()), Path(self.called)
+        else:
+            table, path = open_table(self.path), self.path
+        names = self.columns or numeric(table)
+        if not names:
+            there = ", ".join(f"{field.name} ({field.type})" for field in table.schema)
+            raise DataError(
+                f"{path}: no column of numbers, but {there}; commas go between columns, a point before decimals"
+            )
+        found = {name: numbers(table, name, "data.columns", path, self.missing) for name in names}
+        return found, numbers(table, self.target, f"data.target={self.target}", path, self.missing)
+
+    def _parts(self, total: int) -> dict[str, slice]:
+        """The rows of each split."""
+        val, test = (int(total * share) for share in self.shares)
+        cuts = [0, total - val - test, total - test, total]
+        parts = {name: slice(*cuts[i : i + 2]) for i, name in enumerate(("train", "val", "test"))}
+        for name, rows in parts.items():
+            if rows.stop - rows.start < self.window + self.horizon:
+                raise DataError(
+                    f"{self.called}: of {total} rows {rows.stop - rows.start} are for {name}, but "
+                    f"data.window={self.window} and data.horizon={self.horizon} take "
+                    f"{self.window + self.horizon}; give a longer series, or a smaller data.window"
+                )
+        return parts
+
+    def _scale(
+        self, column: np.ndarray, name: str, parts: Mapping[str, slice]
+    ) -> tuple[np.ndarray, float, float]:
+        """A column standardised by its training rows, their mean and their standard deviation."""
+        train = column[parts["train"]]
+        mean, std = float(train.mean()), float(train.std())
+        if train.min() == train.max():
+            changed = column != column[0]
+            until = f", until row {first(changed)}" if changed.any() else ""
+            raise DataError(
+                f"{self.called}: column {name!r} is {train[0]:g} in all {len(train)} training rows{until}; "
+                "leave it out: data.columns=[...]"
+            )
+        return (column - mean) / std, mean, std
+
+    def verify(self, splits: Mapping[str, SeriesWindows]) -> None:
+        right = [self.window, len(self.names)]
+        if self.input_shape != right:
+            by = "data.columns names" if self.columns else f"{self.called} has"
+            what = (
+                f"{self.input_shape} declared, but data.window={self.window}, and {by} {right[1]} columns of numbers "
+                f"({', '.join(self.names)}); add data.input_shape=[{right[0]},{right[1]}]"
+            )
+            raise ConfigError([Problem("data.input_shape", what)])
+
+    def unscale(self, y: Tensor) -> Tensor:
+        """Targets or forecasts in the units of the file."""
+        return y * self.std + self.mean
+
+    def naive_mae(self, split: str) -> float:
+        """The mean absolute error of saying that the target stays as it is, in the units of the file."""
+        y = self.splits[split].labels[self.window - 1 :]
+        return float((y[self.horizon :] - y[: -self.horizon]).abs().mean()) * self.std
+
+    def state_dict(self) -> dict[str, Any]:
+        """Into each checkpoint: which columns the weights want, and the scale of what they forecast."""
+        return {"columns": self.names, "target": self.target, "mean": self.mean, "std": self.std}
+
+
+def made_up(length: int = 4000) -> dict[str, np.ndarray]:
+    """Hours of a `load` with a daily and a weekly season, and of the `weather` that moves it three hours later.
+
+    load(t) = 20 + 3 sin(2 pi t / 24) + 2 sin(2 pi t / 168) + weather(t - 3) + noise(t), with
+    weather(t) = 0.95 weather(t - 1) + 0.3 u(t), noise(t) = 0.5 noise(t - 1) + 0.2 v(t), and u, v normal.
+    No forecast of the next hour can be off by less than 0.16 on average, which is E|0.2 v|.
+    """
+    draws = np.random.default_rng(0).standard_normal((2, length + 3))
+    weather, noise = np.zeros(length + 3), np.zeros(length + 3)
+    for t in range(1, length + 3):
+        weather[t] = 0.95 * weather[t - 1] + 0.3 * draws[0, t]
+        noise[t] = 0.5 * noise[t - 1] + 0.2 * draws[1, t]
+    hours = np.arange(length)
+    seasons = 20 + 3 * np.sin(2 * np.pi * hours / 24) + 2 * np.sin(2 * np.pi * hours / 168)
+    return {"load": seasons + weather[:length] + noise[3:], "weather": weather[3:]}

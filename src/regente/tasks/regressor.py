@@ -1,0 +1,55 @@
+"""Regression."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from regente.errors import ConfigError, Problem
+from regente.tasks.supervised import Batch, Supervised
+
+
+class Regressor(Supervised):
+    """Mean squared error of a model x -> outputs of the shape of y, float [B, K].
+
+    The loss is in the units that the model sees. The absolute error is in the data's own, by the data module's
+    `unscale(y)` where it has one; its `naive_mae(split)`, the error of no model at all, is logged beside it.
+    """
+
+    means = ("loss", "mae")
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        x, y = batch
+        return F.mse_loss(self._outputs(x, y), y)
+
+    def _outputs(self, x: Tensor, y: Tensor) -> Tensor:
+        outputs: Tensor = self(x)
+        if outputs.shape != y.shape:  # mse_loss would broadcast and learn something else
+            hint = "the data wants task=classifier"
+            if y.ndim == 2:
+                hint = f"model.num_classes={y.shape[1]} gives an output for each"
+            what = f"the model gives {list(outputs.shape)}, the targets are {list(y.shape)}; {hint}"
+            raise ConfigError([Problem("model", what)])
+        return outputs
+
+    def _count(self, batch: Batch) -> dict[str, Tensor]:
+        """Sum of squared errors, of absolute errors in the data's units, samples."""
+        x, y = batch
+        outputs, y = self._outputs(x, y).float(), y.float()
+        loss = (outputs - y).square().view(len(y), -1).mean(1)
+        unscale = getattr(self._data, "unscale", lambda values: values)
+        label, prediction = unscale(y), unscale(outputs)
+        self.totals[0] += loss.sum(dtype=torch.float64)
+        self.totals[1] += (prediction - label).abs().view(len(y), -1).mean(1).sum(dtype=torch.float64)
+        self.totals[2] += len(y)
+        return {"label": label, "prediction": prediction, "loss": loss}
+
+    def on_test_epoch_end(self) -> None:
+        super().on_test_epoch_end()
+        if hasattr(self._data, "naive_mae"):
+            self.log("test/naive_mae", self._data.naive_mae("test"))
+
+    @property
+    def _data(self) -> Any:
+        return self.trainer.datamodule  # type: ignore[attr-defined]
