@@ -10,6 +10,7 @@ from torch import Tensor
 from regente.data.batches import Batch, Split
 from regente.data.in_memory import InMemory
 from regente.errors import ConfigError, DataError, Problem
+from regente.keyed import keyed
 
 
 class Images(InMemory):
@@ -32,6 +33,9 @@ class Images(InMemory):
         super().__init__(batch_size, seed)
         self.num_classes, self.input_shape, self.class_names = num_classes, list(input_shape), class_names
         self.mean, self.std, self.augment = mean, std, augment
+        self._scales: dict[
+            tuple[torch.device, int], tuple[Tensor, Tensor]
+        ] = {}  # by device and by what white is
 
     def verify(self, splits: Mapping[str, Split]) -> None:
         for name, split in splits.items():
@@ -51,9 +55,25 @@ class Images(InMemory):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """On the device: uint8 to float32, augmented in training, declared mean and standard deviation taken out."""
         x, y = batch
+        if self.augment is not None and self.trainer is not None and self.trainer.training:
+            x = self._augmented(x, self.augment)
         return self.normalise(x), y
 
+    def _augmented(self, x: Tensor, augment: Callable[[Tensor], Tensor]) -> Tensor:
+        """x [B, C, H, W] uint8 -> float32 in 0 to 1, changed as a function of (seed, epoch, batch, rank)."""
+        assert self.trainer is not None
+        # batch_idx is still that of the batch before; global_step would stand still while gradients are accumulated
+        place = (self.trainer.current_epoch, self.trainer.fit_loop.batch_idx + 1, self.trainer.global_rank)
+        with torch.no_grad(), keyed(x.device, self.seed, *place):
+            return augment(x.float().div_(255))
+
     def normalise(self, x: Tensor) -> Tensor:
-        """x [B, C, H, W] uint8 -> (x / 255 - mean) / std, float32."""
-        mean, std = (torch.tensor(values, device=x.device).view(-1, 1, 1) for values in (self.mean, self.std))
-        return x.float().mul_(1 / (255 * std)).sub_(mean / std)
+        """x [B, C, H, W] uint8, or float in 0 to 1 -> (x - mean) / std in units of white, float32."""
+        white = 255 if x.dtype == torch.uint8 else 1
+        if (x.device, white) not in self._scales:
+            mean, std = (torch.tensor(v, device=x.device).view(-1, 1, 1) for v in (self.mean, self.std))
+            self._scales[x.device, white] = 1 / (white * std), mean / std
+        scale, shift = self._scales[x.device, white]
+        # a float that came in is left as it is
+        x = x.float().mul_(scale) if white == 255 else x.mul(scale)
+        return x.sub_(shift)
