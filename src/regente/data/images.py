@@ -1,7 +1,7 @@
 """Images with one label each."""
 
 from collections.abc import Callable, Mapping
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge, Gt
@@ -29,8 +29,9 @@ class Images(InMemory):
         std: list[Annotated[float, Gt(0)]],
         augment: Callable[[Tensor], Tensor] | None = None,
         seed: Annotated[int, Ge(0)] = 0,
+        resident: bool | Literal["auto"] = "auto",
     ) -> None:
-        super().__init__(batch_size, seed)
+        super().__init__(batch_size, seed, resident)
         self.num_classes, self.input_shape, self.class_names = num_classes, list(input_shape), class_names
         self.mean, self.std, self.augment = mean, std, augment
         self._scales: dict[
