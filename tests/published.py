@@ -1,4 +1,4 @@
-"""Small data sets of random images in the formats in which the real ones are published."""
+"""Small data sets of random images in the formats in which real ones come."""
 
 import gzip
 import hashlib
@@ -58,6 +58,17 @@ def publish_cifar(root: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> Pat
     folder.rmdir()
     monkeypatch.setattr(kind, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
     return archive
+
+
+def save_arrays(root: Path) -> Path:
+    """A file own.npz of colour images."""
+    draw = np.random.default_rng(0)
+    content = {}
+    for part, number in (("train", TRAIN), ("test", TEST)):
+        content[f"x_{part}"] = draw.integers(0, 256, (number, 3, 12, 16), dtype=np.uint8)
+        content[f"y_{part}"] = draw.integers(0, 10, number)
+    np.savez(root / "own.npz", **content)
+    return root / "own.npz"
 
 
 def _pickle(path: Path, content: object) -> str:

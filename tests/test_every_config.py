@@ -8,6 +8,8 @@ from regente.compose import compose, resolve
 
 EXPERIMENTS = experiment_files()
 OPTIONS = [(group, option) for group, options in groups().items() for option in options]
+# What an option has no value for
+NEEDED = {"arrays": ["data.path=own.npz", "data.num_classes=10", "data.input_shape=[1,28,28]"]}
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -17,7 +19,7 @@ def test_an_experiment_composes_and_passes_check(experiment: str) -> None:
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_an_option_composes_into_the_default_experiment_and_passes_check(group: str, option: str) -> None:
-    overrides = [f"{group}={option}"]
+    overrides = [f"{group}={option}", *NEEDED.get(option, [])]
     assert check(resolve(compose("digits_cnn", overrides).node)) == []
 
 

@@ -1,5 +1,6 @@
 """The contract that each data module inherits, on data that is there or that the test makes."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -12,17 +13,18 @@ from regente.compose import compose, resolve
 from regente.data.batches import Batches, Split
 from regente.data.images import Images
 from regente.errors import ConfigError
-from tests.published import publish_cifar, publish_mnist
+from tests.published import publish_cifar, publish_mnist, save_arrays
 
 OPTIONS = list(groups()["data"])
 
 
 # Made by the test in the published format, of random images
-MADE = {
+MADE: dict[str, Callable[..., Path]] = {
     "mnist": partial(publish_mnist, name="MNIST"),
     "fashion_mnist": partial(publish_mnist, name="FashionMNIST"),
     "cifar10": partial(publish_cifar, name="CIFAR10"),
     "cifar100": partial(publish_cifar, name="CIFAR100"),
+    "arrays": save_arrays,
 }
 
 
@@ -33,13 +35,15 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     option = getattr(request.node, "callspec", None) and request.node.callspec.params.get("option")
     if option in MADE:
         publish = MADE[option]
-        publish(tmp_path, **({"monkeypatch": monkeypatch} if publish.func is publish_cifar else {}))
+        publish(tmp_path, **({"monkeypatch": monkeypatch} if option.startswith("cifar") else {}))
     return tmp_path
 
 
 def make(option: str, folder: Path, *overrides: str) -> Images:
     words = [f"data={option}", "data.batch_size=32", *overrides]
-    if option in MADE:
+    if option == "arrays":
+        words += [f"data.path={folder}/own.npz", "data.num_classes=10", "data.input_shape=[3,12,16]"]
+    elif option in MADE:
         words += [f"data.root={folder}", "data.num_val=100"]
     data = instantiate(resolve(compose("digits_cnn", words).node)["data"], _convert_="all")
     assert isinstance(data, Images)
@@ -58,7 +62,7 @@ def test_the_declared_facts_hold(option: str, folder: Path) -> None:
     labels = torch.cat([split.y for split in data.splits.values()])
     assert labels.unique().tolist() == list(range(data.num_classes))
     assert list(data.splits["train"].x.shape[1:]) == data.input_shape
-    if option not in MADE:  # whose images the test made at random
+    if option not in MADE or option == "arrays":  # whose images the test made at random
         x = data.normalise(data.splits["train"].x)
         assert abs(x.mean().item()) < 0.01
         assert abs(x.std().item() - 1) < 0.01
@@ -127,5 +131,5 @@ def test_ranks_share_out_an_evaluation_exactly_once_and_take_equal_steps_in_trai
 def test_declaring_what_the_files_do_not_hold_is_refused(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"data.num_classes: 9, but a label is 9"):
         make("digits", folder, "data.num_classes=9")
-    with pytest.raises(ConfigError, match=r"data.input_shape: \[1, 8, 8\], but images are \[1, 28, 28\]"):
+    with pytest.raises(ConfigError, match=r"data.input_shape: \[1, 8, 8\], but samples are \[1, 28, 28\]"):
         make("digits", folder, "data.input_shape=[1,8,8]")

@@ -43,12 +43,16 @@ class Images(InMemory):
             if len(split) == 0:
                 raise DataError(f"{type(self).__name__}: the {name} split is empty")
             if list(split.x.shape[1:]) != self.input_shape:
-                what = f"{self.input_shape}, but images are {list(split.x.shape[1:])}"
+                what = f"{self.input_shape}, but samples are {list(split.x.shape[1:])}"
                 raise ConfigError([Problem("data.input_shape", what)])
             if (largest := int(split.y.max())) >= self.num_classes:
                 raise ConfigError(
                     [Problem("data.num_classes", f"{self.num_classes}, but a label is {largest}")]
                 )
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != self.input_shape[0]:
+                what = f"{len(values)} numbers; {self.input_shape[0]}, one for each channel, would be right"
+                raise ConfigError([Problem(f"data.{name}", what)])
         if len(self.class_names) != self.num_classes:
             what = f"{len(self.class_names)} names, {self.num_classes} classes"
             raise ConfigError([Problem("data.class_names", what)])
@@ -69,10 +73,11 @@ class Images(InMemory):
             return augment(x.float().div_(255))
 
     def normalise(self, x: Tensor) -> Tensor:
-        """x [B, C, H, W] uint8, or float in 0 to 1 -> (x - mean) / std in units of white, float32."""
+        """x [B, C, ...] uint8, or float in 0 to 1 -> (x - mean) / std in units of white, float32."""
         white = 255 if x.dtype == torch.uint8 else 1
         if (x.device, white) not in self._scales:
-            mean, std = (torch.tensor(v, device=x.device).view(-1, 1, 1) for v in (self.mean, self.std))
+            shape = (-1, *[1] * (x.ndim - 2))
+            mean, std = (torch.tensor(v, device=x.device).view(shape) for v in (self.mean, self.std))
             self._scales[x.device, white] = 1 / (white * std), mean / std
         scale, shift = self._scales[x.device, white]
         # a float that came in is left as it is
