@@ -15,6 +15,8 @@ FITTING = {
     ("model", "gru"): "series_move",
     ("task", "regressor"): "series_forecast",
 }
+# What an option has no value for
+NEEDED = {"arrays": ["data.path=own.npz", "data.num_classes=10", "data.input_shape=[1,28,28]"]}
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -25,7 +27,8 @@ def test_an_experiment_composes_and_passes_check(experiment: str) -> None:
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_an_option_composes_into_a_fitting_experiment_and_passes_check(group: str, option: str) -> None:
     experiment = FITTING.get((group, option), "digits_cnn")
-    assert check(resolve(compose(experiment, [f"{group}={option}"]).node)) == []
+    overrides = [f"{group}={option}", *NEEDED.get(option, [])]
+    assert check(resolve(compose(experiment, overrides).node)) == []
 
 
 @pytest.mark.parametrize("file", [*EXPERIMENTS.values(), *(groups()[g][o] for g, o in OPTIONS)], ids=str)

@@ -1,11 +1,9 @@
 """The contract that each data module inherits, on data that is there or that the test makes."""
 
-import gzip
-import struct
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hydra.utils import instantiate
@@ -15,36 +13,39 @@ from regente.compose import compose, resolve
 from regente.data.batches import Batches, Split
 from regente.data.images import Images
 from regente.data.series import Series
-from regente.errors import ConfigError, DataError
+from regente.errors import ConfigError
+from tests.published import publish_cifar, publish_mnist, save_arrays
 
 SERIES = {"series": "series_forecast", "moves": "series_move"}  # more of them in tests/data/test_series.py
 OPTIONS = [option for option in groups()["data"] if option not in SERIES]
 
 
-def write_idx(path: Path, array: np.ndarray) -> None:
-    """An array as a gzipped idx file, the format of MNIST."""
-    with gzip.open(path, "wb") as file:
-        file.write(struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes())
+# Made by the test in the published format, of random images
+MADE: dict[str, Callable[..., Path]] = {
+    "mnist": partial(publish_mnist, name="MNIST"),
+    "fashion_mnist": partial(publish_mnist, name="FashionMNIST"),
+    "cifar10": partial(publish_cifar, name="CIFAR10"),
+    "cifar100": partial(publish_cifar, name="CIFAR100"),
+    "arrays": save_arrays,
+}
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A small MNIST of random images, gzipped as it is published."""
+def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The files of the option that is tested, small, as they are published."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    raw = tmp_path / "mnist" / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    draw = np.random.default_rng(0)
-    for part, number in (("train", 600), ("t10k", 100)):
-        write_idx(
-            raw / f"{part}-images-idx3-ubyte.gz", draw.integers(0, 256, (number, 28, 28), dtype=np.uint8)
-        )
-        write_idx(raw / f"{part}-labels-idx1-ubyte.gz", draw.integers(0, 10, number, dtype=np.uint8))
-    return tmp_path / "mnist"
+    option = getattr(request.node, "callspec", None) and request.node.callspec.params.get("option")
+    if option in MADE:
+        publish = MADE[option]
+        publish(tmp_path, **({"monkeypatch": monkeypatch} if option.startswith("cifar") else {}))
+    return tmp_path
 
 
 def make(option: str, folder: Path, *overrides: str) -> Images:
     words = [f"data={option}", "data.batch_size=32", *overrides]
-    if option == "mnist":
+    if option == "arrays":
+        words += [f"data.path={folder}/own.npz", "data.num_classes=10", "data.input_shape=[3,12,16]"]
+    elif option in MADE:
         words += [f"data.root={folder}", "data.num_val=100"]
     data = instantiate(resolve(compose("digits_cnn", words).node)["data"], _convert_="all")
     assert isinstance(data, Images)
@@ -63,7 +64,7 @@ def test_the_declared_facts_hold(option: str, folder: Path) -> None:
     labels = torch.cat([split.y for split in data.splits.values()])
     assert labels.unique().tolist() == list(range(data.num_classes))
     assert list(data.splits["train"].x.shape[1:]) == data.input_shape
-    if option != "mnist":  # whose images the test made at random
+    if option not in MADE or option == "arrays":  # whose images the test made at random
         x = data.normalise(data.splits["train"].x)
         assert abs(x.mean().item()) < 0.01
         assert abs(x.std().item() - 1) < 0.01
@@ -156,45 +157,5 @@ def test_ranks_share_out_an_evaluation_exactly_once_and_take_equal_steps_in_trai
 def test_declaring_what_the_files_do_not_hold_is_refused(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"data.num_classes: 9, but a label is 9"):
         make("digits", folder, "data.num_classes=9")
-    with pytest.raises(ConfigError, match=r"data.input_shape: \[1, 8, 8\], but images are \[1, 28, 28\]"):
+    with pytest.raises(ConfigError, match=r"data.input_shape: \[1, 8, 8\], but samples are \[1, 28, 28\]"):
         make("digits", folder, "data.input_shape=[1,8,8]")
-
-
-def mnist(**arguments: Any) -> Images:
-    from regente.data.mnist import MNIST
-
-    facts = {
-        "num_classes": 10,
-        "input_shape": [1, 28, 28],
-        "class_names": list("0123456789"),
-        "mean": [0.1],
-        "std": [0.3],
-    }
-    return MNIST(batch_size=4, **facts, **arguments)
-
-
-def test_mnist_names_the_setting_of_a_folder_that_is_not_there() -> None:
-    with pytest.raises(DataError, match=r"data.root=/nope: no such directory"):
-        mnist(root="/nope").prepare_data()
-
-
-def test_mnist_says_what_to_do_when_it_cannot_be_downloaded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for scheme in ("http", "https"):
-        monkeypatch.setenv(f"{scheme}_proxy", "http://127.0.0.1:9")  # nothing listens there
-    with pytest.raises(DataError, match=r"put train-images-idx3-ubyte.gz.* data.root=PATH"):
-        mnist(root=str(tmp_path)).prepare_data()
-
-
-def test_mnist_that_is_damaged_is_said_to_be(folder: Path) -> None:
-    write_idx(folder / "MNIST/raw/train-images-idx3-ubyte.gz", np.zeros((3, 28), dtype=np.uint8))
-    with pytest.raises(DataError, match="damaged"):
-        make("mnist", folder)
-
-
-def test_a_validation_split_as_large_as_the_training_file_is_refused(folder: Path) -> None:
-    data = mnist(root=str(folder), num_val=600)
-    data.prepare_data()
-    with pytest.raises(DataError, match=r"data.num_val=600: nothing left to train on"):
-        data.setup("fit")

@@ -70,7 +70,7 @@ def suggest(name: str, known: Sequence[str]) -> str:
 
 
 def header_comment(file: Path) -> str:
-    """The comment on the first line of a config file."""
+    """The comment on the first line of a config file, or on the second behind Hydra's `# @package`."""
     with file.open(encoding="utf-8") as lines:
-        first = lines.readline().strip()
+        first = next((line.strip() for line in lines if not line.startswith("# @")), "")
     return first.removeprefix("#").strip() if first.startswith("#") else ""

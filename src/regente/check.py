@@ -107,7 +107,9 @@ def check(config: dict[str, Any], parts: Collection[str] | None = None) -> list[
 
 def _roots(config: dict[str, Any]) -> Iterator[Problem]:
     for key in config:
-        if key not in ROOT_KEYS:
+        if key in groups() and key not in ROOT_KEYS:
+            yield Problem(key, "a group whose settings are elsewhere in the config; --cfg job shows where")
+        elif key not in ROOT_KEYS:
             close = get_close_matches(key, [*ROOT_KEYS, "hydra"], n=1)
             kind = "group" if not close or close[0] in groups() else "setting"
             hint = f"did you mean {close[0]}?" if close else f"there is: {', '.join(ROOT_KEYS)}"
@@ -151,14 +153,20 @@ def _node(where: str, node: Any) -> list[Problem]:
     return list(_kind(where, signature)) or list(_arguments(where, node, signature))
 
 
+def _part(where: str) -> str:
+    """Which of the config's parts a node is, itself; none for one inside of a part, such as data.augment."""
+    root, *inner = where.split(".")
+    return root if len(inner) == (root == "callbacks") else ""
+
+
 def _kind(where: str, signature: Signature) -> Iterator[Problem]:
-    base, words = KINDS.get(where.split(".")[0], ("", ""))
+    base, words = KINDS.get(_part(where), ("", ""))
     if base and signature.kind == "class" and signature.derives_from(base) is False:
         yield Problem(f"{where}._target_", f"{target_name(signature)} is not {words}")
 
 
 def _arguments(where: str, node: dict[str, Any], signature: Signature) -> Iterator[Problem]:
-    given = GIVEN.get(where.split(".")[0], ())
+    given = GIVEN.get(_part(where), ())
     arguments = {key: value for key, value in node.items() if not key.startswith("_")}
     for key, words in OURS.get(where, {}).items():
         if key in arguments and key not in signature.parameters and not isinstance(arguments.pop(key), bool):

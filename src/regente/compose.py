@@ -17,7 +17,7 @@ from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 from yaml import YAMLError
 
 from regente.catalog import config_dirs, groups, require_experiment, suggest
@@ -256,6 +256,8 @@ def _value(node: DictConfig | ListConfig, key: Any, path: str, problems: list[Pr
         return None
     try:
         return node[key]
+    except InterpolationToMissingValueError:
+        return None  # the place that has no value is a problem already
     except OmegaConfBaseException as error:
         text = node._get_node(key)._value()  # type: ignore[union-attr]
         found = re.search(r"Interpolation key '(.*?)' not found", str(error))

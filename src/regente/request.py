@@ -58,7 +58,7 @@ def freeze_job(composed: Composed, folder: Path, name: str | None = None, swept:
     runtime = composed.hydra.runtime.choices
     choices = {
         group: runtime[group]
-        for group in ("data", "model", "optimizer", "scheduler", "trainer")
+        for group in ("data", "augment", "model", "optimizer", "scheduler", "trainer")
         if runtime.get(group)
     }
     return freeze(

@@ -57,8 +57,16 @@ class Batches:
     """
 
     def __init__(
-        self, source: Source, batch_size: int, *, seed: int | None = None, rank: int = 0, world_size: int = 1
+        self,
+        source: Source,
+        batch_size: int,
+        *,
+        seed: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+        pin: bool = False,
     ) -> None:
+        self.pin = pin  # the batches, so that their copy to a GPU does not wait
         self.source, self.batch_size, self.seed = source, batch_size, seed
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
@@ -91,4 +99,5 @@ class Batches:
     def __iter__(self) -> Iterator[Batch]:
         order = self.order().to(self.source.tensors[0].device)
         for index in order.split(self.batch_size):
-            yield self.source.take(index)
+            x, y = self.source.take(index)
+            yield (x.pin_memory(), y.pin_memory()) if self.pin else (x, y)

@@ -1,7 +1,7 @@
 """Images with one label each."""
 
 from collections.abc import Callable, Mapping
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge, Gt
@@ -10,6 +10,7 @@ from torch import Tensor
 from regente.data.batches import Batch, Split
 from regente.data.in_memory import InMemory
 from regente.errors import ConfigError, DataError, Problem
+from regente.keyed import keyed
 
 
 class Images(InMemory):
@@ -28,22 +29,30 @@ class Images(InMemory):
         std: list[Annotated[float, Gt(0)]],
         augment: Callable[[Tensor], Tensor] | None = None,
         seed: Annotated[int, Ge(0)] = 0,
+        resident: bool | Literal["auto"] = "auto",
     ) -> None:
-        super().__init__(batch_size, seed)
+        super().__init__(batch_size, seed, resident)
         self.num_classes, self.input_shape, self.class_names = num_classes, list(input_shape), class_names
         self.mean, self.std, self.augment = mean, std, augment
+        self._scales: dict[
+            tuple[torch.device, int], tuple[Tensor, Tensor]
+        ] = {}  # by device and by what white is
 
     def verify(self, splits: Mapping[str, Split]) -> None:
         for name, split in splits.items():
             if len(split) == 0:
                 raise DataError(f"{type(self).__name__}: the {name} split is empty")
             if list(split.x.shape[1:]) != self.input_shape:
-                what = f"{self.input_shape}, but images are {list(split.x.shape[1:])}"
+                what = f"{self.input_shape}, but samples are {list(split.x.shape[1:])}"
                 raise ConfigError([Problem("data.input_shape", what)])
             if (largest := int(split.y.max())) >= self.num_classes:
                 raise ConfigError(
                     [Problem("data.num_classes", f"{self.num_classes}, but a label is {largest}")]
                 )
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != self.input_shape[0]:
+                what = f"{len(values)} numbers; {self.input_shape[0]}, one for each channel, would be right"
+                raise ConfigError([Problem(f"data.{name}", what)])
         if len(self.class_names) != self.num_classes:
             what = f"{len(self.class_names)} names, {self.num_classes} classes"
             raise ConfigError([Problem("data.class_names", what)])
@@ -51,9 +60,26 @@ class Images(InMemory):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """On the device: uint8 to float32, augmented in training, declared mean and standard deviation taken out."""
         x, y = batch
+        if self.augment is not None and self.trainer is not None and self.trainer.training:
+            x = self._augmented(x, self.augment)
         return self.normalise(x), y
 
+    def _augmented(self, x: Tensor, augment: Callable[[Tensor], Tensor]) -> Tensor:
+        """x [B, C, H, W] uint8 -> float32 in 0 to 1, changed as a function of (seed, epoch, batch, rank)."""
+        assert self.trainer is not None
+        # batch_idx is still that of the batch before; global_step would stand still while gradients are accumulated
+        place = (self.trainer.current_epoch, self.trainer.fit_loop.batch_idx + 1, self.trainer.global_rank)
+        with torch.no_grad(), keyed(x.device, self.seed, *place):
+            return augment(x.float().div_(255))
+
     def normalise(self, x: Tensor) -> Tensor:
-        """x [B, C, H, W] uint8 -> (x / 255 - mean) / std, float32."""
-        mean, std = (torch.tensor(values, device=x.device).view(-1, 1, 1) for values in (self.mean, self.std))
-        return x.float().mul_(1 / (255 * std)).sub_(mean / std)
+        """x [B, C, ...] uint8, or float in 0 to 1 -> (x - mean) / std in units of white, float32."""
+        white = 255 if x.dtype == torch.uint8 else 1
+        if (x.device, white) not in self._scales:
+            shape = (-1, *[1] * (x.ndim - 2))
+            mean, std = (torch.tensor(v, device=x.device).view(shape) for v in (self.mean, self.std))
+            self._scales[x.device, white] = 1 / (white * std), mean / std
+        scale, shift = self._scales[x.device, white]
+        # a float that came in is left as it is
+        x = x.float().mul_(scale) if white == 255 else x.mul(scale)
+        return x.sub_(shift)

@@ -3,20 +3,27 @@
 from abc import abstractmethod
 from collections.abc import Mapping
 from hashlib import blake2b
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
 from pytorch_lightning import LightningDataModule
 
 from regente.data.batches import Batches, Source
+from regente.data.residence import Residence
 
 
 class InMemory(LightningDataModule):
     """Splits of samples taken by number; a subclass reads them in `read` and checks what it declares in `verify`."""
 
-    def __init__(self, batch_size: Annotated[int, Ge(1)], seed: Annotated[int, Ge(0)] = 0) -> None:
+    def __init__(
+        self,
+        batch_size: Annotated[int, Ge(1)],
+        seed: Annotated[int, Ge(0)] = 0,
+        resident: bool | Literal["auto"] = "auto",
+    ) -> None:
         super().__init__()
         self.batch_size, self.seed = batch_size, seed
+        self.residence = Residence(resident)
         self.splits: dict[str, Any] = {}  # a subclass knows which Source its splits are
 
     @abstractmethod
@@ -64,7 +71,15 @@ class InMemory(LightningDataModule):
         return self._batches("test")
 
     def _batches(self, name: str, seed: int | None = None) -> Batches:
-        ranks: dict[str, Any] = {}
-        if self.trainer is not None:
-            ranks = {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
-        return Batches(self.splits[name], self.batch_size, seed=seed, **ranks)
+        if self.trainer is None:
+            return Batches(self.splits[name], self.batch_size, seed=seed)
+        device = self.trainer.strategy.root_device
+        source = self.residence.settle(self.splits, name, device)
+        return Batches(
+            source,
+            self.batch_size,
+            seed=seed,
+            rank=self.trainer.global_rank,
+            world_size=self.trainer.world_size,
+            pin=device.type == "cuda" and source.tensors[0].device.type == "cpu",
+        )
