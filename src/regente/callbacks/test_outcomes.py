@@ -46,7 +46,9 @@ class TestOutcomes(Callback):
         wrong = order[(found["label"] != found["prediction"])[order]][:WORST]
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         split = getattr(datamodule, "splits", {}).get("test")
-        inputs = split.x[wrong].numpy() if split is not None and trainer.world_size == 1 else np.zeros((0,))
-        names = np.array(getattr(datamodule, "class_names", []))
+        inputs = np.zeros((0,))
+        if split is not None and trainer.world_size == 1:
+            inputs = split.take(torch.from_numpy(wrong))[0].numpy()
+        names = np.array(getattr(datamodule, "class_names", None) or [])
         arrays: dict[str, Any] = {**found, "worst": wrong, "inputs": inputs, "names": names}
         np.savez_compressed(self.file, **arrays)

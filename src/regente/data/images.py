@@ -1,13 +1,13 @@
 """Images with one label each."""
 
 from collections.abc import Callable, Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from regente.data.batches import Batch, Split
+from regente.data.batches import Batch
 from regente.data.in_memory import InMemory
 from regente.errors import ConfigError, DataError, Problem
 
@@ -23,7 +23,7 @@ class Images(InMemory):
         batch_size: Annotated[int, Ge(1)],
         num_classes: Annotated[int, Ge(2)],
         input_shape: list[Annotated[int, Ge(1)]],
-        class_names: list[str],
+        class_names: list[str] | None,
         mean: list[float],
         std: list[Annotated[float, Gt(0)]],
         augment: Callable[[Tensor], Tensor] | None = None,
@@ -33,18 +33,18 @@ class Images(InMemory):
         self.num_classes, self.input_shape, self.class_names = num_classes, list(input_shape), class_names
         self.mean, self.std, self.augment = mean, std, augment
 
-    def verify(self, splits: Mapping[str, Split]) -> None:
+    def verify(self, splits: Mapping[str, Any]) -> None:
         for name, split in splits.items():
             if len(split) == 0:
                 raise DataError(f"{type(self).__name__}: the {name} split is empty")
-            if list(split.x.shape[1:]) != self.input_shape:
-                what = f"{self.input_shape}, but images are {list(split.x.shape[1:])}"
+            if (shape := list(split.take(torch.tensor([0]))[0].shape[1:])) != self.input_shape:
+                what = f"{self.input_shape}, but images are {shape}"
                 raise ConfigError([Problem("data.input_shape", what)])
             if (largest := int(split.y.max())) >= self.num_classes:
                 raise ConfigError(
                     [Problem("data.num_classes", f"{self.num_classes}, but a label is {largest}")]
                 )
-        if len(self.class_names) != self.num_classes:
+        if self.class_names is not None and len(self.class_names) != self.num_classes:
             what = f"{len(self.class_names)} names, {self.num_classes} classes"
             raise ConfigError([Problem("data.class_names", what)])
 

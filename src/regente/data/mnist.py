@@ -1,7 +1,6 @@
 """MNIST."""
 
 import gzip
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -11,15 +10,11 @@ from urllib.error import URLError
 from annotated_types import Ge
 
 from regente.data.batches import Split
+from regente.data.cache import cache_dir
 from regente.data.images import Images
 from regente.errors import DataError
 
 FILES = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
-
-
-def cache_dir() -> Path:
-    """The user's cache folder for data and features: `$XDG_CACHE_HOME/regente`, else `~/.cache/regente`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "regente"
 
 
 class MNIST(Images):
