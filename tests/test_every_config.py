@@ -7,17 +7,19 @@ from regente.check import check
 from regente.compose import compose, resolve
 
 EXPERIMENTS = experiment_files()
+PHOTOS = ["data.root=photos", "data.num_classes=2"]
+NEEDED = {"folder_cnn": PHOTOS, "image_folder": PHOTOS}  # what only a user can say
 OPTIONS = [(group, option) for group, options in groups().items() for option in options]
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_an_experiment_composes_and_passes_check(experiment: str) -> None:
-    assert check(resolve(compose(experiment, []).node)) == []
+    assert check(resolve(compose(experiment, NEEDED.get(experiment, [])).node)) == []
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_an_option_composes_into_the_default_experiment_and_passes_check(group: str, option: str) -> None:
-    overrides = [f"{group}={option}"]
+    overrides = [f"{group}={option}", *NEEDED.get(option, [])]
     assert check(resolve(compose("digits_cnn", overrides).node)) == []
 
 

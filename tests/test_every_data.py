@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from hydra.utils import instantiate
+from PIL import Image
 
 from regente.catalog import groups
 from regente.compose import compose, resolve
@@ -17,6 +18,7 @@ from regente.data.images import Images
 from regente.errors import ConfigError, DataError
 
 OPTIONS = list(groups()["data"])
+MADE = ("mnist", "image_folder")  # whose images the test makes at random
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:
@@ -27,7 +29,7 @@ def write_idx(path: Path, array: np.ndarray) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A small MNIST of random images, gzipped as it is published."""
+    """A small MNIST of random images, gzipped as it is published; beside it `photos`, in three splits of three classes."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     raw = tmp_path / "mnist" / "MNIST" / "raw"
     raw.mkdir(parents=True)
@@ -37,6 +39,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             raw / f"{part}-images-idx3-ubyte.gz", draw.integers(0, 256, (number, 28, 28), dtype=np.uint8)
         )
         write_idx(raw / f"{part}-labels-idx1-ubyte.gz", draw.integers(0, 10, number, dtype=np.uint8))
+    for place in (f"{split}/{name}" for split in ("train", "val", "test") for name in ("cat", "dog", "hen")):
+        (tmp_path / "photos" / place).mkdir(parents=True)
+        for number in range(12):
+            pixels = draw.integers(0, 256, (9, 12, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / place / f"{number}.png")
     return tmp_path / "mnist"
 
 
@@ -44,6 +51,8 @@ def make(option: str, folder: Path, *overrides: str) -> Images:
     words = [f"data={option}", "data.batch_size=32", *overrides]
     if option == "mnist":
         words += [f"data.root={folder}", "data.num_val=100"]
+    if option == "image_folder":
+        words += [f"data.root={folder.parent / 'photos'}", "data.num_classes=3"]
     data = instantiate(resolve(compose("digits_cnn", words).node)["data"], _convert_="all")
     assert isinstance(data, Images)
     data.prepare_data()
@@ -61,7 +70,7 @@ def test_the_declared_facts_hold(option: str, folder: Path) -> None:
     labels = torch.cat([split.y for split in data.splits.values()])
     assert labels.unique().tolist() == list(range(data.num_classes))
     assert list(data.splits["train"].x.shape[1:]) == data.input_shape
-    if option != "mnist":  # whose images the test made at random
+    if option not in MADE:
         x = data.normalise(data.splits["train"].x)
         assert abs(x.mean().item()) < 0.01
         assert abs(x.std().item() - 1) < 0.01

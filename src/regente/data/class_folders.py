@@ -70,10 +70,13 @@ def class_names(folder: Path) -> list[str]:
     names = _folders(folder)
     if not names:
         raise DataError(f"{folder}: no class directories; put the images of each class into one of its own")
+    if inside := [name for name in names if "train" in _folders(folder / name)]:
+        raise DataError(
+            f"{folder}: {inside[0]} has a train of its own; did you mean data.root={folder / inside[0]}?"
+        )
     if len(names) == 1:
-        inner = _folders(folder / names[0])
-        hint = f"did you mean data.root={folder / names[0]}?" if inner else "at least two are needed"
-        raise DataError(f"{folder}: a single class directory, {names[0]}; {hint}")
+        hint = f"; or did you mean data.root={folder / names[0]}?" if _folders(folder / names[0]) else ""
+        raise DataError(f"{folder}: a single class directory, {names[0]}; at least two are needed{hint}")
     return names
 
 

@@ -103,7 +103,7 @@ class ImageFolder(Images):
         self._note_oddities(members, decoded, [file for file, _ in files])
         labels = torch.tensor([file.label for file, _ in files])
         members = self._complete(members, decoded.digests, labels.tolist())
-        rows = {name: torch.tensor(members[name]) for name in ("train", "val", "test")}
+        rows = {name: torch.tensor(members[name], dtype=torch.int64) for name in ("train", "val", "test")}
         splits = {name: Rows(decoded.pixels, index, labels[index]) for name, index in rows.items()}
         self.digest = self._digest(splits, decoded.digests)
         del self.listing  # of a million files, half a gigabyte
