@@ -43,7 +43,7 @@ def decode(encoded: bytes, side: int) -> np.ndarray:
 
     image: Image.Image = Image.open(BytesIO(encoded))
     image.draft(None, (2 * side, 2 * side))
-    image = ImageOps.exif_transpose(image)
+    ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith("I"):  # 16 bits a pixel: PIL's own conversion cuts off all above 255
         image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
     if image.mode != "RGB":
@@ -147,7 +147,7 @@ def _reason(error: Exception, *, empty: bool) -> str:
         return "empty" if empty else "not an image"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
-    return "truncated" if "truncated" in str(error) else str(error) or type(error).__name__
+    return "truncated" if "truncated" in str(error).lower() else str(error) or type(error).__name__
 
 
 def _progress(total: int) -> Progress:

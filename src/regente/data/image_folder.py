@@ -84,7 +84,7 @@ class ImageFolder(Images):
             size = sum(file.stat().st_size for file in draft.iterdir()) / 1e6
             self.notes.append(
                 f"{len(files):,} images decoded in {seconds:.1f} s; later jobs take them from {folder}, "
-                f"{size:,.0f} MB that may be deleted"
+                f"{size:,.1f} MB that may be deleted"
             )
 
         return made_once(folder, make)
