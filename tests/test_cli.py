@@ -30,7 +30,7 @@ finally:
     "words",
     [["--help"], ["train", "--help"], ["list"], ["train", "--cfg", "job"], ["check"], ["train", "trainer.max_epoch=3"],
      ["train", "model=mpl"], ["train", "optimizer.lr=-1"], ["check", "trainer.precision=fp17"],
-     ["train", "--info", "defaults"]],
+     ["train", "--info", "defaults"], ["check", "folder_cnn", "data.root=."]],
     ids=" ".join,
 )  # fmt: skip
 def test_what_needs_no_training_answers_without_importing_torch(words: list[str], project: Path) -> None:

@@ -7,6 +7,7 @@ from regente.check import check
 from regente.compose import compose, resolve
 
 EXPERIMENTS = experiment_files()
+PHOTOS = ["data.root=photos", "data.num_classes=2"]
 OPTIONS = [(group, option) for group, options in groups().items() for option in options]
 # Options that want others beside them, and an experiment that has those
 FITTING = {
@@ -15,13 +16,17 @@ FITTING = {
     ("model", "gru"): "series_move",
     ("task", "regressor"): "series_forecast",
 }
-# What an option has no value for
-NEEDED = {"arrays": ["data.path=own.npz", "data.num_classes=10", "data.input_shape=[1,28,28]"]}
+# What only a user can say
+NEEDED = {
+    "folder_cnn": PHOTOS,
+    "image_folder": PHOTOS,
+    "arrays": ["data.path=own.npz", "data.num_classes=10", "data.input_shape=[1,28,28]"],
+}
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_an_experiment_composes_and_passes_check(experiment: str) -> None:
-    assert check(resolve(compose(experiment, []).node)) == []
+    assert check(resolve(compose(experiment, NEEDED.get(experiment, [])).node)) == []
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)

@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from regente.catalog import DEFAULT_EXPERIMENT, experiment_files, groups
-from regente.compose import compose, resolve
+from regente.compose import compose
 from regente.errors import ConfigError
 
 
@@ -26,7 +28,7 @@ def complete(words: list[str], incomplete: str) -> list[str]:
 
 def _leaves(experiment: str, overrides: list[str]) -> Iterator[str]:
     try:
-        config = resolve(compose(experiment, [o for o in overrides if o.partition("=")[0] in groups()]).node)
+        node = compose(experiment, [o for o in overrides if o.partition("=")[0] in groups()]).node
     except ConfigError:
         return
 
@@ -38,4 +40,4 @@ def _leaves(experiment: str, overrides: list[str]) -> Iterator[str]:
         else:
             yield f"{path}="
 
-    yield from walk(config, "")
+    yield from walk(OmegaConf.to_container(node), "")  # not resolved: a value may be missing yet

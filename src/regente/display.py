@@ -31,8 +31,13 @@ def setup(out: Console, parts: Any, notes: list[str]) -> None:
     out.print(
         f"{type(model).__name__} on {type(parts.data).__name__}, {size}; {device}{ranks}, {trainer.precision}"
     )
-    for note in notes:
-        out.print(Text("note: " + note, style="yellow"))
+    for text in notes:
+        note(out, text)
+
+
+def note(out: Console, text: str) -> None:
+    """Something that a user should know and need not act on."""
+    out.print(Text("note: " + text, style="yellow"))
 
 
 def closing(out: Console, job: Job, result: dict[str, Any]) -> None:

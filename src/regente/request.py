@@ -10,6 +10,7 @@ from regente.catalog import DEFAULT_EXPERIMENT
 from regente.check import check
 from regente.compose import Composed, compose, resolve
 from regente.errors import ConfigError, Problem
+from regente.facts import fill
 from regente.job import Job, freeze
 from regente.redact import Redactor, env_references, externalize
 
@@ -44,6 +45,7 @@ def checked(
 ) -> tuple[Composed, dict[str, Any]]:
     """The composed config, and the same resolved; all problems of either as one ConfigError."""
     composed = compose(experiment, overrides)
+    fill(composed.node)
     config = resolve(composed.node)
     if problems := check(config, parts):
         raise ConfigError(problems)

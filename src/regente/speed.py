@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from regente.data.download import cache_dir
+from regente.data.cache import cache_dir
 
 FUSED = {f"torch.optim.{name}" for name in ("Adam", "AdamW", "SGD", "Adagrad")}
 

@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from regente.check import check
 from regente.compose import Composed, resolve, swept_keys
 from regente.errors import ConfigError, Stopped
+from regente.facts import fill
 from regente.job import Job
 from regente.launch import launch
 from regente.redact import Redactor, env_references, secret_values
@@ -34,6 +35,7 @@ class Jobs:
         settings: Any = HydraConfig.get()
         overrides = [override.removeprefix("++") for override in settings.overrides.task]
         composed = Composed(self.experiment, overrides, node, settings)
+        fill(node)
         config = resolve(node)
         if problems := check(config):
             for line in dict.fromkeys(map(str, problems)):

@@ -7,13 +7,15 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from regente import display
 from regente.callbacks.training_loss import TrainingLoss
 
 
 class ProgressLine(Callback):
     """One live line for the whole training, redrawn ten times a second; nothing where stdout is not a terminal.
 
-    It also measures the throughput: samples and seconds of the training batches, validation left out.
+    Before it, what the data module has to say (its `notes`). It also measures the throughput: samples and seconds of
+    the training batches, validation left out.
     """
 
     def __init__(self, console: Console, losses: TrainingLoss) -> None:
@@ -21,6 +23,10 @@ class ProgressLine(Callback):
         self.samples, self.seconds = 0, 0.0
         self.line: Progress | None = None
         self.drawn = 0.0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for note in getattr(trainer.datamodule, "notes", ()):  # type: ignore[attr-defined]
+            display.note(self.console, note)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self.console.is_terminal or not trainer.is_global_zero:

@@ -51,6 +51,6 @@ class TestOutcomes(Callback):
         if split is not None and trainer.world_size == 1 and len(order) <= len(split):
             numbers = torch.from_numpy(wrong).to(split.tensors[0].device)
             inputs = split.take(numbers)[0].cpu().numpy()
-        names = np.array(getattr(datamodule, "class_names", []))
+        names = np.array(getattr(datamodule, "class_names", None) or [])
         arrays: dict[str, Any] = {**found, "worst": wrong, "inputs": inputs, "names": names}
         np.savez_compressed(self.file, **arrays)

@@ -15,11 +15,6 @@ STEP = 1 << 20  # bytes
 PATIENCE = 30  # seconds without a byte
 
 
-def cache_dir() -> Path:
-    """The user's cache folder for data and features: `$XDG_CACHE_HOME/regente`, else `~/.cache/regente`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "regente"
-
-
 @dataclass(frozen=True)
 class Published:
     """A file as it is published: its place under the root, its MD5, and the https addresses that have it."""

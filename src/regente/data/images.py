@@ -1,13 +1,13 @@
 """Images with one label each."""
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from regente.data.batches import Batch, Split
+from regente.data.batches import Batch
 from regente.data.in_memory import InMemory
 from regente.errors import ConfigError, DataError, Problem
 from regente.keyed import keyed
@@ -24,7 +24,7 @@ class Images(InMemory):
         batch_size: Annotated[int, Ge(1)],
         num_classes: Annotated[int, Ge(2)],
         input_shape: list[Annotated[int, Ge(1)]],
-        class_names: list[str],
+        class_names: list[str] | None,
         mean: list[float],
         std: list[Annotated[float, Gt(0)]],
         augment: Callable[[Tensor], Tensor] | None = None,
@@ -38,12 +38,12 @@ class Images(InMemory):
             tuple[torch.device, int], tuple[Tensor, Tensor]
         ] = {}  # by device and by what white is
 
-    def verify(self, splits: Mapping[str, Split]) -> None:
+    def verify(self, splits: Mapping[str, Any]) -> None:
         for name, split in splits.items():
             if len(split) == 0:
                 raise DataError(f"{type(self).__name__}: the {name} split is empty")
-            if list(split.x.shape[1:]) != self.input_shape:
-                what = f"{self.input_shape}, but samples are {list(split.x.shape[1:])}"
+            if (shape := list(split.take(torch.tensor([0]))[0].shape[1:])) != self.input_shape:
+                what = f"{self.input_shape}, but samples are {shape}"
                 raise ConfigError([Problem("data.input_shape", what)])
             if (largest := int(split.y.max())) >= self.num_classes:
                 raise ConfigError(
@@ -53,7 +53,7 @@ class Images(InMemory):
             if len(values) != self.input_shape[0]:
                 what = f"{len(values)} numbers; {self.input_shape[0]}, one for each channel, would be right"
                 raise ConfigError([Problem(f"data.{name}", what)])
-        if len(self.class_names) != self.num_classes:
+        if self.class_names is not None and len(self.class_names) != self.num_classes:
             what = f"{len(self.class_names)} names, {self.num_classes} classes"
             raise ConfigError([Problem("data.class_names", what)])
 

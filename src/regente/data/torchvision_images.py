@@ -13,7 +13,8 @@ from filelock import FileLock
 from torch import Tensor
 
 from regente.data.batches import Split
-from regente.data.download import Published, cache_dir, download
+from regente.data.cache import cache_dir
+from regente.data.download import Published, download
 from regente.data.images import Images
 from regente.errors import DataError
 

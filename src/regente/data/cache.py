@@ -1,0 +1,61 @@
+"""What is made once and read by every later job."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import BaseFileLock, FileLock, Timeout
+from rich.console import Console
+
+from regente.errors import DataError
+
+
+def cache_dir() -> Path:
+    """The user's cache folder for data and features: `$XDG_CACHE_HOME/regente`, else `~/.cache/regente`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "regente"
+
+
+def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
+    """`folder`, filled by `make` unless it is there; it appears whole or not at all.
+
+    Of several processes one makes it and the others wait. What a killed one left is swept away by the next.
+
+    Raises:
+        DataError: when the cache cannot be written.
+    """
+    if folder.is_dir():
+        return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(folder):
+            if not folder.is_dir():
+                _make(folder, make)
+    except OSError as error:
+        what = f"cannot be written ({error.strerror}); set XDG_CACHE_HOME to a folder with room"
+        raise DataError(f"{folder.parent}: {what}") from error
+    return folder
+
+
+def _lock(folder: Path) -> BaseFileLock:
+    """Held once it is returned; a user at a terminal reads what it waits for."""
+    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
+    try:
+        lock.acquire(timeout=1)
+    except Timeout:
+        console = Console(highlight=False, soft_wrap=True)
+        if console.is_terminal:
+            console.print(f"waiting for the process that makes {folder}")
+        lock.acquire()
+    return lock
+
+
+def _make(folder: Path, make: Callable[[Path], None]) -> None:
+    draft = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir()
+    try:
+        make(draft)
+        draft.rename(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
