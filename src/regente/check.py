@@ -33,7 +33,11 @@ KINDS = {
     "callbacks": ("pytorch_lightning.Callback", "a Lightning callback"),
 }
 DEVICES = re.compile(r"auto|-1|\d+|\d+(,\s*\d+)*,?")
-LOGGED = ("train/loss", "val/loss", "val/acc")
+# What our own tasks log
+LOGGED = {
+    "regente.tasks.classifier.Classifier": ("train/loss", "val/loss", "val/acc"),
+    "regente.tasks.language_model.LanguageModel": ("train/loss", "val/loss", "val/acc", "val/perplexity"),
+}
 
 
 def _limit(test: Callable[[Any], bool], words: str) -> tuple[Callable[[Any], bool], str]:
@@ -207,20 +211,23 @@ def _agreements(config: dict[str, Any]) -> list[Problem]:
     """What two parts must agree on."""
     problems = []
     data, model = config["data"], config["model"]
-    for key in ("num_classes", "input_shape"):
+    for key in ("num_classes", "input_shape", "vocab_size", "every_position"):
         if key in data and key in model and data[key] != model[key]:
             what = f"the data has {data[key]}; leave it at ${{data.{key}}}"
             problems.append(Problem(f"model.{key}={_shown(model[key])}", what))
-    if config["task"]["_target_"] == "regente.tasks.classifier.Classifier":
+    if "vocab_size" in data and "vocab_size" not in model and model["_target_"].startswith("regente."):
+        what = "does not take numbers of words, which the data gives; use model=lstm"
+        problems.append(Problem(f"model._target_={model['_target_']}", what))
+    if logged := LOGGED.get(config["task"]["_target_"]):
         watchers = {f"callbacks.{name}": node for name, node in config["callbacks"].items() if node}
         for where, metric in [("monitor.metric", config["monitor"]["metric"])] + [
             (f"{name}.monitor", node.get("monitor")) for name, node in watchers.items()
         ]:
-            if metric is not None and metric not in LOGGED:
-                close = get_close_matches(metric, LOGGED, n=1)
+            if metric is not None and metric not in logged:
+                close = get_close_matches(metric, logged, n=1)
                 hint = f"did you mean {close[0]}? " if close else ""
                 problems.append(
-                    Problem(f"{where}={metric}", f"never logged; {hint}logged: {', '.join(LOGGED)}")
+                    Problem(f"{where}={metric}", f"never logged; {hint}logged: {', '.join(logged)}")
                 )
     return list({problem.where.partition("=")[2]: problem for problem in reversed(problems)}.values())
 

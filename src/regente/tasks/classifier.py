@@ -74,7 +74,12 @@ class Classifier(LightningModule):
     def _log_means(self, stage: str) -> None:
         totals: Any = self.trainer.strategy.reduce(self.totals, reduce_op="sum")
         loss, correct, number = totals.tolist()
-        self.log_dict({f"{stage}/loss": loss / number, f"{stage}/acc": correct / number})
+        measures = self.measures(loss / number, correct / number)
+        self.log_dict({f"{stage}/{name}": value for name, value in measures.items()})
+
+    def measures(self, loss: float, acc: float) -> dict[str, float]:
+        """What is logged of a split, made of its mean loss and accuracy."""
+        return {"loss": loss, "acc": acc}
 
     def configure_optimizers(self) -> Any:
         """Lightning's dict; a schedule that counts steps is told how many there will be."""
