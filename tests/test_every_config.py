@@ -5,6 +5,7 @@ import pytest
 from regente.catalog import experiment_files, groups, header_comment
 from regente.check import check
 from regente.compose import compose, resolve
+from regente.errors import ConfigError
 
 EXPERIMENTS = experiment_files()
 OPTIONS = [(group, option) for group, options in groups().items() for option in options]
@@ -16,9 +17,17 @@ def test_an_experiment_composes_and_passes_check(experiment: str) -> None:
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
-def test_an_option_composes_into_the_default_experiment_and_passes_check(group: str, option: str) -> None:
-    overrides = [f"{group}={option}"]
-    assert check(resolve(compose("digits_cnn", overrides).node)) == []
+def test_an_option_composes_into_an_experiment_and_passes_check(group: str, option: str) -> None:
+    answers = [problems(experiment, f"{group}={option}") for experiment in ["digits_cnn", *EXPERIMENTS]]
+    assert "" in answers, answers[0]
+
+
+def problems(experiment: str, *overrides: str) -> str:
+    """What is wrong with an experiment; a model of words has no place in one of images."""
+    try:
+        return "\n".join(map(str, check(resolve(compose(experiment, overrides).node))))
+    except ConfigError as error:
+        return str(error)
 
 
 @pytest.mark.parametrize("file", [*EXPERIMENTS.values(), *(groups()[g][o] for g, o in OPTIONS)], ids=str)

@@ -1,6 +1,8 @@
 """The contract that each model in regente.models inherits."""
 
 import math
+from contextlib import suppress
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,14 +14,27 @@ from hydra.utils import instantiate
 from torch import Tensor, nn
 
 from regente.catalog import groups
+from regente.check import check
 from regente.compose import compose, resolve
+from regente.errors import ConfigError
 
 OPTIONS = list(groups()["model"])
-K = 10
+BASES = ["digits_cnn", "text_lstm"]
 
 
+@cache
 def config(option: str) -> dict[str, Any]:
-    return resolve(compose("digits_cnn", [f"model={option}"]).node)
+    """The model in the first experiment whose data it takes: its config refers to facts of that data."""
+    for base in BASES:
+        with suppress(ConfigError):
+            composed = resolve(compose(base, [f"model={option}"]).node)
+            if check(composed) == []:
+                return composed
+    raise AssertionError(f"model={option} goes with the data of none of {BASES}")
+
+
+def classes(option: str) -> int:
+    return int(config(option)["data"]["num_classes"])
 
 
 def make(option: str, seed: int = 0) -> nn.Module:
@@ -31,8 +46,12 @@ def make(option: str, seed: int = 0) -> nn.Module:
 
 def batch(option: str, size: int = 16) -> tuple[Tensor, Tensor]:
     key = torch.Generator().manual_seed(1)
-    shape = config(option)["data"]["input_shape"]
-    return torch.randn(size, *shape, generator=key), torch.randint(K, (size,), generator=key)
+    data = config(option)["data"]
+    shape = (size, *data["input_shape"])
+    y = torch.randint(data["num_classes"], (size,), generator=key)
+    if "vocab_size" in data:
+        return torch.randint(data["vocab_size"], shape, generator=key), y
+    return torch.randn(shape, generator=key), y
 
 
 def test_each_model_file_has_an_option_of_its_name() -> None:
@@ -45,7 +64,7 @@ def test_each_model_file_has_an_option_of_its_name() -> None:
 @pytest.mark.parametrize("option", OPTIONS)
 def test_logits_have_a_row_per_example_and_a_column_per_class(option: str) -> None:
     logits = make(option)(batch(option)[0])
-    assert logits.shape == (16, K)
+    assert logits.shape == (16, classes(option))
     assert logits.dtype == torch.float32
 
 
@@ -53,7 +72,7 @@ def test_logits_have_a_row_per_example_and_a_column_per_class(option: str) -> No
 def test_the_first_loss_is_that_of_guessing(option: str) -> None:
     x, y = batch(option, 256)
     loss = F.cross_entropy(make(option)(x), y).item()
-    assert abs(loss - math.log(K)) < 0.35
+    assert abs(loss - math.log(classes(option))) < 0.35
 
 
 @pytest.mark.parametrize("option", OPTIONS)

@@ -84,6 +84,19 @@ def test_the_parts_are_the_whole_text_in_its_order(poem: Path) -> None:
     assert len(parts["val"].stream) == len(parts["test"].stream) == len(words) // 10
 
 
+def test_batches_have_the_stated_shape_and_numbers_below_the_vocabularys_size() -> None:
+    data = read(vocab_size=1000, window=20)
+    x, y = next(iter(data.train_dataloader()))
+    assert (x.dtype, y.dtype) == (torch.int64, torch.int64)
+    assert list(x.shape) == [8, *data.input_shape]
+    assert y.shape == (8,)
+    assert max(split.stream.max() for split in data.splits.values()) < data.num_classes
+
+
+def test_the_words_do_not_depend_on_the_seed_of_the_run(poem: Path) -> None:
+    assert read(poem, seed=1).identity() == read(poem, seed=2).identity()
+
+
 def test_a_folder_is_its_texts_in_the_order_of_their_names(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     for name, words in {"b.md": "beta ", "a.txt": "alpha ", "sub/c.txt": "gamma ", "d.py": "delta "}.items():

@@ -138,8 +138,12 @@ def _numbered(texts: Iterator[str]) -> tuple[list[str], np.ndarray]:
 
 
 def _python_reference() -> Iterator[str]:
-    """The paragraphs that end like a sentence, each once: grammar, code and what topics share is left out."""
+    """The paragraphs that end like a sentence, each once, without marks of code and emphasis.
+
+    So grammar, examples, and what topics have in common, are left out.
+    """
     from pydoc_data.topics import topics
 
     paragraphs = (part.strip() for name in sorted(topics) for part in topics[name].split("\n\n"))
-    yield from dict.fromkeys(part for part in paragraphs if part.endswith((".", ":")))
+    for part in dict.fromkeys(part for part in paragraphs if part.endswith((".", ":"))):
+        yield part.translate({ord(mark): None for mark in '"*`'})
