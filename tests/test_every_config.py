@@ -18,8 +18,8 @@ def test_an_experiment_composes_and_passes_check(experiment: str) -> None:
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_an_option_composes_into_an_experiment_and_passes_check(group: str, option: str) -> None:
-    answers = [problems(experiment, f"{group}={option}") for experiment in ["digits_cnn", *EXPERIMENTS]]
-    assert "" in answers, answers[0]
+    answers = (problems(experiment, f"{group}={option}") for experiment in ["digits_cnn", *EXPERIMENTS])
+    assert "" in answers  # the default experiment takes nearly all of them, and then no other is asked
 
 
 def problems(experiment: str, *overrides: str) -> str:

@@ -30,7 +30,7 @@ def generate(run: Run, prompt: str, words: int, sampling: Sampling, seed: int) -
         CheckpointError: when its weights are missing or damaged.
     """
     config, file = resolve(run.job.config), run.job.path / VOCABULARY
-    if not file.is_file():
+    if not file.is_file():  # SampleTexts writes it wherever the data is a text
         parts = " on ".join(run.job.choices.get(group, "?") for group in ("model", "data"))
         what = f"{parts} is no language model; name a run with data=text, regente train text_lstm makes one"
         raise ConfigError([Problem(f"run {shown(run.job.path)}", what)])
