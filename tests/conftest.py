@@ -1,7 +1,10 @@
 """What all tests share: a project folder of their own, and the real program in a forked warm process."""
 
-import multiprocessing
 import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: several tests share the cores
+
+import multiprocessing
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -74,7 +77,7 @@ def start(project: Path, warm: ForkServerContext) -> Iterator[Callable[..., Fork
     started: list[ForkServerProcess] = []
 
     def begin(*words: str, env: dict[str, str] | None = None, cold: bool = False) -> ForkServerProcess:
-        full = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}  # several tests share the cores
+        full = {**os.environ, **(env or {})}
         process = warm.Process(target=_regente, args=(words, str(project), full, cold))
         process.start()
         started.append(process)

@@ -41,7 +41,7 @@ def test_what_needs_no_training_answers_without_importing_torch(words: list[str]
 
 
 def test_help_of_every_command_has_an_example(regente: Run) -> None:
-    for command in ("train", "check", "ui"):
+    for command in ("train", "check", "generate", "ui"):
         assert (
             f"regente {command} " in regente(command, "--help").out.partition("Usage")[2].partition("\n")[2]
         )

@@ -15,6 +15,9 @@ FITTING = {
     ("data", "moves"): "series_move",
     ("model", "gru"): "series_move",
     ("task", "regressor"): "series_forecast",
+    ("data", "text"): "text_lstm",
+    ("model", "lstm"): "text_lstm",
+    ("task", "language_model"): "text_lstm",
 }
 # What only a user can say
 NEEDED = {

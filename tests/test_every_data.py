@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,13 +14,14 @@ from PIL import Image
 from regente.catalog import groups
 from regente.compose import compose, resolve
 from regente.data.batches import Batches, Split
-from regente.data.images import Images
+from regente.data.in_memory import InMemory
 from regente.data.series import Series
 from regente.errors import ConfigError
 from tests.published import publish_cifar, publish_mnist, save_arrays
 
 SERIES = {"series": "series_forecast", "moves": "series_move"}  # more of them in tests/data/test_series.py
 OPTIONS = [option for option in groups()["data"] if option not in SERIES]
+IMAGES = [option for option in OPTIONS if option != "text"]  # what holds for images alone
 
 
 # Made by the test in the published format, of random images
@@ -49,7 +51,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     return tmp_path
 
 
-def make(option: str, folder: Path, *overrides: str) -> Images:
+def make(option: str, folder: Path, *overrides: str) -> Any:
     words = [f"data={option}", "data.batch_size=32", *overrides]
     if option == "arrays":
         words += [f"data.path={folder}/own.npz", "data.num_classes=10", "data.input_shape=[3,12,16]"]
@@ -57,8 +59,11 @@ def make(option: str, folder: Path, *overrides: str) -> Images:
         words += [f"data.root={folder}", "data.num_val=100"]
     if option == "image_folder":
         words += [f"data.root={folder / 'photos'}", "data.num_classes=3"]
-    data = instantiate(resolve(compose("digits_cnn", words).node)["data"], _convert_="all")
-    assert isinstance(data, Images)
+    data = instantiate(
+        resolve(compose("text_lstm" if option == "text" else "digits_cnn", words).node)["data"],
+        _convert_="all",
+    )
+    assert isinstance(data, InMemory)
     data.prepare_data()
     data.setup("fit")
     return data
@@ -68,7 +73,7 @@ def rows(split: Split) -> set[bytes]:
     return {bytes(image.numpy()) for image in split.x}
 
 
-@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("option", IMAGES)
 def test_the_declared_facts_hold(option: str, folder: Path) -> None:
     data = make(option, folder)
     labels = torch.cat([split.y for split in data.splits.values()])
@@ -80,7 +85,7 @@ def test_the_declared_facts_hold(option: str, folder: Path) -> None:
         assert abs(x.std().item() - 1) < 0.01
 
 
-@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("option", IMAGES)
 def test_splits_share_nothing_and_do_not_depend_on_the_seed_of_the_run(option: str, folder: Path) -> None:
     data, again = make(option, folder, "seed=1"), make(option, folder, "seed=2")
     train, val, test = (rows(data.splits[name]) for name in ("train", "val", "test"))
@@ -89,7 +94,7 @@ def test_splits_share_nothing_and_do_not_depend_on_the_seed_of_the_run(option: s
         assert torch.equal(data.splits[name].x, again.splits[name].x)
 
 
-@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("option", IMAGES)
 def test_batches_have_the_stated_shape_and_dtype_and_are_normalised_on_the_device(
     option: str, folder: Path
 ) -> None:

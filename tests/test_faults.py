@@ -63,6 +63,10 @@ CASES = {
     "typo in a callback": (["callbacks.chekpoint.monitor=val/loss"], 2, "callbacks.chekpoint", "mend the name"),
     "a group told to be null": (["scheduler=null"], 2, "scheduler=null", "there is: cosine, none"),
     "unknown accelerator": (["trainer.accelerator=gpuu"], 2, "trainer.accelerator=gpuu", "auto, cpu, gpu, mps"),
+    "words for a model of images": (["data=text", "model=mlp"], 2, "regente.models.mlp.MLP", "use model=lstm"),
+    "images for a model of words": (["model=lstm"], 2, "model.vocab_size", "data.vocab_size does not exist"),
+    "tied weights of two widths": (["text_lstm", "model.tie=true", "model.hidden=64"], 2, "model.tie=True", "one width"),
+    "a text that is not there": (["text_lstm", "data.path=/nope"], 4, "data.path=/nope", "leave data.path out"),
     "launcher of Lightning's": (["trainer.strategy=ddp_spawn"], 2, "trainer.strategy=ddp_spawn", "use ddp"),
 }  # fmt: skip
 

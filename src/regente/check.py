@@ -39,6 +39,7 @@ DEVICES = re.compile(r"auto|-1|\d+|\d+(,\s*\d+)*,?")
 LOGGED = {
     "regente.tasks.classifier.Classifier": ("train/loss", "val/loss", "val/acc"),
     "regente.tasks.regressor.Regressor": ("train/loss", "val/loss", "val/mae"),
+    "regente.tasks.language_model.LanguageModel": ("train/loss", "val/loss", "val/acc", "val/perplexity"),
 }
 
 
@@ -229,7 +230,7 @@ def _agreements(config: dict[str, Any]) -> list[Problem]:
     """What two parts must agree on."""
     problems = []
     data, model = config["data"], config["model"]
-    for key in ("num_classes", "input_shape"):
+    for key in ("num_classes", "input_shape", "vocab_size", "every_position"):
         if key in data and key in model and data[key] != model[key]:
             what = f"the data has {data[key]}; leave it at ${{data.{key}}}"
             problems.append(Problem(f"model.{key}={_shown(model[key])}", what))
@@ -237,6 +238,9 @@ def _agreements(config: dict[str, Any]) -> list[Problem]:
     if isinstance(names, list) and number is not None and len(names) != number:
         what = f"data.class_names has {len(names)} names; one for each class"
         problems.append(Problem(f"data.num_classes={_shown(number)}", what))
+    if "vocab_size" in data and "vocab_size" not in model and model["_target_"].startswith("regente."):
+        what = "does not take numbers of words, which the data gives; use model=lstm"
+        problems.append(Problem(f"model._target_={model['_target_']}", what))
     if logged := LOGGED.get(config["task"]["_target_"]):
         watchers = {f"callbacks.{name}": node for name, node in config["callbacks"].items() if node}
         for where, metric in [("monitor.metric", config["monitor"]["metric"])] + [

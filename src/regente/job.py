@@ -12,6 +12,8 @@ from typing import Any
 
 from regente.errors import ConfigError, RegenteError
 
+EXAMPLE = "example.npy"  # in the job directory: two samples as the model gets them
+
 
 @dataclass(frozen=True)
 class Job:

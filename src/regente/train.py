@@ -12,6 +12,7 @@ from regente.build import Parts, build
 from regente.callbacks.checkpoint_metrics import CheckpointMetrics
 from regente.callbacks.progress import ProgressLine
 from regente.callbacks.run_facts import RunFacts
+from regente.callbacks.sample_texts import SampleTexts
 from regente.callbacks.test_outcomes import TestOutcomes
 from regente.callbacks.training_loss import TrainingLoss
 from regente.job import Job, write_json
@@ -28,7 +29,8 @@ def train(job: Job, config: dict[str, Any], recording: Recording, out: Console) 
     losses = TrainingLoss()
     progress = ProgressLine(out, losses)
     facts, outcomes = RunFacts(job, recording.journal), TestOutcomes(job.path)
-    callbacks: list[Callback] = [facts, losses, CheckpointMetrics(), outcomes, progress]
+    samples = SampleTexts(job, recording.journal)
+    callbacks: list[Callback] = [facts, losses, CheckpointMetrics(), outcomes, samples, progress]
     logger = JournalLogger(recording.journal, str(job.path), job.experiment, job.path.name)
 
     parts = build(config, job, callbacks, logger)

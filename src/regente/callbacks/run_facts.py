@@ -1,16 +1,22 @@
 """What a run is made of, once everything is built."""
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from regente.job import Job, write_json
+from regente.job import EXAMPLE, Job, write_json
 from regente.tracking.journal import Journal
 from regente.tracking.provenance import torch_facts
 
 
 class RunFacts(Callback):
-    """Writes the size of the model, the digest of the data and what torch says of the machine into the journal."""
+    """Writes the size of the model, the digest of the data and what torch says of the machine into the journal.
+
+    And, in the job directory, two samples of the first batch: the example of inputs that is logged with the model.
+    """
 
     def __init__(self, job: Job, journal: Journal) -> None:
         self.job, self.journal = job, journal
@@ -35,3 +41,15 @@ class RunFacts(Callback):
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         if hasattr(datamodule, "identity"):
             self.journal.write("dataset", **datamodule.identity())
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step == 0 and batch_idx == 0 and trainer.is_global_zero:
+            keep_example(self.job.path / EXAMPLE, batch[0])
+
+
+def keep_example(file: Path, x: torch.Tensor) -> None:
+    """Write two samples as the model gets them, in its shape and dtype; numpy has no half of bfloat16."""
+    two = x[:2] if len(x) > 1 else torch.cat([x, x])
+    np.save(file, (two.float() if two.is_floating_point() else two).cpu().numpy())

@@ -48,9 +48,15 @@ class TestOutcomes(Callback):
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         split = getattr(datamodule, "splits", {}).get("test")
         inputs = np.zeros((0,))
-        if split is not None and trainer.world_size == 1 and len(order) <= len(split):
-            numbers = torch.from_numpy(wrong).to(split.tensors[0].device)
-            inputs = split.take(numbers)[0].cpu().numpy()
+        if split is not None and trainer.world_size == 1 and len(wrong):
+            inputs = _inputs(split, torch.from_numpy(wrong))
         names = np.array(getattr(datamodule, "class_names", None) or [])
         arrays: dict[str, Any] = {**found, "worst": wrong, "inputs": inputs, "names": names}
         np.savez_compressed(self.file, **arrays)
+
+
+def _inputs(split: Any, answers: torch.Tensor) -> np.ndarray:
+    """The inputs of the samples that gave these answers; a sample gives one, or one for each of its positions."""
+    device = split.tensors[0].device
+    each = split.take(torch.zeros(1, dtype=torch.int64, device=device))[1].numel()
+    return np.asarray(split.take((answers // each).to(device))[0].cpu())

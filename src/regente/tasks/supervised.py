@@ -71,9 +71,12 @@ class Supervised(LightningModule):
     def _log_means(self, stage: str) -> None:
         totals: Any = self.trainer.strategy.reduce(self.totals, reduce_op="sum")
         *sums, number = totals.tolist()
-        self.log_dict(
-            {f"{stage}/{name}": total / number for name, total in zip(self.means, sums, strict=True)}
-        )
+        means = {name: total / number for name, total in zip(self.means, sums, strict=True)}
+        self.log_dict({f"{stage}/{name}": value for name, value in self.measures(means).items()})
+
+    def measures(self, means: dict[str, float]) -> dict[str, float]:
+        """What is logged of a split, made of its means."""
+        return means
 
     def configure_optimizers(self) -> Any:
         """Lightning's dict; a schedule that counts steps is told how many there will be."""

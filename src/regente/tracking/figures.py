@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 MANY = 20  # classes above which the confusion matrix carries no numbers
+MOST = 200  # classes above which a cell would be smaller than a point of the figure
 
 
 def learning_curves(lines: list[dict[str, Any]]) -> Figure | None:
@@ -42,9 +43,11 @@ def outcomes(file: Path) -> dict[str, Figure | None]:
         }
 
 
-def confusion_matrix(label: np.ndarray, prediction: np.ndarray, names: list[str]) -> Figure:
-    """Rows are true classes, columns predicted ones; the colour is the share of the row."""
+def confusion_matrix(label: np.ndarray, prediction: np.ndarray, names: list[str]) -> Figure | None:
+    """Rows are true classes, columns predicted ones; the colour is the share of the row. None of very many classes."""
     size = max(len(names), int(label.max()) + 1, int(prediction.max()) + 1)
+    if size > MOST:
+        return None
     counts = np.zeros((size, size), dtype=int)
     np.add.at(counts, (label, prediction), 1)
     side = min(12.0, 2.5 + 0.4 * size)

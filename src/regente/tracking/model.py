@@ -1,11 +1,9 @@
 """The trained model as an MLflow LoggedModel."""
 
 import os
-import sys
 from pathlib import Path
 
-from regente.compose import resolve
-from regente.job import Job
+from regente.job import EXAMPLE, Job
 
 
 def log_model(experiment_id: str, run_id: str, job: Job, checkpoint: Path, uri: str) -> None:
@@ -18,19 +16,12 @@ def log_model(experiment_id: str, run_id: str, job: Job, checkpoint: Path, uri: 
     import mlflow.pytorch
     import numpy as np
     import torch
-    from hydra.utils import instantiate
     from mlflow.models import Model, infer_signature
 
-    sys.path.append(job.project)
-    config = resolve(job.config)
-    model = instantiate(config["model"], _convert_="all")
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-    model.load_state_dict(
-        {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
-    )
-    model.eval()
-    # two samples: torch.export takes a batch of one for a constant
-    example = np.zeros((2, *config["data"]["input_shape"]), dtype=np.float32)
+    from regente.weights import load_model
+
+    model = load_model(job, checkpoint)
+    example = np.load(job.path / EXAMPLE)  # two samples: torch.export takes a batch of one for a constant
     with torch.no_grad():
         logits = model(torch.from_numpy(example)).numpy()
     mlflow.set_tracking_uri(uri)
