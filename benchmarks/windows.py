@@ -33,7 +33,7 @@ def seconds(batches: Iterable[tuple[Tensor, Tensor]]) -> float:
 def main() -> None:
     torch.set_num_threads(1)
     stream = torch.randint(1000, (TOKENS,), generator=torch.Generator().manual_seed(0))
-    windows = Windows(stream.int(), LENGTH)
+    windows = Windows(stream, LENGTH)
     x, y = windows.take(torch.arange(len(windows)))
     sides = {
         "regente": Batches(windows, BATCH, seed=0),

@@ -112,7 +112,7 @@ def test_a_folder_is_its_texts_in_the_order_of_their_names(tmp_path: Path) -> No
 @pytest.mark.parametrize("stride", [1, 3])
 @pytest.mark.parametrize("every_position", [False, True])
 def test_a_window_is_followed_by_its_next_words(stride: int, every_position: bool) -> None:
-    windows = Windows(torch.arange(100, 150, dtype=torch.int32), 5, stride, every_position)
+    windows = Windows(torch.arange(100, 150), 5, stride, every_position)
     x, y = windows.take(torch.arange(len(windows)))
     assert x.dtype == y.dtype == torch.int64
     assert x[1].tolist() == list(range(100 + stride, 105 + stride))
@@ -122,7 +122,7 @@ def test_a_window_is_followed_by_its_next_words(stride: int, every_position: boo
 
 
 def test_a_text_of_one_window_has_one(tmp_path: Path) -> None:
-    assert [len(Windows(torch.zeros(n, dtype=torch.int32), 5)) for n in (0, 5, 6, 7)] == [0, 0, 1, 2]
+    assert [len(Windows(torch.zeros(n, dtype=torch.int64), 5)) for n in (0, 5, 6, 7)] == [0, 0, 1, 2]
 
 
 def test_the_same_words_give_the_same_digest_and_others_another(poem: Path) -> None:

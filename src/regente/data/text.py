@@ -71,7 +71,7 @@ class Text(InMemory):
         sizes = [len(stream) - num_val - num_test, num_val, num_test]
         self.vocabulary = self._most_frequent(words, stream[: sizes[0]])
         number = {word: number for number, word in enumerate(self.vocabulary)}
-        table = np.array([number.get(word, 0) for word in words], dtype=np.int32)
+        table = np.array([number.get(word, 0) for word in words], dtype=np.int64)
         parts = zip(("train", "val", "test"), torch.from_numpy(table[stream]).split(sizes), strict=True)
         return {name: Windows(part, self.window, self.stride, self.every_position) for name, part in parts}
 
