@@ -6,14 +6,11 @@ process of its own. Equality: the trained weights, to the bit, of ours and of th
 """
 
 import json
-import os
 import statistics
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
 
-ROUNDS, EPOCHS, BATCH = 2, 60, 64
+from interleaved import interleave, table
+
+ROUNDS, EPOCHS, BATCH = 5, 60, 64
 STEPS = EPOCHS * -(-1257 // BATCH)
 
 PLAIN = """
@@ -96,30 +93,20 @@ def main() -> None:
     ways = {
         "plain": ["-c", PLAIN, json.dumps(words)],
         "ours": ours,
+        "one step per call": [*ours, "task.steps_per_call=1"],
         "Lightning": ["-c", DEFAULT, json.dumps(words)],
     }
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "marks.py").write_text(MARK)
-        env["PYTHONPATH"] = folder
-        for _ in range(ROUNDS):
-            for name, command in ways.items():
-                subprocess.run(
-                    [sys.executable, *command], cwd=folder, env=env, check=True, capture_output=True
-                )
-                found[name].append(json.loads((Path(folder) / "out.json").read_text()))
+    found = interleave(ways, ROUNDS, {"OMP_NUM_THREADS": "1"}, {"marks.py": MARK})
     first = {name: rows[0]["weights"] for name, rows in found.items()}
-    assert first["ours"] == first["plain"], first
-    plain = statistics.median(row["seconds"] for row in found["plain"]) / STEPS * 1e6
-    for name, rows in found.items():
-        each = sorted(row["seconds"] / STEPS * 1e6 for row in rows)
-        middle = statistics.median(each)
-        spread = f"({each[0]:.0f} to {each[-1]:.0f})"
-        print(
-            f"{name:<12}{middle:8.0f} us a step {spread:<16} {middle - plain:+6.0f} over plain, {middle / plain:.2f} times"
-        )
-    print(f"weights of ours and plain equal to the bit; {STEPS} steps, {ROUNDS} rounds")
+    assert first["ours"] == first["one step per call"] == first["plain"], first
+    for rows in found.values():
+        for row in rows:
+            row["step"] = row["seconds"] / STEPS * 1e6
+    table(found, "step", "us a step", "plain")
+    plain = statistics.median(row["step"] for row in found["plain"])
+    added = {name: statistics.median(row["step"] for row in rows) - plain for name, rows in found.items()}
+    print("over plain: " + ", ".join(f"{name} {value:+.0f} us" for name, value in added.items()))
+    print(f"weights of ours and plain equal to the bit; {STEPS} steps")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
 """What is faster is the same."""
 
+import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +12,9 @@ from torch import nn
 
 from regente.models.cnn import CNN
 from regente.speed import channels_last, fused
+from regente.tracking.journal import read
+from tests.conftest import Ended
+from tests.test_train import jobs
 
 ADAM = {"_target_": "torch.optim.Adam", "lr": 1e-3}
 
@@ -59,3 +65,46 @@ def test_relu_behind_the_pooling_gives_the_same_gradients_to_the_bit() -> None:
         nn.Sequential(*layers)(inputs).pow(2).sum().backward()
         gradients.append(inputs.grad)
     assert torch.equal(gradients[0], gradients[1])
+
+
+SAME = ["digits_mlp", "trainer.max_epochs=3", "tracking=none", "model.dropout=0.2"]
+CASES = {
+    "as it is": [],
+    "a schedule for each step": ["scheduler=onecycle"],
+    "a schedule for each epoch": ["scheduler=cosine"],
+    "half precision": ["trainer=cpu", "trainer.precision=bf16-mixed"],
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_several_steps_per_call_train_the_same_to_the_bit(
+    case: str, regente: Callable[..., Ended], project: Path
+) -> None:
+    for steps in (1, 7):  # twenty steps an epoch: the last call of each has six
+        ended = regente("train", *SAME, *CASES[case], f"task.steps_per_call={steps}")
+        assert ended.code == 0, ended.err
+        assert "one step per call" not in ended.out
+    one, many = sorted(jobs(project), key=lambda job: job.stat().st_ctime)
+    found = [json.loads((job / "result.json").read_text()) for job in (one, many)]
+    assert found[0]["metrics"] == found[1]["metrics"]
+    a, b = (torch.load(each / "checkpoints/last.ckpt", weights_only=True) for each in (one, many))
+    assert a["global_step"] == b["global_step"] == 60
+    for key in a["state_dict"]:
+        assert torch.equal(a["state_dict"][key], b["state_dict"][key])
+    assert str(a["optimizer_states"]) == str(b["optimizer_states"])
+    logged = [
+        [
+            line["values"] | {"step": line["step"]}
+            for line in read(job / "journal.jsonl", 0)[0]
+            if line["kind"] == "metrics"
+        ]
+        for job in (one, many)
+    ]
+    kept = [[row for row in rows if "train/samples_per_second" not in row] for rows in logged]
+    assert kept[0] == kept[1]
+
+
+def test_what_wants_to_see_each_step_gets_it_and_says_so(regente: Callable[..., Ended]) -> None:
+    ended = regente("train", *SAME, "task.steps_per_call=4", "trainer.gradient_clip_val=1.0")
+    assert ended.code == 0, ended.err
+    assert "task.steps_per_call=4: one step per call, because of trainer.gradient_clip_val" in ended.out

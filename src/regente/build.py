@@ -15,7 +15,7 @@ from torch.nn.parameter import is_lazy
 
 from regente.errors import ConfigError, Problem, RegenteError
 from regente.job import Job
-from regente.speed import channels_last, compiled, fused
+from regente.speed import channels_last, compiled, fused, steps_per_call
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Parts:
     data: LightningDataModule
     task: LightningModule
     trainer: Trainer
+    notes: list[str]  # what is done otherwise than asked
 
     @property
     def checkpoint(self) -> ModelCheckpoint | None:
@@ -67,7 +68,11 @@ def build(config: dict[str, Any], job: Job, own_callbacks: list[Callback], logge
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    return Parts(data, task, trainer)
+    steps, note = steps_per_call(config, data, task, [*callbacks, *own_callbacks])
+    if steps > 1:
+        data.group = steps
+        task.group(data.batch_size)
+    return Parts(data, task, trainer, [note] if note else [])
 
 
 def materialise(model: nn.Module, data: LightningDataModule) -> None:

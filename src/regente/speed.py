@@ -1,14 +1,39 @@
 """What makes training faster without being asked and leaves its result as it is, but for rounding."""
 
 import os
+import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from pytorch_lightning import Callback
+from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
 
 from regente.data.cache import cache_dir
+from regente.data.in_memory import InMemory
+from regente.tasks.supervised import Supervised
 
 FUSED = {f"torch.optim.{name}" for name in ("Adam", "AdamW", "SGD", "Adagrad")}
+
+
+MOST_STEPS = 16  # of the optimizer in one call of Lightning's loop
+CALL = 0.1  # seconds that a call may take on a CPU: until then a stop or a line of progress waits
+ROOM = 16e6  # bytes of the inputs of a call, as float32
+EACH_STEP = [  # hooks of a callback that wants to see every step
+    *("on_train_batch_start", "on_train_batch_end", "on_before_zero_grad", "on_before_backward"),
+    *("on_after_backward", "on_before_optimizer_step"),
+]
+EXACT = {
+    "None",
+    "32",
+    "32-true",
+    "64",
+    "64-true",
+    "bf16",
+    "bf16-mixed",
+    "bf16-true",
+}  # no scaling of gradients
 
 
 def fused(optimizer: dict[str, Any], trainer: dict[str, Any]) -> dict[str, Any]:
@@ -37,3 +62,69 @@ def compiled(model: nn.Module) -> nn.Module:
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir() / "inductor"))
     model.compile()
     return model
+
+
+def steps_per_call(
+    config: dict[str, Any], data: Any, task: Any, callbacks: Sequence[Callback]
+) -> tuple[int, str]:
+    """How many optimizer steps a call of the loop takes, and why it is one where the user wants more."""
+    if not isinstance(task, Supervised):
+        return 1, ""
+    wanted = task.steps_per_call
+    why = "" if wanted == 1 else _obstacle(config, data, task, callbacks)
+    if wanted == 1 or why:
+        return 1, f"task.steps_per_call={wanted}: one step per call, because of {why}" if wanted not in (
+            1,
+            "auto",
+        ) else ""
+    return (_fitting(config, data, task) if wanted == "auto" else wanted), ""
+
+
+def _obstacle(config: dict[str, Any], data: Any, task: Supervised, callbacks: Sequence[Callback]) -> str:
+    """What needs each step to be a call of its own."""
+    trainer = config["trainer"]
+    harmless = {
+        "accumulate_grad_batches": (1,), "gradient_clip_val": (0,), "max_steps": (-1,), "max_time": (),
+        "limit_train_batches": (1.0,), "val_check_interval": (1.0,), "overfit_batches": (0,), "detect_anomaly": (False,),
+        "fast_dev_run": (False,), "profiler": (), "num_nodes": (1,), "devices": (1, "1"), "strategy": ("auto",), "plugins": (),
+    }  # fmt: skip
+    for key, values in harmless.items():
+        if trainer.get(key) is not None and trainer[key] not in values:
+            return f"trainer.{key}"
+    if str(trainer.get("precision")) not in EXACT:
+        return "trainer.precision"
+    if not isinstance(data, InMemory) or getattr(data, "augment", None) is not None:
+        return "data.augment" if isinstance(data, InMemory) else "data"
+    if str(config["scheduler"].get("_target_")).endswith("ReduceLROnPlateau"):
+        return "scheduler"
+    if type(task).training_step is not Supervised.training_step:
+        return "task"
+    for node in filter(None, config["callbacks"].values()):
+        if node.get("every_n_train_steps") or node.get("train_time_interval"):
+            return "a checkpoint every so many steps"
+    return next((type(each).__name__ for each in callbacks if _sees_each_step(each)), "")
+
+
+def _sees_each_step(callback: Callback) -> bool:
+    # a checkpoint looks at each, and saves by steps only if told to; our own know groups
+    if type(callback) is ModelCheckpoint or type(callback).__module__.startswith("regente.callbacks."):
+        return False
+    return any(getattr(type(callback), hook) is not getattr(Callback, hook) for hook in EACH_STEP)
+
+
+def _fitting(config: dict[str, Any], data: InMemory, task: Supervised) -> int:
+    """As many steps as fit into a tenth of a second and into a few megabytes; a batch is tried out on a CPU."""
+    data.prepare_data()
+    data.setup("fit")
+    x, _ = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
+    most = min(MOST_STEPS, int(ROOM // max(1, x.nbytes)))
+    if config["trainer"]["accelerator"] == "cpu" and most > 1:
+        task.eval()
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            for _ in range(2):  # the first pays for what the second measures
+                begun = time.perf_counter()
+                task(x)
+            forward = time.perf_counter() - begun
+        task.train()
+        most = min(most, int(CALL / (3 * forward)))  # backward and step take twice as long again
+    return max(1, most)

@@ -37,7 +37,7 @@ def train(job: Job, config: dict[str, Any], recording: Recording, out: Console) 
     recording.require_store()
     if recording.trouble:
         notes.append(f"{recording.trouble_line()}")
-    display.setup(out, parts, notes)
+    display.setup(out, parts, [*notes, *parts.notes])
     fit(parts)
     best, metrics = evaluate(parts)
 
@@ -71,8 +71,11 @@ def evaluate(parts: Parts) -> tuple[dict[str, Any], dict[str, float]]:
     if path:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         epoch, metrics = content["epoch"], content["metrics"]
-    (tested,) = parts.trainer.test(
+    parts.trainer.test(
         parts.task, datamodule=parts.data, ckpt_path=path or None, weights_only=True, verbose=False
     )
+    tested = {
+        name: float(v) for name, v in parts.trainer.callback_metrics.items() if name.startswith("test/")
+    }
     best = {"best_epoch": epoch, "best_checkpoint": path or None}
-    return best, {name: value for name, value in metrics.items() if name.startswith("val/")} | dict(tested)
+    return best, {name: value for name, value in metrics.items() if name.startswith("val/")} | tested

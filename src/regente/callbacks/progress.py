@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from regente import display
 from regente.callbacks.training_loss import TrainingLoss
+from regente.data.batches import Batches
 
 
 class ProgressLine(Callback):
@@ -39,7 +40,9 @@ class ProgressLine(Callback):
             transient=True,
             auto_refresh=False,
         )
-        total = trainer.estimated_stepping_batches
+        total, loader = trainer.estimated_stepping_batches, trainer.train_dataloader
+        if isinstance(loader, Batches):  # whose groups Lightning has counted
+            total *= loader.steps / len(loader)
         self.task = self.line.add_task("training", total=total if total != float("inf") else None, metrics="")
         self.line.start()
 

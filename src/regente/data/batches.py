@@ -54,6 +54,8 @@ class Batches:
 
     With several ranks each takes every world_size-th sample; a shuffled order is cut so that all ranks take
     the same number of steps, an order of evaluation keeps every sample exactly once.
+
+    `group` batches come as one, for a task that takes an optimizer step for each: see tasks/supervised.py.
     """
 
     def __init__(
@@ -65,7 +67,9 @@ class Batches:
         rank: int = 0,
         world_size: int = 1,
         pin: bool = False,
+        group: int = 1,
     ) -> None:
+        self.group = group
         self.pin = pin  # the batches, so that their copy to a GPU does not wait
         self.source, self.batch_size, self.seed = source, batch_size, seed
         self.rank, self.world_size = rank, world_size
@@ -91,13 +95,18 @@ class Batches:
         usable = total - total % self.world_size
         return torch.randperm(total, generator=key)[self.rank : usable : self.world_size]
 
-    def __len__(self) -> int:
+    @property
+    def steps(self) -> int:
+        """Batches of `batch_size` in an epoch."""
         total = len(self.source)
         own = total // self.world_size if self.seed is not None else len(self.order())
         return -(-own // self.batch_size)
 
+    def __len__(self) -> int:
+        return -(-self.steps // self.group)
+
     def __iter__(self) -> Iterator[Batch]:
         order = self.order().to(self.source.tensors[0].device)
-        for index in order.split(self.batch_size):
+        for index in order.split(self.batch_size * self.group):
             x, y = self.source.take(index)
             yield (x.pin_memory(), y.pin_memory()) if self.pin else (x, y)

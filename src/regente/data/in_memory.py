@@ -24,6 +24,7 @@ class InMemory(LightningDataModule):
         super().__init__()
         self.batch_size, self.seed = batch_size, seed
         self.residence = Residence(resident)
+        self.group = 1  # training batches that come as one
         self.splits: dict[str, Any] = {}  # a subclass knows which Source its splits are
 
     @abstractmethod
@@ -71,8 +72,9 @@ class InMemory(LightningDataModule):
         return self._batches("test")
 
     def _batches(self, name: str, seed: int | None = None) -> Batches:
+        group = 1 if seed is None else self.group
         if self.trainer is None:
-            return Batches(self.splits[name], self.batch_size, seed=seed)
+            return Batches(self.splits[name], self.batch_size, seed=seed, group=group)
         device = self.trainer.strategy.root_device
         source = self.residence.settle(self.splits, name, device)
         return Batches(
@@ -81,5 +83,6 @@ class InMemory(LightningDataModule):
             seed=seed,
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
+            group=group,
             pin=device.type == "cuda" and source.tensors[0].device.type == "cpu",
         )

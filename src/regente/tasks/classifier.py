@@ -12,7 +12,7 @@ class Classifier(Supervised):
 
     means = ("loss", "acc")
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def loss(self, batch: Batch) -> Tensor:
         x, y = batch
         return F.cross_entropy(self(x).flatten(0, -2), y.flatten())
 

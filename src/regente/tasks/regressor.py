@@ -19,7 +19,7 @@ class Regressor(Supervised):
 
     means = ("loss", "mae")
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def loss(self, batch: Batch) -> Tensor:
         x, y = batch
         return F.mse_loss(self._outputs(x, y), y)
 
@@ -48,7 +48,7 @@ class Regressor(Supervised):
     def on_test_epoch_end(self) -> None:
         super().on_test_epoch_end()
         if hasattr(self._data, "naive_mae"):
-            self.log("test/naive_mae", self._data.naive_mae("test"))
+            self.log_measures({"test/naive_mae": self._data.naive_mae("test")})
 
     @property
     def _data(self) -> Any:

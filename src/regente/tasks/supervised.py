@@ -2,9 +2,10 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from annotated_types import Ge
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -18,7 +19,8 @@ Batch = tuple[Tensor, Tensor]
 class Supervised(LightningModule):
     """Batches (x, y) through a model; a subclass says the loss in `training_step` and adds up in `_count`.
 
-    `optimizer` is called with the parameters that want a gradient, `scheduler` with the optimizer.
+    `optimizer` is called with the parameters that want a gradient, `scheduler` with the optimizer. `steps_per_call`:
+    see `group`; auto is as many as take a tenth of a second, where nothing wants to see each step.
     """
 
     means: ClassVar[tuple[str, ...]]  # what `totals` holds sums of; its last entry is the number of terms
@@ -29,8 +31,10 @@ class Supervised(LightningModule):
         optimizer: Callable[[list[nn.Parameter]], Optimizer],
         scheduler: Callable[..., LRScheduler | ReduceLROnPlateau] | None,
         monitor: str,
+        steps_per_call: Annotated[int, Ge(1)] | Literal["auto"] = "auto",
     ) -> None:
         super().__init__()
+        self.steps_per_call = steps_per_call
         self.model = model
         self.make_optimizer, self.make_scheduler, self.monitor = optimizer, scheduler, monitor
 
@@ -38,8 +42,45 @@ class Supervised(LightningModule):
         return self.model(x)  # type: ignore[no-any-return]
 
     @abstractmethod
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of a batch."""
+    def loss(self, batch: Batch) -> Tensor:
+        """The loss of a batch, which a training step makes smaller."""
+
+    def group(self, batch_size: int) -> None:
+        """Take several optimizer steps in each `training_step`, one for each `batch_size` samples.
+
+        What Lightning does around a `training_step` takes longer than the step of a small model. The weights
+        come out the same to the bit; `global_step` counts steps as always.
+        """
+        self.automatic_optimization, self.batch_size = False, batch_size
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | dict[str, Any]:
+        """The loss of a batch; of a group of them the last one, and `losses` [n] and learning rates of all."""
+        return self.loss(batch) if self.automatic_optimization else self._steps(batch)
+
+    def _steps(self, batch: Batch) -> dict[str, Any]:
+        optimizer: Any = self.optimizers()
+        scheduler = self._scheduler("step")
+        losses, rates = [], []
+        for x, y in zip(*(torch.split(part, self.batch_size) for part in batch), strict=True):
+            loss = self.loss((x, y))
+            optimizer.zero_grad()
+            # not manual_backward, which calls hooks and scales: a group is taken only where nothing needs that
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            torch.clear_autocast_cache()  # which holds the weights as they were before the step
+            if scheduler is not None:
+                scheduler.step()
+            losses.append(loss.detach())
+            rates.append(optimizer.param_groups[0]["lr"])
+        if self.trainer.is_last_batch and (scheduler := self._scheduler("epoch")) is not None:
+            scheduler.step()
+            rates[-1] = optimizer.param_groups[0]["lr"]
+        return {"loss": losses[-1], "losses": torch.stack(losses), "rates": rates}
+
+    def _scheduler(self, interval: str) -> Any:
+        """The scheduler that steps at this interval, if there is one."""
+        configs = self.trainer.lr_scheduler_configs
+        return configs[0].scheduler if configs and configs[0].interval == interval else None
 
     @abstractmethod
     def _count(self, batch: Batch) -> dict[str, Tensor]:
@@ -72,7 +113,13 @@ class Supervised(LightningModule):
         totals: Any = self.trainer.strategy.reduce(self.totals, reduce_op="sum")
         *sums, number = totals.tolist()
         means = {name: total / number for name, total in zip(self.means, sums, strict=True)}
-        self.log_dict({f"{stage}/{name}": value for name, value in self.measures(means).items()})
+        self.log_measures({f"{stage}/{name}": value for name, value in self.measures(means).items()})
+
+    def log_measures(self, values: dict[str, float]) -> None:
+        """Log them at `global_step`; by itself Lightning counts calls of `training_step`."""
+        self.log_dict(values, logger=False)
+        if self.logger is not None and self.trainer.is_global_zero:
+            self.logger.log_metrics(values, step=self.global_step)
 
     def measures(self, means: dict[str, float]) -> dict[str, float]:
         """What is logged of a split, made of its means."""
@@ -88,8 +135,10 @@ class Supervised(LightningModule):
             return optimizer
         kind = getattr(self.make_scheduler, "func", self.make_scheduler)
         if kind is OneCycleLR:
-            schedule: Any = self.make_scheduler(
-                optimizer, total_steps=int(self.trainer.estimated_stepping_batches)
-            )
+            total: Any = self.trainer.estimated_stepping_batches
+            if not self.automatic_optimization:  # it has counted groups
+                loader: Any = self.trainer.train_dataloader
+                total = (self.trainer.max_epochs or 0) * loader.steps
+            schedule: Any = self.make_scheduler(optimizer, total_steps=int(total))
             return [optimizer], [{"scheduler": schedule, "interval": "step"}]
         return [optimizer], [{"scheduler": self.make_scheduler(optimizer), "monitor": self.monitor}]
