@@ -20,7 +20,7 @@ import hashlib, json, sys, time
 import torch
 from hydra.utils import instantiate
 from regente.compose import compose, resolve
-words = json.loads(sys.argv[1]) if len(sys.argv) > 1 else []
+words = json.loads(sys.argv[1]) if sys.argv[1:] and sys.argv[1].startswith("[") else []
 def parts():
     config = resolve(compose("text_lstm", words).node)
     data = instantiate(config["data"], _convert_="all")
