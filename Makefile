@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := $(BIN)/uv
 ARGS ?=
+# where it is set, each process compiles torch anew, which takes ten seconds
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: train test lint types quick bench ui pins clean help
 
