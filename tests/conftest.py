@@ -18,7 +18,7 @@ from regente.job import Job
 from regente.tracking import recording, shipper
 
 WARM = [
-    *("regente.train", "regente.compose", "regente.check", "regente.sweep"),
+    *("regente.train", "regente.compose", "regente.check", "regente.sweep.jobs"),
     *("mlflow.tracking", "mlflow.pytorch", "mlflow.store.tracking.sqlalchemy_store", "regente.tracking.sync"),
 ]
 

@@ -291,7 +291,7 @@ def sweep(experiment: str, overrides: list[str]) -> None:
     """One job after the other, each a process of its own; Hydra's sweeper and launcher say which and when."""
     from regente.catalog import require_experiment
     from regente.compose import run_hydra
-    from regente.sweep import Jobs
+    from regente.sweep.jobs import Jobs
 
     require_experiment(experiment)
     jobs = Jobs(experiment, overrides)
