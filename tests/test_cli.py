@@ -15,6 +15,7 @@ from tests.conftest import Ended
 Run = Callable[..., Ended]
 
 HEAVY = ("torch", "pytorch_lightning", "mlflow", "torchvision", "sklearn", "pandas")
+USING = ("generate",)  # commands that take the name of a run
 PROBE = f"""
 import json, sys
 sys.argv = ["regente", *sys.argv[1:]]
@@ -30,7 +31,8 @@ finally:
     "words",
     [["--help"], ["train", "--help"], ["list"], ["train", "--cfg", "job"], ["check"], ["train", "trainer.max_epoch=3"],
      ["train", "model=mpl"], ["train", "optimizer.lr=-1"], ["check", "trainer.precision=fp17"],
-     ["train", "--info", "defaults"], ["check", "folder_cnn", "data.root=."]],
+     ["train", "--info", "defaults"], ["check", "folder_cnn", "data.root=."],
+     *([command, word] for command in USING for word in ("--help", "nope"))],
     ids=" ".join,
 )  # fmt: skip
 def test_what_needs_no_training_answers_without_importing_torch(words: list[str], project: Path) -> None:
@@ -41,7 +43,7 @@ def test_what_needs_no_training_answers_without_importing_torch(words: list[str]
 
 
 def test_help_of_every_command_has_an_example(regente: Run) -> None:
-    for command in ("train", "check", "generate", "ui"):
+    for command in ("train", "check", "ui", *USING):
         assert (
             f"regente {command} " in regente(command, "--help").out.partition("Usage")[2].partition("\n")[2]
         )

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from regente import __version__
+from regente import __version__, using
 from regente.endings import SwiftExit
 from regente.errors import ConfigError, MachineError, Problem, RegenteError, Stopped, TrackingError
 from regente.streams import forgive
@@ -153,35 +153,8 @@ def check(words: tuple[str, ...], debug: bool) -> None:
     click.echo(f"{' '.join([experiment, *overrides])}: nothing wrong")
 
 
-@regente.command()
-@click.argument("run", default="latest", metavar="[RUN]")
-@click.option("--prompt", default="", help="The text to go on from; without one, a word drawn at random.")
-@click.option("--words", type=click.IntRange(1), default=50, show_default=True, help="How many to add.")
-@click.option(
-    "--temperature", type=click.FloatRange(0), default=0.8, show_default=True,
-    help="Above 1 bolder, below 1 more cautious; 0 takes the likeliest word each time.",
-)  # fmt: skip
-@click.option("--top-k", type=click.IntRange(1), default=40, show_default=True, help="Draw of so many words.")
-@click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Another seed, another text."
-)
-def generate(run: str, prompt: str, words: int, temperature: float, top_k: int, seed: int) -> None:
-    """Go on with a text as the language model of a RUN would.
-
-    RUN is a job directory, an experiment (its latest run), the start of an MLflow run id, or latest.
-
-    \b
-    regente generate --prompt "the value of"
-    regente generate text_lstm --words 100 --temperature 0.5 --top-k 10 --seed 3
-    regente generate runs/text_lstm/20260101-120000-0a1b2c --temperature 0
-    """
-    from regente.runs import find
-
-    found = find(run, Path.cwd())
-    from regente.generate import Sampling
-    from regente.generate import generate as text
-
-    click.echo(text(found, prompt, words, Sampling(temperature, top_k), seed))
+for command in using.COMMANDS:
+    regente.add_command(command)
 
 
 @regente.command(name="list")

@@ -45,6 +45,7 @@ def train(job: Job, config: dict[str, Any], recording: Recording, out: Console) 
         **best,
         "epochs": parts.trainer.current_epoch,
         "metrics": metrics,
+        "monitor": config["monitor"],
         "seconds": time.perf_counter() - started,
         "samples_per_second": progress.samples * parts.trainer.world_size / max(progress.seconds, 1e-9),
     }

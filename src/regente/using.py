@@ -1,0 +1,51 @@
+"""The commands that use a run: each takes its name, see runs.py. Nothing here imports torch or MLflow."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from regente.runs import find
+
+
+def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    from regente.runs import names
+
+    return [name for name in names(Path.cwd()) if name.startswith(incomplete)]
+
+
+def run_name(command: Any) -> Any:
+    """The argument RUN."""
+    return click.argument("run", default="latest", metavar="[RUN]", shell_complete=_complete)(command)
+
+
+@click.command()
+@run_name
+@click.option("--prompt", default="", help="The text to go on from; without one, a word drawn at random.")
+@click.option("--words", type=click.IntRange(1), default=50, show_default=True, help="How many to add.")
+@click.option(
+    "--temperature", type=click.FloatRange(0), default=0.8, show_default=True,
+    help="Above 1 bolder, below 1 more cautious; 0 takes the likeliest word each time.",
+)  # fmt: skip
+@click.option("--top-k", type=click.IntRange(1), default=40, show_default=True, help="Draw of so many words.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Another seed, another text."
+)
+def generate(run: str, prompt: str, words: int, temperature: float, top_k: int, seed: int) -> None:
+    """Go on with a text as the language model of a RUN would.
+
+    RUN is latest, best, an experiment, EXPERIMENT:best, the start of an MLflow run id, or a job directory.
+
+    \b
+    regente generate --prompt "the value of"
+    regente generate text_lstm --words 100 --temperature 0.5 --top-k 10 --seed 3
+    regente generate runs/text_lstm/20260101-120000-0a1b2c --temperature 0
+    """
+    found = find(run, Path.cwd())
+    from regente.generate import Sampling
+    from regente.generate import generate as text
+
+    click.echo(text(found, prompt, words, Sampling(temperature, top_k), seed))
+
+
+COMMANDS: list[click.Command] = [generate]
