@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -221,15 +221,22 @@ def _bad_yaml(error: Exception) -> Problem:
     return Problem(where, f"bad YAML: {cause.problem or cause.context}; look at the blanks before this line")
 
 
-def resolve(config: DictConfig | str) -> dict[str, Any]:
-    """The config, or the YAML text of one, as plain data.
+def resolve(config: DictConfig | str, parts: Collection[str] | None = None) -> dict[str, Any]:
+    """The config, or the YAML text of one, as plain data; with `parts`, only these of its root keys.
 
     Raises:
         ConfigError: with every value that is missing and every reference that leads nowhere.
     """
     node = OmegaConf.create(config) if isinstance(config, str) else config
     problems: list[Problem] = []
-    plain = _plain(node, "", problems)
+    if parts is not None:
+        plain: Any = {
+            key: _plain(_value(node, key, key, problems), key, problems)
+            for key in map(str, node)
+            if key in parts
+        }
+    else:
+        plain = _plain(node, "", problems)
     if problems:
         raise ConfigError(problems)
     assert isinstance(plain, dict)

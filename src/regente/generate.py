@@ -1,14 +1,15 @@
 """Texts that a trained language model goes on with."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from regente.compose import resolve
 from regente.data.words import detokenise, numbers, read_vocabulary, tokenise
 from regente.errors import ConfigError, Problem
 from regente.runs import Run, shown
+from regente.trust import read_config
 from regente.weights import load_model
 
 VOCABULARY = "vocabulary.txt"  # in the job directory, so that the text itself need not be there
@@ -29,7 +30,7 @@ def generate(run: Run, prompt: str, words: int, sampling: Sampling, seed: int) -
         ConfigError: when the run is not a language model's.
         CheckpointError: when its weights are missing or damaged.
     """
-    config, file = resolve(run.job.config), run.job.path / VOCABULARY
+    config, file = read_config(run.job, Path.cwd(), ["data", "model"]), run.job.path / VOCABULARY
     if not file.is_file():  # SampleTexts writes it wherever the data is a text
         parts = " on ".join(run.job.choices.get(group, "?") for group in ("model", "data"))
         what = f"{parts} is no language model; name a run with data=text, regente train text_lstm makes one"

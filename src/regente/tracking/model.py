@@ -20,7 +20,7 @@ def log_model(experiment_id: str, run_id: str, job: Job, checkpoint: Path, uri: 
 
     from regente.weights import load_model
 
-    model = load_model(job, checkpoint)
+    model = load_model(job, checkpoint, own=True)
     example = np.load(job.path / EXAMPLE)  # two samples: torch.export takes a batch of one for a constant
     with torch.no_grad():
         logits = model(torch.from_numpy(example)).numpy()

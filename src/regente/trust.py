@@ -1,0 +1,346 @@
+"""What comes out of a run, an artifact or a download is data, not code: it may only be made of known parts.
+
+The command line, `conf/` and the folder that the user starts in are code, and free to name anything. A config that
+was recorded may name classes under the packages below, and component classes of the project in that folder. What
+else it may name the project itself says, never the config, in its pyproject.toml:
+
+    [tool.regente]
+    trusted = ["segmentation_models_pytorch", "own_models.make_net", "env:DATASET_TOKEN"]
+
+A package or class; a function by its full name; an environment variable with a secret's name.
+"""
+
+import importlib
+import os
+import re
+import sys
+import tomllib
+from collections.abc import Collection, Iterator
+from functools import cache
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+
+from regente.compose import resolve
+from regente.errors import ConfigError, Problem
+from regente.job import Job
+from regente.redact import looks_secret
+from regente.tracking.store import sqlite_path
+
+PACKAGES = (  # classes below these, of one of the kinds below
+    *(f"regente.{room}" for room in ("augment", "callbacks", "data", "features", "models", "tasks")),
+    *("torch.nn", "torch.optim", "torchvision.models", "torchvision.ops", "torchvision.transforms"),
+    *(
+        "pytorch_lightning.callbacks",
+        "pytorch_lightning.Trainer",
+        "pytorch_lightning.trainer.trainer.Trainer",
+    ),
+)
+DENIED = (  # also where the project trusts all of torch: they load, compile or run what they are told to
+    *("torch.hub", "torch.jit", "torch.package", "torch.distributed", "torch.multiprocessing", "torch.serialization"),
+    *("torch.utils", "torch.fx", "torch.onnx", "torch.export", "torch.ops", "torch.classes", "torch.library"),
+    *("torch._C", "torch._dynamo", "torch._inductor", "torch.testing", "torch.nn.parallel"),
+    *("pytorch_lightning.callbacks.LambdaCallback", "pytorch_lightning.callbacks.lambda_function"),
+)  # fmt: skip
+KINDS = (
+    *(
+        "torch.nn.Module",
+        "torch.optim.Optimizer",
+        "torch.optim.lr_scheduler.LRScheduler",
+        "torch.utils.data.Dataset",
+    ),
+    *("pytorch_lightning.LightningDataModule", "pytorch_lightning.Callback", "pytorch_lightning.Trainer"),
+)
+PLAIN = ("regente.augment",)  # whose classes are of no such kind
+SPECIAL = {  # Hydra's own keys
+    "_target_": lambda value: value is None or isinstance(value, str),
+    "_partial_": lambda value: isinstance(value, bool),
+    "_recursive_": lambda value: isinstance(value, bool),
+    "_convert_": lambda value: value in ("none", "partial", "object", "all"),
+    "_args_": lambda value: isinstance(value, list),
+}
+NAME = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)+", re.ASCII)  # nothing private, nothing with dunders
+KEY = r"[A-Za-z_][\w.\[\]]*"
+READS = rf"oc\.env:\s*(?P<name>[A-Za-z_]\w*)\s*(?:,[^${{}}]*)?|oc\.(?:select|dict\.keys|dict\.values):\s*{KEY}|\.*{KEY}"
+REFERENCE = re.compile(rf"\$\{{\s*(?:{READS})\s*\}}", re.ASCII)
+DECODED = re.compile(r"\$\{oc\.decode:(\$\{[^${}]*\})\}")
+OUT = re.compile(
+    r"[/\\~]|[A-Za-z]:|[A-Za-z][\w+.-]*://|(?:.*[/\\])?\.\.(?:[/\\]|$)"
+)  # at the start of a path
+OUTPUTS = ("runs", "multirun", "mlartifacts", "mlruns")  # folders of a project that hold no code
+INSTALLED = ("site-packages", "dist-packages")
+DEEPEST, LARGEST = 40, 1_000_000  # levels, and bytes, of a recorded config
+
+
+def read_config(job: Job, project: Path, parts: Collection[str] | None = None) -> dict[str, Any]:
+    """The recorded config of a job, or these `parts` of it, resolved and made of trusted parts alone.
+
+    Raises:
+        ConfigError: naming each place that is not to be trusted, or that cannot be resolved.
+    """
+    if problems := list(_text(job.config, parts, _listed(project))):
+        raise ConfigError(problems)
+    config = resolve(job.config, parts)
+    if missing := [part for part in parts or () if not isinstance(config.get(part), dict)]:
+        raise ConfigError([Problem(part, "is no part of the recorded config") for part in missing])
+    require_trusted(config, project)
+    return config
+
+
+def require_trusted(config: dict[str, Any], project: Path) -> None:
+    """Refuse a plain config that names anything but trusted parts; `project` is the folder the user started in.
+
+    Names are looked at before anything is imported, and what was imported once more by where it is really from.
+
+    Raises:
+        ConfigError: naming each place.
+    """
+    listed = _listed(project)
+    problems = list(_plain(config, ""))
+    if "tracking" in config:
+        problems += _store(config["tracking"], project)
+    places = [] if problems else list(_targets(config, ""))
+    problems += [Problem(where, why) for where, name in places if (why := _by_name(name, project, listed))]
+    if not problems:
+        problems += [
+            Problem(where, why) for where, name in places if (why := _imported(name, project, listed))
+        ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The file or folder of this name in `folder`, for a name that was read from a run or an artifact.
+
+    Raises:
+        ConfigError: when it leads elsewhere: absolute, with a drive, `..`, or a link that points out.
+    """
+    path = folder / name
+    if not name or "\0" in name or OUT.match(name) or not path.resolve().is_relative_to(folder.resolve()):
+        raise ConfigError([Problem(ascii(name)[:100], f"refused: it leads out of {folder}")])
+    return path
+
+
+def _text(text: str, parts: Collection[str] | None, listed: tuple[str, ...]) -> Iterator[Problem]:
+    """What a recorded config may not hold as text, before any reference in it is followed."""
+    if len(text) > LARGEST:
+        yield Problem("config.yaml", f"{len(text)} characters; a recorded config is never so large")
+        return
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            yield Problem("config.yaml", "holds YAML aliases, which no recorded config does")
+            return
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        yield Problem("config.yaml", f"bad YAML: {' '.join(str(error).split())[:200]}")
+        return
+    if not isinstance(content, dict):
+        yield Problem("config.yaml", "is not a config")
+        return
+    unread = "tracking" if parts is not None and "tracking" not in parts else ""
+    for where, value in _leaves({key: value for key, value in content.items() if key != unread}, ""):
+        if unread and re.search(rf"\$\{{[^}}]*\b{unread}\b", value):
+            yield Problem(where, f"refused: it reads {unread}, whose part this is not")
+        for found in REFERENCE.finditer(value):
+            name = found["name"] or ""
+            if looks_secret(name) and not name.startswith("REGENTE_SECRET_") and f"env:{name}" not in listed:
+                yield Problem(where, f"refused: it reads ${name}; if it may, {_remedy(f'env:{name}')}")
+        if "${" in REFERENCE.sub("", DECODED.sub(r"\1", value)):
+            yield Problem(where, f"refused: {value[:60]} is more than a reference")
+
+
+def _leaves(node: Any, where: str) -> Iterator[tuple[str, str]]:
+    """Every text in a config, its keys too."""
+    if isinstance(node, dict | list):
+        for path, key, value in _items(node, where):
+            if isinstance(key, str):
+                yield path, key
+            yield from _leaves(value, path)
+    elif isinstance(node, str):
+        yield where, node
+
+
+def _items(node: dict[Any, Any] | list[Any], where: str) -> Iterator[tuple[str, Any, Any]]:
+    """Dotted place, key and value of each part."""
+    if isinstance(node, dict):
+        yield from ((f"{where}.{key}" if where else str(key), key, value) for key, value in node.items())
+    else:
+        yield from ((f"{where}[{index}]", index, value) for index, value in enumerate(node))
+
+
+def _plain(node: Any, where: str, depth: int = 0) -> Iterator[Problem]:
+    """What is not plain data, or would be read once more when the part is made."""
+    if depth > DEEPEST:
+        yield Problem(where, f"refused: nested more than {DEEPEST} levels")
+    elif isinstance(node, dict | list):
+        for path, key, value in _items(node, where):
+            if isinstance(key, str) and re.fullmatch(r"_\w*_", key):
+                if key not in SPECIAL or not SPECIAL[key](value):
+                    yield Problem(path, f"refused: {str(value)[:60]} is no setting of Hydra's")
+            elif isinstance(node, dict) and not isinstance(key, str | int):
+                yield Problem(path, f"refused: a key of type {type(key).__name__}")
+            elif isinstance(value, str) and _leads_out(path, value):
+                yield Problem(path, f"refused: {value[:60]} leads out of the job directory; leave it out")
+            yield from _plain(value, path, depth + 1)
+    elif isinstance(node, str):
+        if "${" in node:
+            yield Problem(where, f"refused: {node[:60]} is a reference that would be followed later")
+    elif node is not None and type(node) not in (int, float, bool):
+        yield Problem(where, f"refused: {type(node).__name__} is not plain data")
+
+
+def _leads_out(where: str, text: str) -> bool:
+    """Whether a callback or the trainer would write elsewhere; Regente itself says where checkpoints go."""
+    return where.startswith(("callbacks.", "trainer.")) and (
+        where.endswith(".dirpath") or bool(OUT.match(text)) or "\0" in text
+    )
+
+
+def _store(tracking: Any, project: Path) -> Iterator[Problem]:
+    """A store that only the config names gets neither results nor the credentials of the environment."""
+    uri = tracking.get("uri") if isinstance(tracking, dict) else tracking
+    if uri is None or uri == os.environ.get("MLFLOW_TRACKING_URI"):
+        return
+    path = sqlite_path(str(uri), project)
+    near = path is not None and path.resolve().is_relative_to(project.resolve()) and "?" not in str(uri)
+    parts = urlsplit(str(uri))
+    here = parts.scheme in ("http", "https") and parts.hostname in ("127.0.0.1", "localhost", "::1")
+    if not near and not here:
+        shown = str(uri).rpartition("@")[2][:80]
+        yield Problem(
+            "tracking.uri", f"refused: {shown} is not this project's; if it is: MLFLOW_TRACKING_URI=..."
+        )
+
+
+def _targets(node: Any, where: str) -> Iterator[tuple[str, Any]]:
+    """Every `_target_` with its place, wherever it is."""
+    if isinstance(node, dict | list):
+        for path, key, value in _items(node, where):
+            if key == "_target_" and value is not None:
+                yield path, value
+            yield from _targets(value, path)
+
+
+def _by_name(target: str, project: Path, listed: tuple[str, ...]) -> str:
+    """Why a name is not to be trusted; nothing is imported to tell."""
+    refused = f"refused: {target[:100]} "
+    if not NAME.fullmatch(target):
+        return refused + "is not the name of a class"
+    first = target.partition(".")[0]
+    if first in sys.stdlib_module_names or _below(target, DENIED):
+        return refused + "is not a component"
+    if _below(target, PACKAGES) or _below(target, listed) or is_own(target, project):
+        return ""
+    return refused + f"is not of a trusted package; start in the folder of its project, or {_remedy(first)}"
+
+
+def _remedy(name: str) -> str:
+    return f'write in pyproject.toml [tool.regente] trusted = ["{name}"]'
+
+
+def _below(target: str, names: Collection[str]) -> bool:
+    return any(target == name or target.startswith(f"{name}.") for name in names)
+
+
+def _imported(target: str, project: Path, listed: tuple[str, ...]) -> str:
+    """Why what stands under a name is not to be trusted, now that it is imported."""
+    place, _, name = target.rpartition(".")
+    refused = f"refused: {target[:100]} "
+    try:
+        found = getattr(importlib.import_module(place), name)
+    except (ModuleNotFoundError, AttributeError) as error:
+        return refused + f"is not there ({error})"
+    if target in listed:
+        return ""
+    if not isinstance(found, type):
+        return (
+            ""
+            if _builds_a_model(target, found)
+            else refused + f"is no class; {_remedy(target)} if it may be called"
+        )
+    real = f"{found.__module__}.{found.__qualname__}"
+    if real != target and (why := _by_name(real, project, listed)):
+        return f"{why} ({target})"
+    if _below(real, PLAIN) or any(issubclass(found, _kind(name)) for name in KINDS):
+        return ""
+    return refused + f"is no component; {_remedy(target)} if it may be made"
+
+
+def _kind(name: str) -> type:
+    place, _, name = name.rpartition(".")
+    kind: type = getattr(importlib.import_module(place), name)
+    return kind
+
+
+def _builds_a_model(target: str, found: Any) -> bool:
+    """Whether it is one of the functions that torchvision lists as its models."""
+    if not target.startswith("torchvision.models."):
+        return False
+    from torchvision import models
+
+    name = target.rpartition(".")[2]
+    return name in models.list_models() and models.get_model_builder(name) is found
+
+
+def is_own(target: str, project: Path) -> bool:
+    """Whether a dotted name leads to a module of the project, found where an import would find it.
+
+    Not to what is installed in a folder of it, nor to what lies in or around a job directory: that may be a download.
+    """
+    names, project = target.split("."), project.resolve()
+    if any(package.startswith(f"{names[0]}.") for package in PACKAGES):
+        return False
+    try:
+        spec = find_spec(names[0])
+    except (ImportError, ValueError):
+        return False
+    file = _source(spec)
+    if file is None or not file.is_relative_to(project):
+        return False
+    for name in names[1:-1]:
+        assert spec is not None
+        spec = PathFinder.find_spec(name, spec.submodule_search_locations or [])
+        inner = _source(spec)
+        if inner is None or not inner.is_relative_to(file.parent):
+            return False
+    home = file.parent if file.name == "__init__.py" else None
+    folders = [folder for folder in file.parents if folder.is_relative_to(project)]
+    inward = file.relative_to(project).parts
+    return not (
+        set(inward) & {*OUTPUTS, *INSTALLED}
+        or any((folder / "job.json").exists() for folder in folders)
+        or (home and any(home.rglob("job.json")))
+    )
+
+
+def _source(spec: ModuleSpec | None) -> Path | None:
+    """The file of a module or of a package; a namespace package has none."""
+    return Path(spec.origin).resolve() if spec and spec.has_location and spec.origin else None
+
+
+def _listed(project: Path) -> tuple[str, ...]:
+    """What the project says that it trusts; a job directory says nothing."""
+    file = project / "pyproject.toml"
+    if not file.is_file() or (project / "job.json").exists():
+        return ()
+    return _trusted_of(file, file.stat().st_mtime_ns)
+
+
+@cache
+def _trusted_of(file: Path, changed: int) -> tuple[str, ...]:
+    try:
+        names = (
+            tomllib.loads(file.read_text(encoding="utf-8"))
+            .get("tool", {})
+            .get("regente", {})
+            .get("trusted", [])
+        )
+    except (ValueError, AttributeError) as error:
+        raise ConfigError([Problem(str(file), f"cannot be read: {error}")]) from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigError([Problem(f"{file}: tool.regente.trusted", 'needs a list of names: ["package"]')])
+    return tuple(names)
