@@ -19,6 +19,8 @@ FITTING = {
     ("model", "lstm"): "text_lstm",
     ("task", "language_model"): "text_lstm",
 }
+# Groups that only another choice brings
+BESIDE = {f"hydra/sweeper/{group}": ["hydra/sweeper=optuna"] for group in ("sampler", "pruner")}
 # What only a user can say
 NEEDED = {
     "folder_cnn": PHOTOS,
@@ -35,7 +37,7 @@ def test_an_experiment_composes_and_passes_check(experiment: str) -> None:
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_an_option_composes_into_a_fitting_experiment_and_passes_check(group: str, option: str) -> None:
     experiment = FITTING.get((group, option), "digits_cnn")
-    overrides = [f"{group}={option}", *NEEDED.get(option, [])]
+    overrides = [*BESIDE.get(group, []), f"{group}={option}", *NEEDED.get(option, [])]
     assert check(resolve(compose(experiment, overrides).node)) == []
 
 

@@ -51,12 +51,16 @@ def require_experiment(name: str) -> None:
 
 
 def groups() -> dict[str, dict[str, Path]]:
-    """Each config group with its options and their files, e.g. `model` -> `cnn` -> `conf/model/cnn.yaml`."""
+    """Each config group with its options and their files, e.g. `model` -> `cnn` -> `conf/model/cnn.yaml`.
+
+    A group of Hydra's own has its place as name: `hydra/sweeper`.
+    """
     found: dict[str, dict[str, Path]] = {}
     for folder in config_dirs():
         if folder.name != "experiments":
-            for path in sorted(folder.glob("*/*.yaml")):
-                found.setdefault(path.parent.name, {}).setdefault(path.stem, path)
+            for path in sorted([*folder.glob("*/*.yaml"), *folder.glob("hydra/**/*.yaml")]):
+                group = path.parent.relative_to(folder).as_posix()
+                found.setdefault(group, {}).setdefault(path.stem, path)
     return found
 
 

@@ -101,7 +101,9 @@ def check(config: dict[str, Any], parts: Collection[str] | None = None) -> list[
         problems += store.problems(config["tracking"]["uri"], Path.cwd(), create=config["tracking"]["create"])
     for where, node in _nodes(config):
         if parts is None or where.partition(".")[0] in parts:
-            problems += [each for each in _node(where, node) if not problems or ".seed=" not in each.where]
+            problems += [
+                each for each in part_problems(where, node) if not problems or ".seed=" not in each.where
+            ]
     problems += _limits(config) if not problems else []
     return problems + (_agreements(config) if not problems else [])
 
@@ -135,7 +137,8 @@ def _nodes(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"callbacks.{name}", node
 
 
-def _node(where: str, node: Any) -> list[Problem]:
+def part_problems(where: str, node: Any) -> list[Problem]:
+    """What is wrong with one part, whose place in the config is `where`: its class, or its arguments."""
     if not isinstance(node, dict) or "_target_" not in node:
         what = "has no _target_, the class to make"
         if where.startswith("callbacks.") and isinstance(node, dict):
@@ -191,7 +194,7 @@ def _arguments(where: str, node: dict[str, Any], signature: Signature) -> Iterat
     for name, value in arguments.items():
         annotation = signature.parameters[name].annotation if name in signature.parameters else None
         if isinstance(value, dict) and "_target_" in value:
-            yield from _node(f"{where}.{name}", value)
+            yield from part_problems(f"{where}.{name}", value)
         elif annotation is not None and not annotation.admits(value):
             yield Problem(f"{where}.{name}={_shown(value)}", f"needs {annotation}")
         else:

@@ -11,6 +11,7 @@ from regente import display
 from regente.build import Parts, build
 from regente.callbacks.checkpoint_metrics import CheckpointMetrics
 from regente.callbacks.progress import ProgressLine
+from regente.callbacks.report_trial import reporter
 from regente.callbacks.run_facts import RunFacts
 from regente.callbacks.sample_texts import SampleTexts
 from regente.callbacks.test_outcomes import TestOutcomes
@@ -31,6 +32,8 @@ def train(job: Job, config: dict[str, Any], recording: Recording, out: Console) 
     facts, outcomes = RunFacts(job, recording.journal), TestOutcomes(job.path)
     samples = SampleTexts(job, recording.journal)
     callbacks: list[Callback] = [facts, losses, CheckpointMetrics(), outcomes, samples, progress]
+    if (trial := reporter(recording.journal)) is not None:
+        callbacks.append(trial)
     logger = JournalLogger(recording.journal, str(job.path), job.experiment, job.path.name)
 
     parts = build(config, job, callbacks, logger)
@@ -39,10 +42,12 @@ def train(job: Job, config: dict[str, Any], recording: Recording, out: Console) 
         notes.append(f"{recording.trouble_line()}")
     display.setup(out, parts, [*notes, *parts.notes])
     fit(parts)
-    best, metrics = evaluate(parts)
+    pruned = trial is not None and trial.pruned
+    best, metrics = evaluate(parts, test=not pruned)
 
     result = {
         **best,
+        "pruned": pruned,
         "epochs": parts.trainer.current_epoch,
         "metrics": metrics,
         "monitor": config["monitor"],
@@ -61,8 +66,8 @@ def fit(parts: Parts) -> None:
     parts.trainer.fit(parts.task, datamodule=parts.data)
 
 
-def evaluate(parts: Parts) -> tuple[dict[str, Any], dict[str, float]]:
-    """Test the best weights, or the last where none were kept.
+def evaluate(parts: Parts, *, test: bool) -> tuple[dict[str, Any], dict[str, float]]:
+    """Test the best weights, or the last where none were kept, if they are worth it.
 
     Returns the best checkpoint with its epoch (from 0), and the validation and test metrics of those weights.
     """
@@ -72,9 +77,10 @@ def evaluate(parts: Parts) -> tuple[dict[str, Any], dict[str, float]]:
     if path:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         epoch, metrics = content["epoch"], content["metrics"]
-    parts.trainer.test(
-        parts.task, datamodule=parts.data, ckpt_path=path or None, weights_only=True, verbose=False
-    )
+    if test:
+        parts.trainer.test(
+            parts.task, datamodule=parts.data, ckpt_path=path or None, weights_only=True, verbose=False
+        )
     tested = {
         name: float(v) for name, v in parts.trainer.callback_metrics.items() if name.startswith("test/")
     }

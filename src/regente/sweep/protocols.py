@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 from regente.job import Job
 
+TRIAL = "REGENTE_TRIAL"  # in the environment of a job that reports while it trains: what it needs for that, as JSON
+
 
 @dataclass(frozen=True)
 class Point:
