@@ -79,16 +79,14 @@ def _component(key: str, node: Any, base: str) -> Iterator[Problem]:
         what = f"has no _target_, the class to make; choose one with hydra/sweeper/{key}=NAME"
         yield Problem(place if isinstance(node, dict) else f"{place}={node}", what)
         return
-    given = {**node, "search_space": {}} if node["_target_"].endswith("GridSampler") else node
-    problems = part_problems(place, given)
-    yield from problems
-    if not problems:
-        try:
-            derived = read(node["_target_"]).derives_from(base)
-        except (TargetNotFound, SyntaxError):  # part_problems has said so
-            return
-        if derived is False:
+    try:
+        if read(node["_target_"]).derives_from(base) is False:
             yield Problem(f"{place}._target_={node['_target_']}", f"is not a {key} of Optuna's")
+            return
+    except (TargetNotFound, SyntaxError):
+        pass  # which part_problems says
+    grid = node["_target_"].endswith("GridSampler")
+    yield from part_problems(place, {**node, "search_space": {}} if grid else node)
 
 
 def _drawn(space: Space, settings: dict[str, Any]) -> Iterator[Problem]:

@@ -1,0 +1,240 @@
+"""The Optuna source: what it draws, counts, remembers after a kill, and refuses."""
+
+import os
+import re
+import signal
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from regente.compose import compose, resolve
+from regente.errors import ConfigError
+from regente.sweep.protocols import TRIAL, Outcome, Point
+from regente.sweep.search import Search
+
+LR = "optimizer.lr=tag(log,interval(1e-4,1e-1))"
+
+
+def search(folder: Path, *words: str, params: dict[str, Any] | None = None) -> Search:
+    """A search over the digits, as the driver makes it."""
+    own = [word for word in words if word.startswith(("hydra", "+hydra"))]
+    composed = compose("digits_cnn", ["hydra/sweeper=optuna", *own])
+    node: Any = OmegaConf.to_container(composed.hydra.sweeper, resolve=True)
+    settings = {key: value for key, value in node.items() if key != "_target_"}
+    folder.mkdir(parents=True, exist_ok=True)
+    overrides = [word for word in words if word not in own]
+    return Search(folder, overrides, resolve(composed.node), **{**settings, "params": params or {}})
+
+
+def rate(point: Point) -> float:
+    """The learning rate of a point."""
+    return float(next(word for word in point.overrides if word.startswith("optimizer.lr=")).partition("=")[2])
+
+
+def done(value: float, **more: float) -> Outcome:
+    return Outcome(0, {"val/acc": value, **more})
+
+
+def finish(found: Search) -> list[Point]:
+    points = []
+    while (point := found.ask()) is not None:
+        points.append(point)
+        found.tell(point, done(rate(point)))
+    return points
+
+
+def _run_until(folder: str, stop_at: int, log: str) -> None:
+    """A session of a search that is killed in the middle of the trial with number `stop_at`."""
+    found = search(Path(folder), LR, "hydra.sweeper.n_trials=30")
+    with Path(log).open("a") as file:
+        while (point := found.ask()) is not None:
+            if point.number == stop_at:
+                other = found.ask()  # two at a time
+                assert other is not None
+                file.write(f"{rate(point)}\n{rate(other)}\n")
+                file.flush()
+                os.kill(os.getpid(), signal.SIGKILL)
+            found.tell(point, done(rate(point)))
+
+
+def test_thirty_trials_killed_twice_are_thirty_and_what_ran_is_asked_again(
+    project: Path, warm: ForkServerContext
+) -> None:
+    folder, log = project / "runs/digits_cnn/sweep-1", project / "log"
+    for stop_at in (4, 17, -1):
+        process = warm.Process(target=_run_until, args=(str(folder), stop_at, str(log)))
+        process.start()
+        process.join(100)
+        assert process.exitcode == (0 if stop_at < 0 else -signal.SIGKILL)
+    found = search(folder, LR, "hydra.sweeper.n_trials=30")
+    assert found.study.counts() == (30, 0)
+    assert found.ask() is None
+    complete = [trial.params["optimizer.lr"] for trial in found.study.trials() if trial.values]
+    assert len(complete) == len(set(complete)) == 30
+    killed = [float(line) for line in log.read_text().split()]
+    assert len(killed) == 4
+    assert set(killed) <= set(complete)
+
+
+def test_a_torn_last_line_of_the_journal_costs_nothing(project: Path) -> None:
+    folder = project / "runs/digits_cnn/sweep-1"
+    first = search(folder, LR, "hydra.sweeper.n_trials=3")
+    for _ in range(2):
+        point = first.ask()
+        assert point is not None
+        first.tell(point, done(rate(point)))
+    with (folder / "trials.jsonl").open("a") as file:
+        file.write('{"op_code":5,"worker_id":"torn')
+    assert len(finish(search(folder, LR, "hydra.sweeper.n_trials=3"))) == 1
+
+
+def test_a_fixed_seed_draws_the_same_anew_and_something_else_after_a_resume(project: Path) -> None:
+    seeded = (LR, "hydra.sweeper.n_trials=4", "hydra.sweeper.sampler.seed=7")
+    rates = [[rate(p) for p in finish(search(project / f"runs/e/{name}", *seeded))] for name in ("a", "b")]
+    assert rates[0] == rates[1]
+    more = finish(
+        search(project / "runs/e/a", LR, "hydra.sweeper.n_trials=8", "hydra.sweeper.sampler.seed=7")
+    )
+    assert len(more) == 4
+    assert not {rate(point) for point in more} & set(rates[0])
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "cmaes", "gp", "nsgaii", "random", "qmc"])
+def test_each_sampler_finds_better_and_better_or_at_least_something(project: Path, sampler: str) -> None:
+    found = search(
+        project / "runs/e/a", LR, "model.dropout=interval(0,0.5)",
+        f"hydra/sweeper/sampler={sampler}", "hydra.sweeper.n_trials=14", "hydra.sweeper.sampler.seed=1",
+    )  # fmt: skip
+    points = finish(found)
+    assert len(points) == found.total == 14
+    assert found.study.study.best_value == max(rate(point) for point in points)
+
+
+def test_a_grid_is_done_whole_each_point_once_also_after_a_resume(project: Path) -> None:
+    words = ("model=cnn,mlp", "optimizer.lr=0.1,0.01,0.001", "hydra/sweeper/sampler=grid")
+    first = search(project / "runs/e/a", *words)
+    assert first.total == 6
+    points = [first.ask(), first.ask()]
+    first.tell(points[0], done(1.0))  # type: ignore[arg-type]
+    rest = finish(search(project / "runs/e/a", *words))
+    combinations = [tuple(point.overrides) for point in [points[0], *rest] if point is not None]
+    assert len(combinations) == len(set(combinations)) == 6
+
+
+def test_failed_trials_count_and_end_the_search_above_the_rate_and_stopped_ones_are_asked_again(
+    project: Path,
+) -> None:
+    found = search(
+        project / "runs/e/a", LR, "hydra.sweeper.n_trials=10", "hydra.sweeper.max_failure_rate=0.5"
+    )
+    first, second, third = found.ask(), found.ask(), found.ask()
+    assert first and second and third
+    found.tell(first, Outcome(143))
+    again = found.ask()
+    assert again and rate(again) == rate(first)
+    found.tell(second, Outcome(7))
+    found.tell(third, Outcome(1))
+    assert found.study.counts() == (2, 2)
+    assert found.ask() is None
+    assert "2 of 2 trials failed" in found.why
+
+
+def test_jobs_at_a_time_are_limited_by_n_jobs(project: Path) -> None:
+    found = search(project / "runs/e/a", LR, "hydra.sweeper.n_jobs=2")
+    assert found.ask() and found.ask()
+    assert found.ask() is None
+
+
+def test_several_objectives_have_a_front_and_figures_of_it(project: Path) -> None:
+    found = search(
+        project / "runs/e/a", LR, "hydra.sweeper.metric=[val/acc,test/loss]",
+        "hydra.sweeper.direction=[maximize,minimize]", "hydra.sweeper.n_trials=6",
+    )  # fmt: skip
+    while (point := found.ask()) is not None:
+        found.tell(point, done(rate(point), **{"test/loss": rate(point) ** 2}))
+    assert len(found.study.study.best_trials) == 6
+    assert set(found.figures()) == {"pareto_front", "importance_val_acc", "importance_test_loss"}
+
+
+def test_the_figures_of_a_search_are_drawn_and_a_search_of_one_trial_has_none(project: Path) -> None:
+    found = search(project / "runs/e/a", LR, "model.dropout=interval(0,0.5)", "hydra.sweeper.n_trials=5")
+    point = found.ask()
+    assert point is not None
+    found.tell(point, done(0.5))
+    assert found.figures() == {}
+    finish(found)
+    figures = found.figures()
+    assert set(figures) == {"history", "parallel_coordinates", "importance"}
+    for name, figure in figures.items():
+        figure.savefig(project / f"{name}.png")
+
+
+def test_a_trial_reports_only_where_a_pruner_listens(project: Path) -> None:
+    without = search(project / "runs/e/a", LR).ask()
+    listening = search(project / "runs/e/b", LR, "hydra/sweeper/pruner=median").ask()
+    assert without and listening
+    assert TRIAL not in without.env
+    assert '"metric": "val/acc"' in listening.env[TRIAL]
+
+
+def test_the_users_own_function_suggests_what_depends_on_what(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "own_space.py").write_text(
+        "def suggest(config, trial):\n"
+        "    if trial.params['model'] == 'mlp':\n"
+        "        trial.suggest_int('model.hidden', 8, 16)\n"
+    )
+    monkeypatch.syspath_prepend(project)
+    found = search(
+        project / "runs/e/a", "model=cnn,mlp", "hydra.sweeper.custom_search_space=own_space.suggest",
+        "hydra/sweeper/sampler=random", "hydra.sweeper.sampler.seed=0",
+    )  # fmt: skip
+    points = [point for _ in range(8) if (point := found.ask())]
+    assert {tuple(word.partition("=")[0] for word in point.overrides) for point in points} == {
+        ("model",),
+        ("model", "model.hidden"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "telling"),
+    [
+        ([LR, "hydra.sweeper.sampler._target_=optuna.samplers.TPESamplr"], "did you mean TPESampler?"),
+        ([LR, "+hydra.sweeper.sampler.n_startup=3"], "hydra.sweeper.sampler.n_startup: no such setting"),
+        ([LR, "hydra.sweeper.pruner._target_=optuna.pruners.MedianPrunr"], "did you mean MedianPruner?"),
+        ([LR, "hydra.sweeper.sampler._target_=optuna.pruners.MedianPruner"], "not a sampler of Optuna's"),
+        ([LR, "+hydra.sweeper.n_trial=3"], "did you mean n_trials?"),
+        ([LR, "hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials=0: needs a whole number of at least 1"),
+        ([LR, "hydra.sweeper.metric=val/accuracy", "hydra.sweeper.direction=maximize"], "val/acc"),
+        ([LR, "hydra.sweeper.metric=[val/acc,val/loss]"], "needs a direction for each metric"),
+        ([LR, "hydra.sweeper.direction=max_imize"], "must be minimize or maximize"),
+        ([LR, "hydra/sweeper/sampler=grid"], "a grid needs values that can be counted"),
+        (["seed=3"], "nothing to search"),
+        (
+            [LR, "hydra.sweeper.metric=[val/acc,val/loss]", "hydra.sweeper.direction=[maximize,minimize]",
+             "hydra/sweeper/pruner=asha"], "prunes by one objective alone",
+        ),
+        (
+            [LR, "hydra.sweeper.metric=test/acc", "hydra.sweeper.direction=maximize",
+             "hydra/sweeper/pruner=asha"], "a metric of the validation",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_search_is_said_before_it_starts(
+    project: Path, words: list[str], telling: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(telling)):
+        search(project / "runs/e/a", *words)
+    assert not list((project / "runs/e/a").iterdir())
+
+
+def test_an_objective_that_no_job_has_ends_the_search_after_the_first(project: Path) -> None:
+    found = search(project / "runs/e/a", LR)
+    point = found.ask()
+    assert point is not None
+    with pytest.raises(ConfigError, match="has no such metric; it has: val/loss"):
+        found.tell(point, Outcome(0, {"val/loss": 1.0}))
