@@ -18,10 +18,15 @@ from regente.compose import compose, resolve
 OPTIONS = list(groups()["model"])
 FITTING = {"gru": "series_move", "lstm": "text_lstm"}  # an experiment whose data the model takes
 
+# What makes it small, and lets it start offline
+SMALL = {"transfer": ["model.backbone=squeezenet1_1", "model.weights=null", "model.hidden=[256]"]}
+
 
 @cache
 def config(option: str) -> dict[str, Any]:
-    return resolve(compose(FITTING.get(option, "digits_cnn"), [f"model={option}"]).node)
+    return resolve(
+        compose(FITTING.get(option, "digits_cnn"), [f"model={option}", *SMALL.get(option, [])]).node
+    )
 
 
 def classes(option: str) -> int:

@@ -1,4 +1,4 @@
-"""Between steps 1 and 2 of a run: facts of the data that a config leaves open and that names of folders tell."""
+"""Between steps 1 and 2 of a run: what a config leaves open and the names of folders tell."""
 
 from pathlib import Path
 
@@ -7,18 +7,36 @@ from omegaconf.errors import OmegaConfBaseException
 
 from regente.data.class_folders import class_names, find_splits
 from regente.errors import ConfigError, Problem
+from regente.runs import find, shown
 from regente.signatures import TargetNotFound, read
 
+TRANSFER = "regente.models.transfer.Transfer"
 IMAGE_FOLDER = "regente.data.image_folder.ImageFolder"
 
 
 def fill(config: DictConfig) -> None:
-    """Write the number of class directories into `data.num_classes`, where an image folder leaves it open (`???`).
+    """Write the number of class directories into `data.num_classes`, where an image folder leaves it open (`???`),
+    and the job directory of the run that `model.backbone=run:RUN` means today.
 
     Raises:
         ConfigError: when it is not said which folder.
         DataError: when the folder is not there, or not one of classes.
+        TrackingError: when no run is meant, or several are.
     """
+    _fill_classes(config)
+    _pin_backbone(config)
+
+
+def _pin_backbone(config: DictConfig) -> None:
+    model = config.get("model")
+    if not isinstance(model, DictConfig) or model.get("_target_") != TRANSFER:
+        return
+    name = model.get("backbone")
+    if isinstance(name, str) and name.startswith("run:"):
+        model.backbone = f"run:{shown(find(name.removeprefix('run:'), Path.cwd()).job.path)}"
+
+
+def _fill_classes(config: DictConfig) -> None:
     data = config.get("data")
     if not isinstance(data, DictConfig) or not OmegaConf.is_missing(data, "num_classes"):
         return

@@ -1,0 +1,47 @@
+"""One's own finished run as a backbone."""
+
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from regente.backbones.backbone import Backbone, Preprocessing, cut_last_linear
+from regente.backbones.files import sha256_of
+from regente.compose import resolve
+from regente.runs import Run, find
+
+
+class RunBackbone(Backbone):
+    """The model of a run with its best weights, cut before its last dense layer; `name` is run:RUN."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        data = resolve(self.run.job.config)["data"]
+        shape = data.get("input_shape") or []
+        if len(shape) == 3 and data.get("mean") and data.get("std"):
+            self.preprocessing = Preprocessing(shape[-1], data["mean"], data["std"])
+
+    @cached_property
+    def run(self) -> Run:
+        """The run that is meant."""
+        return find(self.name.removeprefix("run:"), Path.cwd())
+
+    @property
+    def identity(self) -> dict[str, str]:
+        return {"network": f"run {self.run.job.digest}", "weights": sha256_of(self.run.checkpoint)}
+
+    @cached_property
+    def _network(self) -> nn.Module:
+        from regente.weights import load_model
+
+        with torch.random.fork_rng(devices=[]):  # the initial weights that are then replaced
+            return cut_last_linear(load_model(self.run.job, self.run.checkpoint))
+
+    def skeleton(self) -> nn.Module:
+        from copy import deepcopy
+
+        return deepcopy(self._network).to("meta")
+
+    def build(self) -> nn.Module:
+        return self._network
