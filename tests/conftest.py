@@ -7,16 +7,21 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: several tests sha
 import multiprocessing
 import shutil
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from regente import agent, launch
 from regente.job import Job
 from regente.tracking import recording, shipper
+from regente.worker import follow_driver
 
+START = launch.start_program
 WARM = [
     *("regente.train", "regente.compose", "regente.check", "regente.sweep.jobs"),
     *("mlflow.tracking", "mlflow.pytorch", "mlflow.store.tracking.sqlalchemy_store", "regente.tracking.sync"),
@@ -125,6 +130,39 @@ class ForkedShipper:
             return 0
 
 
+class ForkedAgent:
+    """What `start_program` makes of `regente.agent`: forked, as are its ranks, with torch and Lightning in them."""
+
+    def __init__(self, name: str, words: list[str], env: dict[str, str]) -> None:
+        self.pid = os.fork()
+        if self.pid == 0:
+            code = 70
+            try:
+                os.setsid()
+                os.environ.clear()
+                os.environ.update(env)
+                sys.path.insert(0, str(Path.cwd()))
+                agent.METHOD = "fork"
+                follow_driver()
+                code = agent.main(Path(words[0]), debug="--debug" in words)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def wait(self) -> int:
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+def program(name: str, words: list[str], env: dict[str, str]) -> Any:
+    """`start_program`, with the agent forked."""
+    start = ForkedAgent if name == "regente.agent" else START
+    return start(name, words, env)
+
+
 def redirect(path: str | Path, *numbers: int) -> None:
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for number in numbers:
@@ -144,6 +182,7 @@ def _regente(words: tuple[str, ...], project: str, env: dict[str, str], cold: bo
 
     if not cold:
         recording.start_shipper = ForkedShipper  # type: ignore[assignment]
+        launch.start_program = program
     try:
         main()
     finally:

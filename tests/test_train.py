@@ -284,17 +284,6 @@ def test_a_job_ends_when_the_driver_of_its_sweep_is_killed(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("store")
-def test_two_ranks_train_as_one_run(regente: Run, project: Path) -> None:
-    ended = regente("train", *FAST, "trainer=cpu", "trainer.devices=2", "trainer.strategy=ddp")
-    assert ended.code == 0, ended.err
-    assert "cpu x 2" in ended.out
-    assert ended.out.count("best epoch") == 1
-    assert query(project, "select status from runs") == [("FINISHED",)]
-    assert len(jobs(project)) == 1
-
-
-@pytest.mark.slow
 @pytest.mark.alone
 def test_eight_processes_may_start_at_once_on_a_store_that_does_not_exist(
     start: Callable[..., ForkServerProcess], project: Path

@@ -24,7 +24,10 @@ GIVEN = {
     ),
 }
 # Settings of a part that its class does not take, because they are Regente's to carry out
-OURS = {"model": {"compile": "true or false"}}
+OURS: dict[str, dict[str, tuple[Callable[[Any], bool], str]]] = {
+    "model": {"compile": (lambda v: isinstance(v, bool), "needs true or false")},
+    "trainer": {"max_restarts": (lambda v: type(v) is int and v >= 0, "needs a whole number, 0 or more")},
+}
 # What the target of a node must derive from, and how that is called
 KINDS = {
     "data": ("pytorch_lightning.LightningDataModule", "a LightningDataModule"),
@@ -172,9 +175,9 @@ def _kind(where: str, signature: Signature) -> Iterator[Problem]:
 def _arguments(where: str, node: dict[str, Any], signature: Signature) -> Iterator[Problem]:
     given = GIVEN.get(_part(where), ())
     arguments = {key: value for key, value in node.items() if not key.startswith("_")}
-    for key, words in OURS.get(where, {}).items():
-        if key in arguments and key not in signature.parameters and not isinstance(arguments.pop(key), bool):
-            yield Problem(f"{where}.{key}={_shown(node[key])}", f"needs {words}")
+    for key, (right_kind, words) in OURS.get(where, {}).items():
+        if key in arguments and key not in signature.parameters and not right_kind(arguments.pop(key)):
+            yield Problem(f"{where}.{key}={_shown(node[key])}", words)
     for key in [key for key in arguments if key in given]:
         yield Problem(
             f"{where}.{key}", "is set by Regente; see the groups callbacks and tracking, or leave it out"

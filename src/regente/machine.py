@@ -37,6 +37,7 @@ def fit_trainer(trainer: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     if accelerator in ("auto", "gpu"):
         accelerator = next((name for name in ("cuda", "mps") if _visible(name)), "cpu")
     settings, notes = {**trainer, "accelerator": accelerator}, []
+    settings.pop("max_restarts", None)  # the agent's
     if accelerator == "cpu" and str(trainer.get("precision")) in HALF:
         settings["precision"] = "bf16-true" if str(trainer["precision"]) == "16-true" else "bf16-mixed"
         slow = "" if has_bfloat16() else "; this CPU only emulates it, precision=32 is several times faster"

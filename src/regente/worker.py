@@ -19,6 +19,7 @@ from regente.compose import resolve
 from regente.endings import Ending, SwiftExit, ending_of, say, signals_as_exceptions
 from regente.errors import RegenteError, TrackingError
 from regente.job import Job, open_job
+from regente.ranks import shared_ending, this_rank
 from regente.redact import Redactor, env_references, secret_values
 from regente.streams import forgive
 from regente.tracking.owner import Owner
@@ -31,15 +32,16 @@ QUIET = ("pytorch_lightning", "lightning_fabric", "lightning_utilities", "torch"
 
 def run(path: Path, *, debug: bool = False) -> int:
     """Run the job in a directory and return its exit code."""
-    job, rank = open_job(path), int(os.environ.get("RANK", "0"))
-    out = display.console(quiet=rank > 0)
+    job, rank = open_job(path), this_rank()
+    out = display.console(quiet=rank.number > 0)
     if job.project not in sys.path:
         sys.path.append(job.project)  # the user's own modules
     os.environ.update(job.env)
     config = resolve(job.config)
-    display.header(out, job)
+    if rank.attempt == 0:
+        display.header(out, job)
     redact = Redactor(secret_values(config), env_references(job.config))
-    recording = Recording(job, config, rank, redact)
+    recording = Recording(job, config, rank.number, redact)
     result = None
     try:
         with signals_as_exceptions():
@@ -50,12 +52,17 @@ def run(path: Path, *, debug: bool = False) -> int:
         ending = Ending("FINISHED", 0)
     except BaseException as error:  # also what a signal raises, and a sys.exit in the user's code
         ending = ending_of(error)
+        if rank.of > 1:
+            ending = shared_ending(job, rank, error, ending)
     ending = replace(ending, message=redact.text(ending.message), trace=redact.text(ending.trace))
-    if ending.trace and rank == 0:
+    if rank.starts_again(ending):
+        return ending.exit_code  # the next attempt goes on with the run
+    if ending.trace and rank.number == 0:
         keep_trace(job, recording, ending)
     if result is not None:
         display.closing(out, job, result)
-    say(ending, debug=debug)
+    if not rank.agent:
+        say(ending, debug=debug)
     recorded = recording.finish(ending.status)
     display.run(out, job, recorded, ended_well=ending.exit_code == 0)
     return ending.exit_code or (TrackingError.exit_code if recorded.refused else 0)

@@ -1,0 +1,135 @@
+"""`python -m regente.agent JOB_DIR` runs this machine's ranks of a job, under torch's elastic agent.
+
+The ranks are forked from a server that has imported torch and Lightning once: eight ranks, or a restart, cost no
+more imports than one. What a rank runs is what `python -m regente.worker JOB_DIR` runs.
+"""
+
+import logging
+import multiprocessing
+import multiprocessing.forkserver
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from regente.endings import SIGNALS, Ending, SwiftExit, say
+from regente.errors import RegenteError
+from regente.job import Job, open_job
+from regente.machine import ranks_here
+from regente.ranks import cause, leave_word, log_to, logs, tell, this_rank, told, words
+from regente.streams import forgive
+from regente.worker import DRIVER, follow_driver
+
+AGENT = "REGENTE_AGENT"
+GRACE = 60  # seconds that the ranks have to save and end after a signal
+METHOD = "forkserver"  # how the ranks are made
+WARM = ["regente.train"]  # what the server of the ranks imports before it forks the first
+
+
+def main(path: Path, *, debug: bool) -> int:
+    """Run the ranks to their end, restarts included, and return the job's exit code."""
+    from regente.compose import resolve
+
+    job = open_job(path)
+    trainer = resolve(job.config)["trainer"]
+    for old in logs(job).iterdir():
+        if not old.name.endswith(".log"):
+            old.unlink()
+    os.environ[AGENT] = "1"
+    if METHOD == "forkserver":
+        multiprocessing.set_forkserver_preload(WARM)
+        multiprocessing.forkserver.ensure_running()  # it imports while this process imports torch
+    ending = run_ranks(job, trainer)
+    say(ending, debug=debug)
+    return ending.exit_code
+
+
+def run_ranks(job: Job, trainer: dict[str, Any]) -> Ending:
+    """How the job ended, in the words of the rank that failed first."""
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        tell(job, number)
+        raise SignalException(f"signal {number}", signal.Signals(number))
+
+    for each in SIGNALS:
+        signal.signal(each, stop)
+    logging.disable()  # its banner; what a rank has to say is in its ending
+    settings = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=ranks_here(trainer),
+        run_id=job.path.name,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=trainer.get("max_restarts") or 0,
+        start_method=METHOD,
+        logs_specs=DefaultLogsSpecs(log_dir=os.devnull),
+        signals_to_handle="SIGQUIT",  # the others are ours
+        shutdown_timeout=GRACE,
+    )
+    try:
+        elastic_launch(settings, run_rank)(str(job.path))
+        return Ending("FINISHED", 0)
+    except ChildFailedError as error:
+        codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
+        return _failure(job, codes, settings.max_restarts)
+    except SignalException as error:
+        return Ending("KILLED", 128 + error.sigval, f"{error.sigval.name}: stopped")
+    finally:
+        for process in multiprocessing.active_children():  # a second signal left them
+            process.kill()
+
+
+def _failure(job: Job, codes: dict[int, int], attempt: int) -> Ending:
+    """What failed in the last attempt: the first rank's own words; where it left none, how its process ended."""
+    left = words(job, attempt)
+    if first := cause(left):
+        return first.ending
+    silent = [rank for rank in codes if rank not in {word.rank for word in left}]
+    for rank in silent:
+        if codes[rank] < 0:
+            name = signal.Signals(-codes[rank]).name
+            hint = "; the machine may be out of memory" if name == "SIGKILL" else ""
+            return Ending("FAILED", 1, f"rank {rank} was killed by {name}{hint}")
+    return Ending("FAILED", 1, f"a rank ended without a word; see {logs(job)}")
+
+
+def run_rank(path: str) -> None:
+    """One rank, in a process forked for it: only the first one speaks, the others to their files."""
+    from lightning_utilities.core.rank_zero import rank_zero_only
+
+    from regente.worker import run
+
+    for each in SIGNALS:  # one that comes before it trains, or while it ends, changes nothing
+        signal.signal(each, signal.SIG_IGN)
+    rank, job = this_rank(), open_job(Path(path))
+    # Lightning asks for it when it is imported, which was before
+    rank_zero_only.rank = rank.number  # type: ignore[attr-defined]
+    if rank.number > 0:
+        log_to(logs(job) / rank.log)
+    forgive()
+    if told(job):
+        sys.exit(128 + signal.SIGTERM)
+    before = cause(words(job, rank.attempt - 1)) if rank.attempt else None
+    if before is not None and before.final:  # it would come to the same
+        leave_word(job, rank, before.ending, lost=True)
+        sys.exit(before.ending.exit_code)
+    if code := run(job.path):
+        sys.exit(code)
+
+
+if __name__ == "__main__":
+    leave = SwiftExit()
+    forgive()
+    if DRIVER in os.environ:
+        follow_driver()
+    try:
+        leave(main(Path(sys.argv[1]), debug="--debug" in sys.argv))
+    except RegenteError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        leave(error.exit_code)

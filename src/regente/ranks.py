@@ -1,0 +1,142 @@
+"""The processes of one job, as each of them sees itself and the others."""
+
+import json
+import os
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from regente.endings import Ending
+from regente.job import Job, write_json
+
+# Endings that the next attempt would come to as well: the request, the machine, the data, ..., a signal
+FINAL = {2, 3, 4, 5, 6, 7, 129, 130, 143}
+# How torch's collectives say that another rank went away
+LOST = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Broken pipe",
+    "Read error",
+    "remote process exited",
+)
+
+
+@dataclass(frozen=True)
+class Rank:
+    """One of the processes of a job, from the environment that the agent or an outer launcher made."""
+
+    number: int
+    of: int
+    local: int  # on its machine
+    attempt: int  # restarts so far
+    attempts: int  # restarts that are allowed
+    agent: bool  # whether Regente's own agent started it, which says how it ended
+
+    def starts_again(self, ending: Ending) -> bool:
+        """Whether the agent starts the ranks anew after this ending."""
+        return self.attempt < self.attempts and ending.exit_code not in {0, *FINAL}
+
+    @property
+    def log(self) -> str:
+        """The name of what it prints, under `logs` in the job directory."""
+        return f"rank-{self.number}.log"
+
+
+def this_rank() -> Rank:
+    """Which one this process is."""
+
+    def number(name: str, default: int) -> int:
+        return int(os.environ.get(name, default))
+
+    return Rank(
+        number("RANK", 0),
+        number("WORLD_SIZE", 1),
+        number("LOCAL_RANK", 0),
+        number("TORCHELASTIC_RESTART_COUNT", 0),
+        number("TORCHELASTIC_MAX_RESTARTS", 0),
+        "REGENTE_AGENT" in os.environ,
+    )
+
+
+@dataclass(frozen=True)
+class RankEnding:
+    """How a rank ended, as it left word for the others; `lost`: only because another one had gone."""
+
+    rank: int
+    attempt: int
+    at: float
+    lost: bool
+    ending: Ending
+
+    @property
+    def final(self) -> bool:
+        """Whether another attempt is pointless."""
+        return self.ending.exit_code in FINAL
+
+
+def leave_word(job: Job, rank: Rank, ending: Ending, *, lost: bool) -> None:
+    """Write down how this rank ends."""
+    word = RankEnding(rank.number, rank.attempt, time.time(), lost, ending)
+    write_json(logs(job) / f"rank-{rank.number}.json", asdict(word))
+
+
+def words(job: Job, attempt: int) -> list[RankEnding]:
+    """What the ranks of an attempt have left, the first to end first."""
+    found = []
+    for file in logs(job).glob("rank-*.json"):
+        content = json.loads(file.read_text(encoding="utf-8"))
+        found.append(RankEnding(**{**content, "ending": Ending(**content["ending"])}))
+    return sorted((word for word in found if word.attempt == attempt), key=lambda word: word.at)
+
+
+def cause(found: list[RankEnding]) -> RankEnding | None:
+    """The first of those that ended badly by themselves."""
+    return next((word for word in found if word.ending.exit_code and not word.lost), None)
+
+
+def lost_peer(error: BaseException) -> bool:
+    """Whether an error only says that another rank has gone."""
+    import torch
+
+    return isinstance(error, torch.distributed.DistError) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in LOST)
+    )
+
+
+def shared_ending(job: Job, rank: Rank, error: BaseException, ending: Ending) -> Ending:
+    """The ending that this rank reports: its own, or that of the rank which failed first."""
+    stopped = ending.exit_code > 128
+    lost = not told(job) if stopped else lost_peer(error)
+    if lost:
+        first = cause(words(job, rank.attempt))
+        ending = first.ending if first else Ending("FAILED", 1, "another rank was lost", ending.trace)
+    leave_word(job, rank, ending, lost=lost)
+    return ending
+
+
+def tell(job: Job, number: int) -> None:
+    """Mark that a signal asked the whole job to stop; without, it asks a rank only because another has gone."""
+    (logs(job) / "signal").write_text(str(number), encoding="utf-8")
+
+
+def told(job: Job) -> bool:
+    """Whether a signal asked the whole job to stop."""
+    return (logs(job) / "signal").exists()
+
+
+def logs(job: Job) -> Path:
+    """The folder of what the ranks leave."""
+    folder = job.path / "logs"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def log_to(file: Path) -> None:
+    """Send what this process prints, and what libraries in C print, to the end of a file."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for stream in (1, 2):
+        os.dup2(opened, stream)
+    os.close(opened)
