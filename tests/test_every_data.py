@@ -1,5 +1,6 @@
 """The contract that each data module inherits, on data that is there or that the test makes."""
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -52,6 +53,13 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 
 
 def make(option: str, folder: Path, *overrides: str) -> Any:
+    data = unread(option, folder, *overrides)
+    data.prepare_data()
+    data.setup("fit")
+    return data
+
+
+def unread(option: str, folder: Path, *overrides: str) -> Any:
     words = [f"data={option}", "data.batch_size=32", *overrides]
     if option == "arrays":
         words += [f"data.path={folder}/own.npz", "data.num_classes=10", "data.input_shape=[3,12,16]"]
@@ -64,8 +72,6 @@ def make(option: str, folder: Path, *overrides: str) -> Any:
         _convert_="all",
     )
     assert isinstance(data, InMemory)
-    data.prepare_data()
-    data.setup("fit")
     return data
 
 
@@ -174,3 +180,18 @@ def test_declaring_what_the_files_do_not_hold_is_refused(folder: Path) -> None:
         make("digits", folder, "data.num_classes=9")
     with pytest.raises(ConfigError, match=r"data.input_shape: \[1, 8, 8\], but samples are \[1, 28, 28\]"):
         make("digits", folder, "data.input_shape=[1,8,8]")
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_what_a_run_has_learned_is_recalled_by_the_next(option: str, folder: Path) -> None:
+    learned = json.loads(json.dumps(make(option, folder).learned()))
+    assert learned
+    if "mean" in learned:
+        learned["mean"] = [value + 1 for value in learned["mean"]]
+    else:
+        learned["vocabulary"][1:3] = reversed(learned["vocabulary"][1:3])
+    data = unread(option, folder)
+    data.recall(learned)
+    data.prepare_data()
+    data.setup("fit")
+    assert data.learned() == learned

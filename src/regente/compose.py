@@ -60,6 +60,7 @@ class Root:
     tracking: Tracking = field(default_factory=Tracking)
 
 
+ROOT = "train"  # the config that experiments are made of
 ROOT_KEYS = tuple(Root.__dataclass_fields__)
 
 
@@ -108,20 +109,61 @@ def compose(experiment: str, overrides: Sequence[str]) -> Composed:
     Raises:
         ConfigError: with every problem that composition alone can tell.
     """
-    problems: list[Problem] = []
-    left = list(overrides)
     with _hydra():
         require_experiment(experiment)
-        while True:
-            try:
-                node = hydra.compose(experiment, lenient(left), return_hydra_config=True)
-                break
-            except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
-                problem, culprit = _explain(error, left)
-                problems.append(problem)
-                if culprit is None:
-                    raise ConfigError(problems) from error
-                left.remove(culprit)
+        return _compose(experiment, overrides)
+
+
+def recompose(frozen: str, overrides: Sequence[str]) -> DictConfig:
+    """A frozen config under overrides; GROUP=OPTION takes the option as `conf/` has it now.
+
+    Raises:
+        ConfigError: with every problem that composition alone can tell.
+    """
+    chosen = {key for override in overrides if (key := _key(override)) in groups()}
+    fresh = [override for override in overrides if _key(override).split(".")[0] in chosen]
+    node: Any = OmegaConf.create(frozen)
+    with _hydra():
+        if fresh:
+            composed = _compose(ROOT, fresh)
+            for group in chosen:
+                node[group] = composed.node[group]
+        for override in overrides:
+            if override not in fresh:
+                _apply(node, override)
+    return node  # type: ignore[no-any-return]
+
+
+def _apply(node: DictConfig, override: str) -> None:
+    try:
+        parsed = OverridesParser.create().parse_override(override)
+    except OverrideParseException as error:
+        raise ConfigError([_bad_override(override, str(error))[0]]) from error
+    if parsed.is_sweep_override():
+        raise ConfigError([Problem(override, "has several values; one would be right")])
+    if not parsed.is_delete():
+        OmegaConf.update(node, parsed.key_or_group, parsed.value(), merge=True, force_add=True)
+        return
+    *parents, last = parsed.key_or_group.split(".")
+    parent: Any = OmegaConf.select(node, ".".join(parents)) if parents else node
+    if not isinstance(parent, DictConfig) or last not in parent:
+        raise ConfigError([Problem(override, "the run has no such setting")])
+    del parent[last]
+
+
+def _compose(experiment: str, overrides: Sequence[str]) -> Composed:
+    problems: list[Problem] = []
+    left = list(overrides)
+    while True:
+        try:
+            node = hydra.compose(experiment, lenient(left), return_hydra_config=True)
+            break
+        except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
+            problem, culprit = _explain(error, left)
+            problems.append(problem)
+            if culprit is None:
+                raise ConfigError(problems) from error
+            left.remove(culprit)
     if problems:
         raise ConfigError(problems)
     OmegaConf.set_readonly(node.hydra, None)

@@ -12,6 +12,7 @@ from typing import Any
 
 from regente.errors import ConfigError, RegenteError
 
+LEARNED = "learned.json"  # in the job directory: what the data module learned of the training samples
 EXAMPLE = "example.npy"  # in the job directory: two samples as the model gets them
 
 

@@ -10,11 +10,11 @@ from rich.console import Console
 from regente import display
 from regente.build import Parts, build
 from regente.callbacks.checkpoint_metrics import CheckpointMetrics
+from regente.callbacks.outcomes import Outcomes
 from regente.callbacks.progress import ProgressLine
 from regente.callbacks.report_trial import reporter
 from regente.callbacks.run_facts import RunFacts
 from regente.callbacks.sample_texts import SampleTexts
-from regente.callbacks.test_outcomes import TestOutcomes
 from regente.callbacks.training_loss import TrainingLoss
 from regente.job import Job, write_json
 from regente.machine import cores, fit_trainer
@@ -29,7 +29,7 @@ def train(job: Job, config: dict[str, Any], recording: Recording, out: Console) 
     torch.set_num_threads(min(torch.get_num_threads(), cores()))
     losses = TrainingLoss()
     progress = ProgressLine(out, losses)
-    facts, outcomes = RunFacts(job, recording.journal), TestOutcomes(job.path)
+    facts, outcomes = RunFacts(job, recording.journal), Outcomes(job.path)
     samples = SampleTexts(job, recording.journal)
     callbacks: list[Callback] = [facts, losses, CheckpointMetrics(), outcomes, samples, progress]
     if (trial := reporter(recording.journal)) is not None:

@@ -1,10 +1,13 @@
 """The commands that use a run: each takes its name, see runs.py. Nothing here imports torch or MLflow."""
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from regente.errors import ConfigError, Problem
 from regente.runs import find
 
 
@@ -48,4 +51,39 @@ def generate(run: str, prompt: str, words: int, temperature: float, top_k: int, 
     click.echo(text(found, prompt, words, Sampling(temperature, top_k), seed))
 
 
-COMMANDS: list[click.Command] = [generate]
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.argument("words", nargs=-1, metavar="[RUN] [OVERRIDES]...", shell_complete=_complete)
+@click.option("--debug", is_flag=True, help="Print whole tracebacks.")
+def evaluate(words: tuple[str, ...], debug: bool) -> None:
+    """Look again at what a RUN has learned, on its own validation and test data or on other data.
+
+    Loss, accuracy and calibration of each split, precision, recall and F1 of each class; confusion matrix and worst
+    mistakes as pictures. MLflow has it all as a child of the run. RUN: see regente generate --help.
+
+    \b
+    regente evaluate                                  the latest run, on its own data
+    regente evaluate digits_cnn:best
+    regente evaluate 0a1b2c data.root=other_photos    photos of the same classes
+    regente evaluate latest data=mnist                data with the same num_classes and input_shape
+    """
+    run, overrides = split(words)
+    found = find(run, Path.cwd())
+    from regente.evaluate import evaluate as again
+
+    sys.exit(again(found, overrides, debug=debug))
+
+
+def split(words: Sequence[str]) -> tuple[str, list[str]]:
+    """The name of the run, if the first word is one, and the overrides.
+
+    Raises:
+        ConfigError: for words that are neither.
+    """
+    named = bool(words) and "=" not in words[0] and not words[0].startswith(("+", "~", "-"))
+    run, overrides = (words[0], list(words[1:])) if named else ("latest", list(words))
+    if wrong := [word for word in overrides if "=" not in word and not word.startswith("~")]:
+        raise ConfigError([Problem(word, "neither KEY=VALUE nor an option; see --help") for word in wrong])
+    return run, overrides
+
+
+COMMANDS: list[click.Command] = [evaluate, generate]

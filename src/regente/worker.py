@@ -9,10 +9,13 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+from rich.console import Console
 
 from regente import display
 from regente.compose import resolve
@@ -30,8 +33,11 @@ DRIVER = "REGENTE_DRIVER"  # the process that waits for this one, as JSON
 QUIET = ("pytorch_lightning", "lightning_fabric", "lightning_utilities", "torch", "torchmetrics")
 
 
-def run(path: Path, *, debug: bool = False) -> int:
-    """Run the job in a directory and return its exit code."""
+Act = Callable[[Job, dict[str, Any], Recording, Console], None]
+
+
+def run(path: Path, *, debug: bool = False, act: Act | None = None, kind: str = "job") -> int:
+    """Run the job in a directory and return its exit code; `act`: what is done with it, if not to train."""
     job, rank = open_job(path), this_rank()
     out = display.console(quiet=rank.number > 0)
     if job.project not in sys.path:
@@ -41,14 +47,10 @@ def run(path: Path, *, debug: bool = False) -> int:
     if rank.attempt == 0:
         display.header(out, job)
     redact = Redactor(secret_values(config), env_references(job.config))
-    recording = Recording(job, config, rank.number, redact)
-    result = None
+    recording = Recording(job, config, rank.number, redact, kind)
     try:
         with signals_as_exceptions():
-            with imports():
-                from regente.train import train
-            with quiet_libraries():
-                result = train(job, config, recording, out)
+            (act or _train)(job, config, recording, out)
         ending = Ending("FINISHED", 0)
     except BaseException as error:  # also what a signal raises, and a sys.exit in the user's code
         ending = ending_of(error)
@@ -59,13 +61,19 @@ def run(path: Path, *, debug: bool = False) -> int:
         return ending.exit_code  # the next attempt goes on with the run
     if ending.trace and rank.number == 0:
         keep_trace(job, recording, ending)
-    if result is not None:
-        display.closing(out, job, result)
     if not rank.agent:
         say(ending, debug=debug)
     recorded = recording.finish(ending.status)
     display.run(out, job, recorded, ended_well=ending.exit_code == 0)
     return ending.exit_code or (TrackingError.exit_code if recorded.refused else 0)
+
+
+def _train(job: Job, config: dict[str, Any], recording: Recording, out: Console) -> None:
+    with imports():
+        from regente.train import train
+    with quiet_libraries():
+        result = train(job, config, recording, out)
+    display.closing(out, job, result)
 
 
 def follow_driver() -> None:

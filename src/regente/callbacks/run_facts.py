@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from regente.job import EXAMPLE, Job, write_json
+from regente.job import EXAMPLE, LEARNED, Job, write_json
 from regente.tracking.journal import Journal
 from regente.tracking.provenance import torch_facts
 
@@ -15,7 +15,8 @@ from regente.tracking.provenance import torch_facts
 class RunFacts(Callback):
     """Writes the size of the model, the digest of the data and what torch says of the machine into the journal.
 
-    And, in the job directory, two samples of the first batch: the example of inputs that is logged with the model.
+    And, in the job directory: what the data module learned of the training samples, and two samples of the first batch,
+    the example of inputs that is logged with the model.
     """
 
     def __init__(self, job: Job, journal: Journal) -> None:
@@ -41,6 +42,9 @@ class RunFacts(Callback):
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         if hasattr(datamodule, "identity"):
             self.journal.write("dataset", **datamodule.identity())
+        if hasattr(datamodule, "learned"):
+            write_json(self.job.path / LEARNED, datamodule.learned())
+            self.journal.write("artifact", path=str(self.job.path / LEARNED), to="model")
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int

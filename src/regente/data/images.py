@@ -57,6 +57,13 @@ class Images(InMemory):
             what = f"{len(self.class_names)} names, {self.num_classes} classes"
             raise ConfigError([Problem("data.class_names", what)])
 
+    def learned(self) -> dict[str, Any]:
+        return {"mean": self.mean, "std": self.std, "class_names": self.class_names}
+
+    def recall(self, learned: Mapping[str, Any]) -> None:
+        self.mean, self.std = learned["mean"], learned["std"]
+        self.class_names = learned["class_names"]
+
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """On the device: uint8 to float32, augmented in training, declared mean and standard deviation taken out."""
         x, y = batch

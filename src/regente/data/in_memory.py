@@ -34,6 +34,13 @@ class InMemory(LightningDataModule):
     def verify(self, splits: Mapping[str, Any]) -> None:
         """Raise ConfigError or DataError where the splits are not what the config declares."""
 
+    def learned(self) -> dict[str, Any]:
+        """What was learned of the training samples and the weights cannot do without, as JSON has it: a scale, words."""
+        return {}
+
+    def recall(self, learned: Mapping[str, Any]) -> None:
+        """Take what a run has learned instead of learning it anew; before `setup`, or without any samples."""
+
     def setup(self, stage: str) -> None:
         """Read the splits once and hold what the config declares against them."""
         if not self.splits:

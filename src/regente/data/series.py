@@ -79,6 +79,7 @@ class Series(InMemory):
         )
         self.window, self.horizon, self.shares = window, horizon, (val_share, test_share)
         self.names: list[str] = []
+        self.scales: dict[str, tuple[float, float]] = {}  # mean and standard deviation of each column
         self.mean, self.std = 0.0, 1.0  # of the target
 
     @property
@@ -93,8 +94,9 @@ class Series(InMemory):
     def read(self) -> dict[str, SeriesWindows]:
         table, target = self._columns()
         parts = self._parts(len(target))
-        scaled = np.stack([self._scale(column, name, parts)[0] for name, column in table.items()], axis=1)
-        y, self.mean, self.std = self._scale(target, self.target, parts)
+        scaled = np.stack([self._scaled(column, name, parts) for name, column in table.items()], axis=1)
+        y = self._scaled(target, self.target, parts)
+        self.mean, self.std = self.scales[self.target]
         self.names = list(table)
         return {
             name: SeriesWindows(
@@ -141,12 +143,24 @@ class Series(InMemory):
                 )
         return parts
 
-    def _scale(
-        self, column: np.ndarray, name: str, parts: Mapping[str, slice]
-    ) -> tuple[np.ndarray, float, float]:
-        """A column standardised by its training rows, their mean and their standard deviation."""
+    def learned(self) -> dict[str, Any]:
+        return {"columns": self.names, "scales": {name: list(scale) for name, scale in self.scales.items()}}
+
+    def recall(self, learned: Mapping[str, Any]) -> None:
+        self.columns = self.names = learned["columns"]
+        self.scales = {name: (mean, std) for name, (mean, std) in learned["scales"].items()}
+        self.mean, self.std = self.scales[self.target]
+
+    def _scaled(self, column: np.ndarray, name: str, parts: Mapping[str, slice]) -> np.ndarray:
+        """A column standardised by its training rows, or as a run has recalled it."""
+        if name not in self.scales:
+            self.scales[name] = self._scale(column, name, parts)
+        mean, std = self.scales[name]
+        return (column - mean) / std
+
+    def _scale(self, column: np.ndarray, name: str, parts: Mapping[str, slice]) -> tuple[float, float]:
+        """Mean and standard deviation of a column's training rows."""
         train = column[parts["train"]]
-        mean, std = float(train.mean()), float(train.std())
         if train.min() == train.max():
             changed = column != column[0]
             until = f", until row {first(changed)}" if changed.any() else ""
@@ -154,7 +168,7 @@ class Series(InMemory):
                 f"{self.called}: column {name!r} is {train[0]:g} in all {len(train)} training rows{until}; "
                 "leave it out: data.columns=[...]"
             )
-        return (column - mean) / std, mean, std
+        return float(train.mean()), float(train.std())
 
     def verify(self, splits: Mapping[str, SeriesWindows]) -> None:
         right = [self.window, len(self.names)]

@@ -69,11 +69,17 @@ class Text(InMemory):
             raise DataError(f"{self._where}: no words in it")
         num_val, num_test = (int(len(stream) * share) for share in (self.val_share, self.test_share))
         sizes = [len(stream) - num_val - num_test, num_val, num_test]
-        self.vocabulary = self._most_frequent(words, stream[: sizes[0]])
+        self.vocabulary = self.vocabulary or self._most_frequent(words, stream[: sizes[0]])
         number = {word: number for number, word in enumerate(self.vocabulary)}
         table = np.array([number.get(word, 0) for word in words], dtype=np.int64)
         parts = zip(("train", "val", "test"), torch.from_numpy(table[stream]).split(sizes), strict=True)
         return {name: Windows(part, self.window, self.stride, self.every_position) for name, part in parts}
+
+    def learned(self) -> dict[str, Any]:
+        return {"vocabulary": self.vocabulary}
+
+    def recall(self, learned: Mapping[str, Any]) -> None:
+        self.vocabulary = learned["vocabulary"]
 
     def verify(self, splits: Mapping[str, Windows]) -> None:
         for name, split in splits.items():

@@ -17,11 +17,19 @@ class Classifier(Supervised):
         return F.cross_entropy(self(x).flatten(0, -2), y.flatten())
 
     def _count(self, batch: Batch) -> dict[str, Tensor]:
-        """Sum of losses, correct answers, answers."""
+        """Sum of losses, correct answers, answers. The confidence of an answer is its probability."""
         x, y = batch
         logits, y = self(x).flatten(0, -2), y.flatten()
         loss, prediction = F.cross_entropy(logits.float(), y, reduction="none"), logits.argmax(-1)
+        chosen, true = (
+            logits.gather(-1, index.unsqueeze(-1)).squeeze(-1).float() for index in (prediction, y)
+        )
         self.totals[0] += loss.sum(dtype=torch.float64)
         self.totals[1] += (prediction == y).sum()
         self.totals[2] += y.numel()
-        return {"label": y, "prediction": prediction, "loss": loss}
+        return {
+            "label": y,
+            "prediction": prediction,
+            "loss": loss,
+            "confidence": (chosen - true - loss).exp(),
+        }

@@ -92,11 +92,12 @@ class Supervised(LightningModule):
     def on_test_epoch_start(self) -> None:
         self._clear()
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._count(batch)
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """As `test_step`."""
+        return self._count(batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Label, prediction and loss of each answer, for the figures."""
+        """Label, prediction and loss of each answer, for tables and figures."""
         return self._count(batch)
 
     def on_validation_epoch_end(self) -> None:

@@ -171,8 +171,9 @@ def log_figures(client: "MlflowClient", run_id: str, job: Job) -> None:
 
     lines, _ = read(job.journal, 0)
     made = {"learning_curves": figures.learning_curves(lines)}
-    if (job.path / "test.npz").is_file():
-        made |= figures.outcomes(job.path / "test.npz")
+    for prefix, split in (("", "test"), ("validation_", "val")):
+        if (file := job.path / f"{split}.npz").is_file():
+            made |= {prefix + name: figure for name, figure in figures.outcomes(file).items()}
     for name, figure in made.items():
         if figure is not None:
             client.log_figure(run_id, figure, f"figures/{name}.png")

@@ -20,7 +20,7 @@ def learning_curves(lines: list[dict[str, Any]]) -> Figure | None:
                 stage, _, kind = name.partition("/")
                 if stage in ("train", "val") and kind:
                     curves[kind][stage].append((line["step"], value))
-    if not curves:
+    if not any("train" in stages for stages in curves.values()):
         return None
     figure = Figure(figsize=(5 * len(curves), 3.5), layout="constrained")
     for panel, (kind, stages) in zip(np.ravel(figure.subplots(1, len(curves))), curves.items(), strict=True):
@@ -32,7 +32,7 @@ def learning_curves(lines: list[dict[str, Any]]) -> Figure | None:
 
 
 def outcomes(file: Path) -> dict[str, Figure | None]:
-    """What `TestOutcomes` wrote: of classes the confusion matrix and the worst mistakes, of values true and predicted."""
+    """What `Outcomes` wrote: of classes the confusion matrix and the worst mistakes, of values true and predicted."""
     with np.load(file) as found:
         if found["label"].dtype.kind == "f":
             return {"predicted_against_true": predicted_against_true(found["label"], found["prediction"])}
@@ -40,6 +40,7 @@ def outcomes(file: Path) -> dict[str, Figure | None]:
         return {
             "confusion_matrix": confusion_matrix(found["label"], found["prediction"], names),
             "worst_mistakes": worst_mistakes(found, names),
+            "calibration": calibration(found["label"] == found["prediction"], found["confidence"]),
         }
 
 
@@ -68,6 +69,23 @@ def confusion_matrix(label: np.ndarray, prediction: np.ndarray, names: list[str]
             panel.text(
                 column, row, counts[row, column], ha="center", va="center", color="w" if dark else "k", size=8
             )
+    return figure
+
+
+def calibration(right: np.ndarray, confidence: np.ndarray) -> Figure:
+    """The share of right answers over their confidence, in ten bins; on the diagonal it says as much as it knows."""
+    figure = Figure(figsize=(5, 4), layout="constrained")
+    panel = figure.subplots()
+    place = np.minimum((confidence * 10).astype(int), 9)
+    counts = np.bincount(place, minlength=10)
+    share = np.bincount(place, weights=right, minlength=10) / np.maximum(1, counts)
+    panel.bar(np.arange(10) / 10 + 0.05, share, width=0.09, color="C0")
+    panel.plot([0, 1], [0, 1], color="0.6", linewidth=1)
+    for bin_, number in enumerate(counts):
+        if number:
+            panel.text(bin_ / 10 + 0.05, share[bin_], f"{number:,}", ha="center", va="bottom", size=7)
+    title = f"{right.mean():.2%} right, {confidence.mean():.2%} sure on average"
+    panel.set(xlabel="confidence", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1.08), title=title)
     return figure
 
 

@@ -30,7 +30,8 @@ def prepare(project: Path, uri: str, base: str) -> Iterator[str]:
     experiment = latest_experiment(client)
     if experiment is None:
         return
-    newest = client.search_runs([experiment], order_by=["attributes.start_time DESC"], max_results=1)[0]
+    runs = client.search_runs([experiment], order_by=["attributes.start_time DESC"], max_results=50)
+    newest = next((run for run in runs if run.data.tags.get("regente.kind") != "evaluation"), runs[0])
     tags, params = newest.data.tags, newest.data.params
     monitor = {key: params.get(f"monitor.{key}", MONITOR[key]) for key in MONITOR}
     parent = tags.get("mlflow.parentRunId") or (
