@@ -1,19 +1,25 @@
 """Several ranks of one job: real processes on gloo, real kills."""
 
 import json
+import os
+import signal
+import time
 from collections.abc import Callable
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.conftest import Ended
-from tests.test_train import jobs, query
+from tests.test_train import jobs, query, until
 
 Run = Callable[..., Ended]
 TWO = ["trainer=cpu", "trainer.devices=2", "trainer.strategy=ddp"]
 FAST = [
     "digits_mlp", *TWO, "trainer.max_epochs=2", "data.batch_size=128", "tracking.log_model=false",
 ]  # fmt: skip
+ENDLESS = ["digits_mlp", *TWO, "trainer.max_epochs=100000", "tracking.log_model=false"]
 FAILS = '''
 import os, signal
 from pytorch_lightning import Callback
@@ -31,6 +37,18 @@ class Fail(Callback):
                 raise KeyError("boom")
             os.kill(os.getpid(), signal.SIGKILL)
 '''
+
+
+def started_training(project: Path, process: ForkServerProcess) -> list[psutil.Process]:
+    """All processes below a driver, once its ranks train: agent, ranks, shipper."""
+    until(lambda: any('"train/loss"' in file.read_text() for file in project.rglob("journal.jsonl")))
+    found = psutil.Process(process.pid).children(recursive=True)
+    assert len(found) >= 3
+    return found
+
+
+def none_left(found: list[psutil.Process]) -> bool:
+    return not any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in found)
 
 
 @pytest.mark.usefixtures("store")
@@ -61,6 +79,32 @@ def test_the_rank_that_fails_says_why_and_nobody_else_speaks(regente: Run, proje
     assert query(project, "select status from runs") == [("FAILED",)]
     (job,) = jobs(project)
     assert "KeyError: 'boom'" in (job / "traceback.txt").read_text()
+
+
+@pytest.mark.usefixtures("store")
+def test_sigterm_to_the_driver_ends_all_ranks_at_the_same_step(
+    start: Callable[..., ForkServerProcess], project: Path
+) -> None:
+    process = start("train", *ENDLESS)
+    found = started_training(project, process)
+    assert process.pid is not None
+    begun = time.monotonic()
+    os.kill(process.pid, signal.SIGTERM)
+    process.join(60)
+    assert process.exitcode == 143
+    assert time.monotonic() - begun < 30
+    until(lambda: query(project, "select status from runs") == [("KILLED",)])
+    until(lambda: none_left(found))
+
+
+def test_no_rank_outlives_a_driver_that_is_killed(
+    start: Callable[..., ForkServerProcess], project: Path
+) -> None:
+    process = start("train", *ENDLESS, "tracking=none")
+    found = started_training(project, process)
+    process.kill()
+    until(lambda: none_left(found), 30)
+    assert '"status":"KILLED"' in (jobs(project)[0] / "journal.jsonl").read_text()
 
 
 def test_a_rank_that_is_killed_is_named(regente: Run, project: Path) -> None:

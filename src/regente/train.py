@@ -9,6 +9,7 @@ from rich.console import Console
 
 from regente import display
 from regente.build import Parts, build
+from regente.callbacks.agreed_stop import AgreedStop
 from regente.callbacks.checkpoint_metrics import CheckpointMetrics
 from regente.callbacks.outcomes import Outcomes
 from regente.callbacks.progress import ProgressLine
@@ -17,7 +18,7 @@ from regente.callbacks.run_facts import RunFacts
 from regente.callbacks.sample_texts import SampleTexts
 from regente.callbacks.training_loss import TrainingLoss
 from regente.job import Job, write_json
-from regente.machine import cores, fit_trainer
+from regente.machine import cores, fit_trainer, world_size
 from regente.tracking.logger import JournalLogger
 from regente.tracking.recording import Recording
 
@@ -34,6 +35,8 @@ def train(job: Job, config: dict[str, Any], recording: Recording, out: Console) 
     callbacks: list[Callback] = [facts, losses, CheckpointMetrics(), outcomes, samples, progress]
     if (trial := reporter(recording.journal)) is not None:
         callbacks.append(trial)
+    if world_size(config["trainer"]) > 1:
+        callbacks.insert(0, AgreedStop())
     logger = JournalLogger(recording.journal, str(job.path), job.experiment, job.path.name)
 
     parts = build(config, job, callbacks, logger)

@@ -102,6 +102,11 @@ class Batches:
         own = total // self.world_size if self.seed is not None else len(self.order())
         return -(-own // self.batch_size)
 
+    @property
+    def on_every_rank(self) -> int:
+        """Batches that no rank has fewer of."""
+        return -(-(len(self.source) // self.world_size) // self.batch_size)
+
     def __len__(self) -> int:
         return -(-self.steps // self.group)
 

@@ -1,0 +1,78 @@
+"""Where several ranks stop: all at the same place, with no word between them until one is told to."""
+
+import os
+import threading
+from datetime import timedelta
+
+from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
+from torch.distributed.distributed_c10d import PrefixStore, Store
+
+ASKED = "asked"
+PATIENCE = timedelta(
+    seconds=10
+)  # for the promises of the others; they come from threads that wait for nothing else
+NEVER = timedelta(days=1)
+
+
+class Agreement:
+    """Counts the places at which a rank may stop, which all ranks come to in the same order.
+
+    A rank that is told to stop says so in the store of the process group, and each rank, by a thread that waits for
+    this word, promises to pass no further place. They stop at the place after the last that any of them has passed:
+    those that wait there wait for none that waits for them. Until then it costs a comparison for each place.
+    """
+
+    def __init__(self, rank: int, of: int) -> None:
+        self.rank, self.of = rank, of
+        self.passed = 0  # places
+        self.promise: int | None = None  # the last place that may be passed before it is known where to stop
+        self.stop_at: int | None = None
+        self.lock = threading.Lock()
+        self.store = connect()
+        threading.Thread(target=self._listen, args=(connect(),), daemon=True).start()
+
+    def here(self, number: int) -> int:
+        """The signal for which all ranks stop at this place, or 0; `number` is what this rank was told, or 0."""
+        if number and self.promise is None:
+            self.store.set(ASKED, str(number))
+            self._promise(self.store)
+        with self.lock:
+            if self.promise is None:
+                self.passed += 1
+                return 0
+        if self.stop_at is None:
+            self.stop_at = self._last_passed() + 1
+        if self.passed + 1 < self.stop_at:
+            self.passed += 1
+            return 0
+        return int(self.store.get(ASKED))
+
+    def _listen(self, store: Store) -> None:
+        try:
+            store.wait([ASKED], NEVER)
+            self._promise(store)
+        except DistError:  # the others have gone
+            return
+
+    def _promise(self, store: Store) -> None:
+        with self.lock:
+            if self.promise is not None:
+                return
+            self.promise = self.passed
+        store.set(f"passed/{self.rank}", str(self.promise))
+
+    def _last_passed(self) -> int:
+        """The last place that any rank has passed.
+
+        Raises:
+            torch.distributed.DistError: when a rank does not answer.
+        """
+        names = [f"passed/{rank}" for rank in range(self.of)]
+        self.store.wait(names, PATIENCE)
+        return max(int(value) for value in self.store.multi_get(names))
+
+
+def connect() -> Store:
+    """A connection of its own to the store where the process group met."""
+    store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), timeout=NEVER)
+    return PrefixStore(f"regente/stop/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)

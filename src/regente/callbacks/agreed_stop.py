@@ -1,0 +1,94 @@
+"""Signals under several ranks."""
+
+import os
+import signal
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from regente.agreement import Agreement
+from regente.data.batches import Batches
+from regente.endings import SIGNALS
+from regente.errors import Stopped
+
+Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
+
+
+class AgreedStop(Callback):
+    """Ends training, validation and test at the same batch on all ranks, once one of them gets a signal.
+
+    `save` is called before, by all of them, where they stop in a training or its validation. A second signal ends the
+    process at once. Lightning's own handler of SIGTERM, which would wait for the other ranks, is put out of the way.
+    """
+
+    def __init__(self, save: Callable[[Trainer], None] | None = None) -> None:
+        self.save = save
+        self.agreement: Agreement | None = None
+        self.told = 0
+        self.before: dict[signal.Signals, Handler] = {}
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.agreement = self.agreement or Agreement(trainer.global_rank, trainer.world_size)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.agreement = self.agreement or Agreement(trainer.global_rank, trainer.world_size)
+        self._listen()
+
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._listen()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._listen()
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if batch_idx % trainer.accumulate_grad_batches == 0:
+            self._place(trainer)
+
+    def on_validation_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if batch_idx < batches_of_all(trainer.val_dataloaders):
+            self._place(trainer)
+
+    def on_test_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if batch_idx < batches_of_all(trainer.test_dataloaders):
+            self._place(trainer, saving=False)
+
+    def _place(self, trainer: Trainer, *, saving: bool = True) -> None:
+        assert self.agreement is not None
+        if number := self.agreement.here(self.told):
+            if self.save is not None and saving:
+                self.save(trainer)
+            raise Stopped(number)
+
+    def _listen(self) -> None:
+        for each in SIGNALS:
+            signal.signal(each, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.told:
+            os._exit(128 + number)
+        self.told = number
+
+
+def batches_of_all(loader: Any) -> int:
+    """How many batches every rank has of an evaluation; the last one may be missing on some."""
+    if isinstance(loader, Batches):
+        return loader.on_every_rank
+    return len(loader) if hasattr(loader, "__len__") and not isinstance(loader, list | tuple | dict) else 0
