@@ -1,6 +1,9 @@
 """What is faster is the same."""
 
 import json
+import platform
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,3 +111,29 @@ def test_what_wants_to_see_each_step_gets_it_and_says_so(regente: Callable[..., 
     ended = regente("train", *SAME, "task.steps_per_call=4", "trainer.gradient_clip_val=1.0")
     assert ended.code == 0, ended.err
     assert "task.steps_per_call=4: one step per call, because of trainer.gradient_clip_val" in ended.out
+
+
+FAULTS = """
+import resource
+import torch
+from regente.speed import tune_process
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        torch.empty(20_000_000, dtype=torch.uint8).fill_(1)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // 20
+print(faults())
+tune_process()
+faults()
+print(faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another libc keeps memory in its own way")
+def test_memory_that_a_step_frees_is_not_taken_from_the_kernel_again_by_the_next() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True, timeout=120
+    )
+    before, after = map(int, done.stdout.split())
+    assert after < 50  # pages of 4 KiB; 20 MB are 5,000
+    assert before > 10 * after

@@ -14,8 +14,9 @@ from regente import display
 from regente.build import build
 from regente.callbacks.outcomes import Outcomes
 from regente.job import LEARNED, Job, write_json
-from regente.machine import cores, fit_trainer
+from regente.machine import fit_trainer
 from regente.runs import Run
+from regente.speed import tune_process
 from regente.tracking.logger import JournalLogger
 from regente.tracking.recording import Recording
 from regente.weights import load_model
@@ -37,7 +38,7 @@ def evaluation(
     # one device, which sees every sample exactly once, in the order of training
     trainer = {**config["trainer"], "devices": 1, "num_nodes": 1, "strategy": "auto"}
     config["trainer"], notes = fit_trainer(trainer)
-    torch.set_num_threads(min(torch.get_num_threads(), cores()))
+    tune_process()
     logger = JournalLogger(recording.journal, str(job.path), job.experiment, job.path.name)
     parts = build({**config, "callbacks": {}}, job, [Outcomes(job.path, SPLITS)], logger)
     task: Any = parts.task

@@ -18,7 +18,8 @@ from regente.callbacks.run_facts import RunFacts
 from regente.callbacks.sample_texts import SampleTexts
 from regente.callbacks.training_loss import TrainingLoss
 from regente.job import Job, write_json
-from regente.machine import cores, fit_trainer, world_size
+from regente.machine import fit_trainer, world_size
+from regente.speed import tune_process
 from regente.tracking.logger import JournalLogger
 from regente.tracking.recording import Recording
 
@@ -27,7 +28,7 @@ def train(job: Job, config: dict[str, Any], recording: Recording, out: Console) 
     """Train a job and return its result: best epoch and checkpoint, metrics of the best weights, time, speed."""
     started = time.perf_counter()
     config["trainer"], notes = fit_trainer(config["trainer"])
-    torch.set_num_threads(min(torch.get_num_threads(), cores()))
+    tune_process()
     losses = TrainingLoss()
     progress = ProgressLine(out, losses)
     facts, outcomes = RunFacts(job, recording.journal), Outcomes(job.path)
