@@ -6,9 +6,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: several tests sha
 
 import multiprocessing
 import shutil
+import signal
+import socket
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
@@ -17,13 +20,16 @@ from typing import Any
 import pytest
 
 from regente import agent, launch
-from regente.job import Job
-from regente.tracking import recording, shipper
+from regente.endings import SwiftExit
+from regente.sweep import local
+from regente.sweep import warm as forking
+from regente.sweep.slot import redirect
+from regente.tracking import recording
 from regente.worker import follow_driver
 
 START = launch.start_program
 WARM = [
-    *("regente.train", "regente.compose", "regente.check", "regente.sweep.jobs"),
+    *("regente.train", "regente.compose", "regente.check", "regente.sweep.command"),
     *("mlflow.tracking", "mlflow.pytorch", "mlflow.store.tracking.sqlalchemy_store", "regente.tracking.sync"),
 ]
 
@@ -110,24 +116,36 @@ def regente(project: Path, start: Callable[..., ForkServerProcess]) -> Callable[
     return run
 
 
-class ForkedShipper:
-    """What `start_shipper` makes, without the five seconds of CPU that it takes to import MLflow."""
+class ForkedServer(forking.WarmServer):
+    """The server of a sweep's jobs, forked from this process, which has imported all of it."""
 
-    def __init__(self, job: Job) -> None:
+    def _process(self, channel: socket.socket, log: Path, modules: Sequence[str]) -> Any:
+        return Forked(self.socket, channel)
+
+
+class Forked:
+    def __init__(self, ours: socket.socket, theirs: socket.socket) -> None:
         self.pid = os.fork()
         if self.pid == 0:
-            try:
-                os.setsid()
-                redirect(job.path / "shipper.log", 1, 2)
-                shipper.main(job.path)
-            finally:
-                os._exit(0)
+            leave = SwiftExit()
+            os.setsid()
+            ours.close()
+            forking.serve(theirs, leave)
+            os._exit(0)
 
     def poll(self) -> int | None:
         try:
             return None if os.waitpid(self.pid, os.WNOHANG) == (0, 0) else 0
         except ChildProcessError:  # asked before
             return 0
+
+    def kill(self) -> None:
+        with suppress(OSError):
+            os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self) -> None:
+        with suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
 
 
 class ForkedAgent:
@@ -163,13 +181,6 @@ def program(name: str, words: list[str], env: dict[str, str]) -> Any:
     return start(name, words, env)
 
 
-def redirect(path: str | Path, *numbers: int) -> None:
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    for number in numbers:
-        os.dup2(file, number)
-    os.close(file)
-
-
 def _regente(words: tuple[str, ...], project: str, env: dict[str, str], cold: bool) -> None:
     os.chdir(project)
     os.environ.clear()
@@ -181,8 +192,9 @@ def _regente(words: tuple[str, ...], project: str, env: dict[str, str], cold: bo
     from regente.cli import main
 
     if not cold:
-        recording.start_shipper = ForkedShipper  # type: ignore[assignment]
+        recording.start_shipper = forking.ForkedShipper  # type: ignore[assignment]
         launch.start_program = program
+        local.WarmServer = ForkedServer  # type: ignore[misc]
     try:
         main()
     finally:

@@ -1,9 +1,7 @@
 """The real program, in a folder of its own, and what it leaves."""
 
 import json
-import os
 import re
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -246,41 +244,6 @@ def until(condition: Callable[[], bool], seconds: float = 60) -> None:
             pass
         assert time.monotonic() < end, "it did not come to pass"
         time.sleep(0.05)
-
-
-def test_a_sweep_runs_each_job_as_a_process_and_tells_which_failed(regente: Run, project: Path) -> None:
-    ended = regente("train", *FAST, "-m", "optimizer.lr=1e-3,-1,1e-2", "tracking=none")
-    assert ended.code == 1
-    assert "2 of 3 jobs done" in ended.out
-    assert "optimizer.lr=-1" in ended.err
-    assert len(jobs(project)) == 2
-    assert {
-        yaml.safe_load((job / "config.yaml").read_text())["optimizer"]["lr"] for job in jobs(project)
-    } == {1e-3, 1e-2}
-
-
-def test_an_interrupted_sweep_starts_no_other_job(
-    start: Callable[..., ForkServerProcess], project: Path
-) -> None:
-    process = start("train", "digits_mlp", "trainer.max_epochs=100000", "tracking=none", "-m", "seed=1,2,3")
-    until(lambda: any('"train/loss"' in file.read_text() for file in project.rglob("journal.jsonl")))
-    assert process.pid is not None
-    os.kill(process.pid, signal.SIGINT)
-    process.join(60)
-    assert process.exitcode == 130
-    assert len(jobs(project)) == 1
-    assert "0 of 1 jobs done, then stopped" in (project / "out").read_text()
-
-
-def test_a_job_ends_when_the_driver_of_its_sweep_is_killed(
-    start: Callable[..., ForkServerProcess], project: Path
-) -> None:
-    process = start("train", "digits_mlp", "trainer.max_epochs=100000", "tracking=none", "-m", "seed=1,2")
-    until(lambda: any('"train/loss"' in file.read_text() for file in project.rglob("journal.jsonl")))
-    process.kill()
-    (job,) = jobs(project)
-    until(lambda: '"kind":"end"' in (job / "journal.jsonl").read_text(), 30)
-    assert '"status":"KILLED"' in (job / "journal.jsonl").read_text()
 
 
 @pytest.mark.slow

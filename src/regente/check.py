@@ -94,28 +94,35 @@ LIMITS = {
 }
 
 
-def check(config: dict[str, Any], parts: Collection[str] | None = None) -> list[Problem]:
+def check(
+    config: dict[str, Any],
+    parts: Collection[str] | None = None,
+    known: dict[str, list[Problem]] | None = None,
+) -> list[Problem]:
     """The problems of a resolved config; none means that it can run, machine and data permitting.
 
-    With `parts`, only these root keys are held against their signatures.
+    With `parts`, only these root keys are held against their signatures. `known` keeps what was found about each part:
+    of the thousand jobs of a sweep most have most parts in common.
     """
+    known = {} if known is None else known
     problems = [*_roots(config), *_seed(config)]
     if not problems and (parts is None or "tracking" in parts):
         problems += store.problems(config["tracking"]["uri"], Path.cwd(), create=config["tracking"]["create"])
     for where, node in _nodes(config):
         if parts is None or where.partition(".")[0] in parts:
-            problems += [
-                each for each in part_problems(where, node) if not problems or ".seed=" not in each.where
-            ]
+            text = f"{where}={node!r}"
+            if text not in known:
+                known[text] = part_problems(where, node)
+            problems += [each for each in known[text] if not problems or ".seed=" not in each.where]
     problems += _limits(config) if not problems else []
     return problems + (_agreements(config) if not problems else [])
 
 
 def _roots(config: dict[str, Any]) -> Iterator[Problem]:
-    for key in config:
-        if key in groups() and key not in ROOT_KEYS:
+    for key in [key for key in config if key not in ROOT_KEYS]:
+        if key in groups():
             yield Problem(key, "a group whose settings are elsewhere in the config; --cfg job shows where")
-        elif key not in ROOT_KEYS:
+        else:
             close = get_close_matches(key, [*ROOT_KEYS, "hydra"], n=1)
             kind = "group" if not close or close[0] in groups() else "setting"
             hint = f"did you mean {close[0]}?" if close else f"there is: {', '.join(ROOT_KEYS)}"

@@ -4,7 +4,6 @@ import gc
 import os
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
@@ -101,6 +100,7 @@ def _add_config_dir(ctx: click.Context, param: click.Parameter, path: Path | Non
 @regente.command(help=TRAIN, context_settings={"ignore_unknown_options": True})
 @request
 @click.option("-m", "--multirun", is_flag=True, help="Run every combination of the values given with commas.")
+@click.option("--dry-run", is_flag=True, help="With -m: check the jobs and print them; run nothing.")
 @click.option("-c", "--cfg", type=click.Choice(["job", "hydra", "all"]), help="Print the composed config.")
 @click.option("-p", "--package", help="With --cfg: this part of it, for example model.")
 @click.option("--resolve", is_flag=True, help="With --cfg: references replaced by what they point to.")
@@ -112,6 +112,7 @@ def train(
     words: tuple[str, ...],
     debug: bool,
     multirun: bool,
+    dry_run: bool,
     cfg: str | None,
     package: str | None,
     resolve: bool,
@@ -130,11 +131,16 @@ def train(
 
         require_experiment(experiment)
         return run_hydra(experiment, overrides, ["--info", info], lambda _: None)
-    if multirun:
-        return sweep(experiment, overrides)
-    composed, config = checked(experiment, overrides)
-    if composed.multirun:
-        return sweep(experiment, overrides)
+    rerun = "rerun=true" in overrides
+    overrides = [word for word in overrides if word != "rerun=true"]
+    if not multirun:
+        composed, config = checked(experiment, overrides)
+    if multirun or composed.multirun:
+        from regente.sweep.command import sweep
+
+        sys.exit(sweep(experiment, overrides, again=rerun, dry_run=dry_run)[0])
+    if dry_run:
+        raise ConfigError([Problem("--dry-run", "goes with -m; regente check looks at one run")])
     from regente.launch import launch
     from regente.machine import require
 
@@ -258,25 +264,6 @@ def show(experiment: str, overrides: list[str], what: str, package: str | None, 
         to_yaml(node, resolve=resolve) if OmegaConf.is_config(node) or isinstance(node, dict) else node,
         nl=False,
     )
-
-
-def sweep(experiment: str, overrides: list[str]) -> None:
-    """One job after the other, each a process of its own; Hydra's sweeper and launcher say which and when."""
-    from regente.catalog import require_experiment
-    from regente.compose import run_hydra
-    from regente.sweep.jobs import Jobs
-
-    require_experiment(experiment)
-    jobs = Jobs(experiment, overrides)
-    # Hydra's sweeper leaves a multirun.yaml with all overrides in the clear: not in the project
-    with TemporaryDirectory() as folder:
-        try:
-            run_hydra(experiment, [*overrides, f"hydra.sweep.dir={folder}"], ["--multirun"], jobs.run)
-        except Stopped:
-            jobs.close("KILLED")
-            raise
-        code = jobs.close()
-    sys.exit(code)
 
 
 def main() -> None:

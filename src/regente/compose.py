@@ -13,6 +13,7 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
@@ -45,6 +46,14 @@ class Tracking:
 
 
 @dataclass
+class Sweep:
+    """What holds for a sweep as a whole; not a part of its jobs."""
+
+    max_jobs: int = 1000  # more than so many have to be confirmed
+    max_minutes: float | None = None  # after which no further job is started
+
+
+@dataclass
 class Root:
     """The keys at the root of every config; each part's own arguments are in its class's signature."""
 
@@ -58,10 +67,11 @@ class Root:
     trainer: Any = MISSING
     callbacks: Any = MISSING
     tracking: Tracking = field(default_factory=Tracking)
+    sweep: Sweep = field(default_factory=Sweep)
 
 
 ROOT = "train"  # the config that experiments are made of
-ROOT_KEYS = tuple(Root.__dataclass_fields__)
+ROOT_KEYS = tuple(key for key in Root.__dataclass_fields__ if key != "sweep")  # of a job
 
 
 class _ConfigDirs(SearchPathPlugin):
@@ -92,6 +102,7 @@ class Composed:
     overrides: list[str]
     node: DictConfig
     hydra: DictConfig
+    sweep: dict[str, Any] = field(default_factory=dict)  # the fields of Sweep
 
     @property
     def multirun(self) -> bool:
@@ -170,7 +181,22 @@ def _compose(experiment: str, overrides: Sequence[str]) -> Composed:
     hydra_node = node.hydra
     OmegaConf.set_struct(node, False)
     del node["hydra"]
-    return Composed(experiment, list(overrides), node, hydra_node)
+    return Composed(experiment, list(overrides), node, hydra_node, take_sweep(node))
+
+
+def take_sweep(node: DictConfig) -> dict[str, Any]:
+    """Take what holds for the sweep out of a job's config.
+
+    Raises:
+        ConfigError: for settings that there are not.
+    """
+    sweep: Any = OmegaConf.to_container(node.pop("sweep")) if "sweep" in node else {}
+    known = list(Sweep.__dataclass_fields__)
+    if unknown := [key for key in sweep if key not in known]:
+        raise ConfigError(
+            [Problem(f"sweep.{key}", f"no such setting; {suggest(key, known)}") for key in unknown]
+        )
+    return dict(sweep)
 
 
 def lenient(overrides: Sequence[str]) -> list[str]:
@@ -188,8 +214,33 @@ def lenient(overrides: Sequence[str]) -> list[str]:
 
 def swept_keys(overrides: Sequence[str], params: Mapping[str, Any] | None) -> list[str]:
     """The keys that a sweep varies: those with several values on the command line, or in `hydra.sweeper.params`."""
-    parsed = OverridesParser.create().parse_overrides(lenient(overrides))
-    return [*(params or {}), *(override.key_or_group for override in parsed if override.is_sweep_override())]
+    parsed = parse(overrides)
+    swept = [override.key_or_group for override in parsed if override.is_sweep_override()]
+    return list(dict.fromkeys([*(params or {}), *swept]))
+
+
+def parse(overrides: Sequence[str]) -> list[Override]:
+    """The overrides as Hydra reads them; `glob()` looks at the options that a group has.
+
+    Raises:
+        ConfigError: with every one that cannot be read.
+    """
+    if any("=glob(" in override for override in overrides):
+        with _hydra():
+            return _parse(OverridesParser.create(GlobalHydra.instance().config_loader()), overrides)
+    return _parse(OverridesParser.create(), overrides)
+
+
+def _parse(parser: OverridesParser, overrides: Sequence[str]) -> list[Override]:
+    parsed, problems = [], []
+    for override in lenient(overrides):
+        try:
+            parsed += parser.parse_overrides([override])
+        except OverrideParseException as error:
+            problems.append(_bad_override(error.override, str(error))[0])
+    if problems:
+        raise ConfigError(problems)
+    return parsed
 
 
 def _explain(error: Exception, overrides: list[str]) -> tuple[Problem, str | None]:

@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,11 @@ from regente import display
 from regente.compose import resolve
 from regente.endings import Ending, SwiftExit, ending_of, say, signals_as_exceptions
 from regente.errors import RegenteError, TrackingError
-from regente.job import Job, open_job
+from regente.job import Job, open_job, write_json
 from regente.ranks import shared_ending, this_rank
 from regente.redact import Redactor, env_references, secret_values
 from regente.streams import forgive
-from regente.tracking.owner import Owner
+from regente.tracking.owner import Owner, owner
 from regente.tracking.recording import Recording
 
 DRIVER = "REGENTE_DRIVER"  # the process that waits for this one, as JSON
@@ -43,6 +43,8 @@ def run(path: Path, *, debug: bool = False, act: Act | None = None, kind: str = 
     if job.project not in sys.path:
         sys.path.append(job.project)  # the user's own modules
     os.environ.update(job.env)
+    if rank.number == 0:
+        write_json(job.path / "process.json", asdict(owner(os.getpid())))
     config = resolve(job.config)
     if rank.attempt == 0:
         display.header(out, job)

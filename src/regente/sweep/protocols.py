@@ -37,6 +37,7 @@ class Source(Protocol):
     """Where the points of a sweep come from."""
 
     total: int | None  # how many there will be, earlier sessions included; None where that is open
+    adaptive: bool  # outcomes decide what comes next; else all points are asked for and checked before the first starts
 
     def ask(self) -> Point | None:
         """The next point; None when there is none now, and for good once nothing runs either."""

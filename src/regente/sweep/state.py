@@ -1,0 +1,162 @@
+"""What a sweep keeps on the disk: one small file for each job, written by rename, and whose sweep it is just now.
+
+runs/EXPERIMENT/sweep-<identity>/
+  config.yaml job.json ...   the sweep's own run: the parent in MLflow
+  queue.json                 the jobs of the latest command line, in their order
+  states/<identity>.json     what has become of a job: see JobState; without the file it is queued
+  <identity>/                the job's directory; a later attempt afresh is <identity>-2, -3 ...
+  driver.json .driver.lock   the process that runs the sweep
+"""
+
+import json
+import os
+import threading
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from regente.errors import RegenteError
+from regente.job import write_json
+from regente.tracking.owner import Owner, owner
+from regente.tracking.shipper import BEAT
+from regente.tracking.sync import LEASE
+
+PROCESS = "process.json"  # in a job's directory: the process that runs it
+
+
+@dataclass(frozen=True)
+class JobState:
+    """queued -> running -> done | failed | killed; what is failed or killed may run again."""
+
+    id: str
+    overrides: list[str]
+    state: str = "queued"
+    attempt: int = 0
+    directory: str = ""  # below the sweep's; that of the latest attempt
+    owner: dict[str, Any] | None = None  # the driver that started it
+    code: int | None = None
+    reason: str = ""
+    value: float | None = None  # the monitored metric of the best weights
+    pruned: bool = False
+    seconds: float = 0.0
+
+
+class SweepFolder:
+    """The directory of a sweep."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lock = FileLock(path / ".driver.lock", timeout=0)
+        self._ended = threading.Event()
+
+    def load(self) -> dict[str, JobState]:
+        """The states of all jobs that were ever started, by identity."""
+        files = sorted((self.path / "states").glob("*.json"))
+        states = [JobState(**content) for file in files if (content := read_json(file))]
+        return {state.id: state for state in states}
+
+    def save(self, state: JobState) -> JobState:
+        """Write what has become of a job."""
+        file = self.path / "states" / f"{state.id}.json"
+        file.parent.mkdir(exist_ok=True)
+        write_json(file, asdict(state))
+        return state
+
+    def queue(self) -> dict[str, Any]:
+        """The latest command line: experiment, overrides (without secrets), swept, monitor, total, jobs (identity, overrides)."""
+        return read_json(self.path / "queue.json")
+
+    def write_queue(self, **content: Any) -> None:
+        """Write down what is to be done."""
+        write_json(self.path / "queue.json", content)
+
+    def driver(self) -> Owner | None:
+        """The process that runs the sweep, or ran it last."""
+        content = read_json(self.path / "driver.json")
+        return Owner(**content["owner"]) if "owner" in content else None
+
+    def acquire(self) -> None:
+        """Become the one driver of the sweep.
+
+        The lock goes away with its process; for a driver on another host, where a lock may not reach, there is a beat.
+
+        Raises:
+            RegenteError: while another process drives it.
+        """
+        try:
+            self.lock.acquire()
+        except Timeout:
+            raise RegenteError(self._taken(self.driver())) from None
+        before = read_json(self.path / "driver.json")
+        if before and before["beat"] >= 0 and Owner(**before["owner"]).alive() is None:
+            time.sleep(LEASE)
+            if read_json(self.path / "driver.json") != before:
+                self.lock.release()
+                raise RegenteError(self._taken(Owner(**before["owner"])))
+        self._beat(0)
+        threading.Thread(target=self._beats, daemon=True).start()
+
+    def release(self) -> None:
+        """Leave the sweep to others."""
+        self._ended.set()
+        self._beat(-1)
+        self.lock.release()
+
+    def _taken(self, by: Owner | None) -> str:
+        who = f"process {by.pid} on {by.host}" if by else "another process"
+        return (
+            f"{self.path}: {who} runs this sweep; wait for it, or end it: regente sweep stop {self.path.name}"
+        )
+
+    def _beats(self) -> None:
+        number = 0
+        while not self._ended.wait(BEAT):
+            number += 1
+            self._beat(number)
+
+    def _beat(self, number: int) -> None:
+        with suppress(OSError):  # a full disk must not end the sweep
+            write_json(self.path / "driver.json", {"owner": asdict(owner(os.getpid())), "beat": number})
+
+
+def settle(folder: SweepFolder, state: JobState, metric: str, grace: float) -> JobState:
+    """What really became of a job that a driver left as running: done if its result is whole, else killed.
+
+    A process of it that still lives is on its way out, since its driver is gone; it is waited for, at last ended.
+    """
+    job = folder.path / state.directory
+    driver = Owner(**state.owner) if state.owner else None
+    end = time.monotonic() + 1.0  # for a process that was being started when its driver died
+    while driver and not (job / PROCESS).is_file() and time.monotonic() < end:
+        time.sleep(0.05)
+    if content := read_json(job / PROCESS):
+        process, end = Owner(**content), time.monotonic() + grace
+        while process.alive() and time.monotonic() < end:
+            time.sleep(0.05)
+        if process.alive():
+            with suppress(OSError):
+                os.kill(process.pid, 9)
+    if result := read_json(job / "result.json"):
+        return replace(state, state="done", code=0, **result_fields(result, metric))
+    return replace(state, state="killed", reason="its driver was killed")
+
+
+def result_fields(result: dict[str, Any], metric: str) -> dict[str, Any]:
+    """What of a job's result its state repeats."""
+    return {
+        "value": result["metrics"].get(metric),
+        "pruned": bool(result.get("pruned")),
+        "seconds": result["seconds"],
+    }
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A small file's content; empty where there is none."""
+    with suppress(OSError, ValueError):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return content if isinstance(content, dict) else {}
+    return {}
