@@ -1,13 +1,16 @@
 """`regente train -m`: from the words of a command line to the table at the end."""
 
+import shutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
 
 from regente import display
-from regente.errors import Stopped
+from regente.errors import RegenteError, Stopped
 from regente.launch import GRACE
 from regente.redact import Redactor, env_references, secret_values
 from regente.sweep.driver import Driver
@@ -37,18 +40,35 @@ def sweep(
         from regente.sweep.foreign import sweep_by_hydra
 
         return sweep_by_hydra(what, again=again, dry_run=dry_run)
-    source = what.make_source()
-    if not source.adaptive:
-        ask(what, source, sys.argv[1:])
-        fill_plan(what, source)
     if dry_run:
-        show(what, source)
-        return 0, [], None
-    return run(what, source, again=again, only_failed=only_failed)
+        return show(what), [], None
+    if what.adaptive:
+        return run(what, None, again=again, only_failed=only_failed)
+    return run(what, listed(what), again=again, only_failed=only_failed)
+
+
+def listed(what: Plan) -> Source:
+    """The source of a sweep whose jobs are known, all of them checked."""
+    source = what.make_source(what.folder)
+    ask(what, source, sys.argv[1:])
+    fill_plan(what, source)
+    return source
+
+
+def searched(what: Plan, folder: SweepFolder) -> Source:
+    """The source of a search, checked as far as it can be; a folder that was made for it in vain goes away."""
+    try:
+        source = what.make_source(folder.path)
+        fill_plan(what, source)
+        return source
+    except RegenteError:
+        if not (folder.path / "states").is_dir():
+            shutil.rmtree(folder.path)
+        raise
 
 
 def run(
-    what: Plan, source: Source, *, again: bool, only_failed: bool
+    what: Plan, source: Source | None, *, again: bool, only_failed: bool
 ) -> tuple[int, list[JobState], SweepFolder]:
     """Run what was planned, as the one driver of its sweep."""
     first = what.jobs[0][1].overrides if what.jobs else what.fixed
@@ -57,6 +77,7 @@ def run(
     folder.acquire()
     out = display.console(quiet=False)
     try:
+        source = source or searched(what, folder)
         for state in folder.load().values():
             if state.state == "running":
                 folder.save(settle(folder, state, config["monitor"]["metric"], GRACE))
@@ -73,7 +94,7 @@ def run(
         with table:
             driver.run(source)
         states = list(driver.session.values())
-        recorded = driver.close()
+        recorded = driver.close(getattr(source, "figures", dict))
     finally:
         folder.release()
     closing(out, states, what.swept, config["monitor"], stopped=driver.stopped is not None)
@@ -91,18 +112,19 @@ def shown_words(what: Plan, config: dict[str, Any]) -> list[str]:
     return [redact.text(word) for word in what.overrides]
 
 
-def show(what: Plan, source: Source) -> None:
+def show(what: Plan) -> int:
     """Print the jobs, and which of them are done."""
+    if what.adaptive:
+        with TemporaryDirectory() as folder:
+            source = what.make_source(Path(folder))
+            fill_plan(what, source)
+        click.echo(f"a search of {source.total or 'any number of'} jobs, its ends checked; none was started")
+        return 0
+    listed(what)
     known = SweepFolder(what.folder).load()
     for id_, point in what.jobs:
         state = known[id_].state if id_ in known else "queued"
         click.echo(f"#{point.number}  {id_}  {state:<7}  {' '.join(varied(point.overrides, what.swept))}")
-    number = (
-        f"{len(what.jobs):,}"
-        if not source.adaptive
-        else "an open number of"
-        if source.total is None
-        else source.total
-    )
     repeated = f", {what.repeated} of the points repeat another" if what.repeated else ""
-    click.echo(f"{number} jobs{repeated}; none was started")
+    click.echo(f"{len(what.jobs):,} jobs{repeated}; none was started")
+    return 0

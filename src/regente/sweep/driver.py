@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from types import FrameType
@@ -161,7 +161,7 @@ class Driver:
         self.whole.unlink(missing_ok=True)
         self.parent = Parent(open_job(self.folder.path), self.first, self.plan.swept)
 
-    def close(self) -> Recorded | None:
+    def close(self, figures: Callable[[], dict[str, Any]]) -> Recorded | None:
         """End the sweep's own run; nothing where this session did not start a job and the last one left it whole."""
         if self.launcher:
             self.callbacks.ended()
@@ -173,7 +173,7 @@ class Driver:
             self._open_parent()  # its driver was killed when all was done but this
         if self.parent is None:
             return None
-        recorded = self.parent.finish(list(self.session.values()), self.stopped is not None)
+        recorded = self.parent.finish(list(self.session.values()), self.stopped is not None, figures())
         write_json(self.whole, asdict(recorded))
         return recorded
 

@@ -115,7 +115,7 @@ def sweep_by_hydra(what: Plan, *, again: bool, dry_run: bool) -> tuple[int, list
         except Stopped as error:
             status = error.exit_code
         states = _session(folder, session)
-        recorded = parent.finish(states, status is not None)
+        recorded = parent.finish(states, status is not None, {})
     finally:
         folder.release()
     closing(display.console(quiet=False), states, what.swept, config["monitor"], stopped=status is not None)

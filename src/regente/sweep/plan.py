@@ -2,7 +2,7 @@
 
 import importlib
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,15 +88,20 @@ class Plan:
             name for name, kind in zip(named, KINDS, strict=True) if not self._target(kind).startswith(OURS)
         ]
 
-    def make_source(self) -> Source:
-        """Grid or search, as `hydra/sweeper` says."""
+    @property
+    def adaptive(self) -> bool:
+        """Whether what comes next is decided while it runs."""
+        return bool(_located(self._target("sweeper")).adaptive)
+
+    def make_source(self, folder: Path) -> Source:
+        """Grid or search, as `hydra/sweeper` says; a search keeps its trials in the folder, which is there."""
         node = self._node("sweeper")
         cls = _located(self._target("sweeper"))
         config = {} if cls is Grid else self.composer.checked_config(self.fixed)[1]
         words = [
             word for word in self.overrides if not word.lstrip("+").startswith(("hydra.", "hydra/", "sweep."))
         ]
-        source: Source = _made("hydra.sweeper", cls, self.folder, words, config, **node)
+        source: Source = _made("hydra.sweeper", cls, folder, words, config, **node)
         return source
 
     def make_launcher(self, config: dict[str, Any]) -> tuple[Launcher, Policy]:
@@ -154,7 +159,7 @@ def ask(plan: Plan, source: Source, words: Sequence[str]) -> None:
 
 
 def fill_plan(plan: Plan, source: Source) -> None:
-    """Compose and check every job of a source that is not adaptive.
+    """Compose and check every job, or, of a search, what its `probes` say.
 
     Raises:
         ConfigError: with all problems of all jobs, each once, and the jobs that have it.
@@ -162,7 +167,8 @@ def fill_plan(plan: Plan, source: Source) -> None:
     found: dict[str, list[Point]] = {}
     seen: set[str] = set()
     number = 0
-    while (point := source.ask()) is not None:
+    for point in _probes(source) if source.adaptive else iter(source.ask, None):
+        assert point is not None
         number += 1
         try:
             composed, _ = plan.composer.checked_config(point.overrides)
@@ -171,6 +177,8 @@ def fill_plan(plan: Plan, source: Source) -> None:
                 found.setdefault(str(problem), []).append(point)
             continue
         id_ = plan.identities.of(composed.node)
+        if source.adaptive:
+            continue
         if id_ in seen:
             plan.repeated += 1
         else:
@@ -178,6 +186,11 @@ def fill_plan(plan: Plan, source: Source) -> None:
             plan.jobs.append((id_, point))
     if found:
         raise ConfigError([_problem(plan, text, points, number) for text, points in _first(found)])
+
+
+def _probes(source: Source) -> Iterator[Point]:
+    probes: Iterable[list[str]] = getattr(source, "probes", list)()
+    return (Point(number, words) for number, words in enumerate(probes))
 
 
 def _first(found: dict[str, list[Point]]) -> list[tuple[str, list[Point]]]:

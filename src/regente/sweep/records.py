@@ -71,7 +71,7 @@ class Parent:
         redact = Redactor(secret_values(config), env_references(job.config))
         self.recording = Recording(job, config, 0, redact, kind="sweep")
 
-    def finish(self, states: Sequence[JobState], stopped: bool) -> Recorded:
+    def finish(self, states: Sequence[JobState], stopped: bool, figures: dict[str, Any]) -> Recorded:
         """Counts, the best child, what seeds spread, and the comparison of the children."""
         journal, metric = self.recording.journal, self.monitor["metric"]
         failed = sum(state.state == "failed" for state in states)
@@ -96,6 +96,11 @@ class Parent:
         journal.write("metrics", step=0, values=values)
         for file in write_tables(self.job.path, states, groups, self.swept, metric):
             journal.write("artifact", path=str(file), to="sweep")
+        for name, figure in figures.items():
+            file = self.job.path / "figures" / f"{name}.png"
+            file.parent.mkdir(exist_ok=True)
+            figure.savefig(file)
+            journal.write("artifact", path=str(file), to="figures")
         journal.write("view", monitor=self.monitor)
         return self.recording.finish("KILLED" if stopped else "FAILED" if failed else "FINISHED")
 

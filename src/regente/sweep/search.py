@@ -28,6 +28,8 @@ class Search:
         MachineError: without the extra.
     """
 
+    adaptive = True
+
     def __init__(
         self,
         folder: Path,
