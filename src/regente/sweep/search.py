@@ -2,8 +2,8 @@
 
 import json
 import math
-import time
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,8 @@ from regente.sweep.search_check import check
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from regente.sweep.study import Study
 
 STOPPED = {128 + number for number in (1, 2, 15)}  # SIGHUP, SIGINT, SIGTERM: with the driver, not by a fault
 
@@ -45,18 +47,22 @@ class Search:
         self.objective = check(self.space, settings, config)
         self.settings = settings
         self.total = _total(self.space, settings)
-        self.began = time.monotonic()
         self.open: set[int] = set()  # trials that run now
         self.why = ""  # there are no more trials, though fewer than `total` are over
-        from regente.sweep.study import Study
-
         self.storage = settings["storage"] or f"journal:{folder.resolve() / 'trials.jsonl'}"
         self.name = settings["study_name"] or folder.parent.name
-        self.study = Study(
-            self.name, self.storage, self.objective.directions, self.space.drawn,
-            sweep=f"{folder.parent.name}/{folder.name}", sampler=settings["sampler"], pruner=settings["pruner"],
-        )  # fmt: skip
+        self.sweep = f"{folder.parent.name}/{folder.name}"
         self.function = _function(settings["custom_search_space"], config)
+
+    @cached_property
+    def study(self) -> "Study":
+        """Optuna's; opened when the first trial is asked for, since only then the sweep is this process's own."""
+        from regente.sweep.study import Study
+
+        return Study(
+            self.name, self.storage, self.objective.directions, self.space.drawn,
+            sweep=self.sweep, sampler=self.settings["sampler"], pruner=self.settings["pruner"],
+        )  # fmt: skip
 
     def probes(self) -> Iterator[list[str]]:
         """Overrides whose configs together hold each choice and both ends of each interval."""

@@ -1,0 +1,87 @@
+"""A job on whatever machine a cluster gives it: a process of its own, which ends with its driver there too."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from regente.launch import FOREIGN, GRACE
+from regente.redact import env_references
+from regente.tracking.owner import Owner, owner
+from regente.worker import DRIVER
+
+SENT = (
+    "MLFLOW_",
+    "REGENTE_",
+    "OMP_",
+    "MKL_",
+    "HYDRA_",
+    "AWS_",
+    "HF_",
+    "XDG_CACHE_HOME",
+)  # of the driver's environment
+LOOK = 0.2  # seconds
+
+
+def environment(config: str, more: dict[str, str]) -> dict[str, str]:
+    """What a job on another machine needs of the driver's environment, for a frozen config's text; `more` on top.
+
+    A machine that has been running for long knows nothing of it by itself.
+    """
+    own = {key: value for key, value in os.environ.items() if key.startswith(SENT)}
+    return own | env_references(config) | more
+
+
+def run_job(
+    path: Path,
+    project: Path,
+    env: dict[str, str],
+    *,
+    told: Callable[[], int] = lambda: 0,
+    driver: Owner | None = None,
+) -> int:
+    """Run the job in a directory to its end, with the user's own modules from `project`; its exit code.
+
+    `told` says how often the job has been asked to end, and so does each KeyboardInterrupt; the second time it is ended
+    at once. Without its `driver`, as far as one can see it from here, it is asked to end too.
+    """
+    process = _start(path, project, env)
+    interrupts, asked, end = 0, 0, 0.0
+    while process.poll() is None:
+        try:
+            wanted = max(told(), interrupts)
+            if not wanted and driver is not None and driver.alive() is False:
+                wanted = 1
+            if wanted and not asked:
+                asked, end = 1, time.monotonic() + GRACE
+                process.send_signal(signal.SIGTERM)
+            elif asked == 1 and (wanted > 1 or time.monotonic() > end):
+                asked = 2
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+            time.sleep(LOOK)
+        except KeyboardInterrupt:
+            interrupts += 1
+    return process.returncode if process.returncode >= 0 else 128 - process.returncode
+
+
+def _start(path: Path, project: Path, env: dict[str, str]) -> "subprocess.Popen[bytes]":
+    full = {key: value for key, value in os.environ.items() if not key.startswith(FOREIGN)} | env
+    full[DRIVER] = json.dumps(asdict(owner(os.getpid())))
+    full["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(project)]))
+    command = [sys.executable, "-m", "regente.sweep.slot", str(path)]
+    return subprocess.Popen(command, env=full, cwd=project, start_new_session=True)
+
+
+def project_of(path: Path) -> Path:
+    """The project directory of a job, where this machine has it; else the working directory."""
+    facts: dict[str, Any] = json.loads((path / "job.json").read_text(encoding="utf-8"))
+    project = Path(facts["project"])
+    return project if project.is_dir() else Path.cwd()
