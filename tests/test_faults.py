@@ -49,6 +49,28 @@ CASES = {
     ),
     "C14 negative devices": (["trainer.devices=-2"], 2, "trainer.devices=-2", "at least 1, -1 or auto"),
     "C14 word for devices": (["trainer.devices=two"], 2, "trainer.devices=two", "at least 1, -1 or auto"),
+    "C04 half a floating point": (["trainer.precision=8"], 2, "trainer.precision=8", "bf16-mixed"),
+    "C04 precision of a package": (
+        ["trainer.precision=transformer-engine"], 3, "trainer.precision=transformer-engine", "use bf16",
+    ),
+    "C10 accumulate by words": (
+        ["trainer.accumulate_grad_batches=two"], 2, "trainer.accumulate_grad_batches=two", "needs a whole number",
+    ),
+    "precision of products": (["trainer.matmul_precision=tf32"], 2, "trainer.matmul_precision=tf32", "highest, high, medium"),
+    "no minutes": (["trainer.max_minutes=0"], 2, "trainer.max_minutes=0", "needs a number > 0"),
+    "minutes in words": (["trainer.max_minutes=5min"], 2, "trainer.max_minutes=5min", "needs a number > 0"),
+    "typo in a setting of ours": (["trainer.max_minute=5"], 2, "trainer.max_minute", "did you mean trainer.max_minutes?"),
+    "two limits of time": (
+        ["trainer.max_minutes=5", "trainer.max_time=00:00:05:00"], 2, "trainer.max_time", "give one of them",
+    ),
+    "negative clipping": (["trainer.gradient_clip_val=-1"], 2, "trainer.gradient_clip_val=-1", "must be at least 0"),
+    "unknown clipping": (
+        ["trainer.gradient_clip_algorithm=sum"], 2, "trainer.gradient_clip_algorithm=sum", "must be norm or value",
+    ),
+    "fewer than no sanity steps": (
+        ["trainer.num_sanity_val_steps=-2"], 2, "trainer.num_sanity_val_steps=-2", "or -1",
+    ),
+    "a profile of nothing": (["trainer.profile_calls=-1"], 2, "trainer.profile_calls=-1", "needs a whole number >= 0"),
     "time without its unit": (["trainer.max_time=5s"], 2, "trainer.max_time=5s", "needs DD:HH:MM:SS"),
     "syntax error in the model": (["model._target_=torn.Own"], 2, "torn.py:1", "mend that line"),
     "option without its partner": (["--resolve"], 2, "--resolve", "go with --cfg job"),

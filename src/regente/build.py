@@ -15,6 +15,7 @@ from torch.nn.parameter import is_lazy
 
 from regente.errors import ConfigError, Problem, RegenteError
 from regente.job import Job
+from regente.settings import theirs
 from regente.speed import channels_last, compiled, fused, steps_per_call
 
 
@@ -42,12 +43,10 @@ def build(config: dict[str, Any], job: Job, own_callbacks: list[Callback], logge
     """
     seed_everything(config["seed"], workers=True, verbose=False)
     data = _make("data", config["data"])
-    settings = dict(config["model"])
-    wants_compile = settings.pop("compile", False)
-    model = _make("model", settings)
+    model = _make("model", theirs("model", config["model"]))
     materialise(model, data)
     model = channels_last(model)
-    if wants_compile:
+    if config["model"].get("compile"):
         compiled(model)
     task = _make(
         "task",
@@ -60,7 +59,7 @@ def build(config: dict[str, Any], job: Job, own_callbacks: list[Callback], logge
     callbacks = [_callback(name, node, job) for name, node in config["callbacks"].items() if node]
     trainer = _make(
         "trainer",
-        config["trainer"],
+        _lightnings(config["trainer"]),
         callbacks=[*callbacks, *own_callbacks],
         logger=logger or False,
         default_root_dir=str(job.path),
@@ -72,7 +71,23 @@ def build(config: dict[str, Any], job: Job, own_callbacks: list[Callback], logge
     if steps > 1:
         data.group = steps
         task.group(data.batch_size)
-    return Parts(data, task, trainer, [note] if note else [])
+    return Parts(data, task, trainer, [*([note] if note else []), *_by_heart(trainer)])
+
+
+def _by_heart(trainer: Any) -> list[str]:
+    if not trainer.overfit_batches:
+        return []
+    return [f"trainer.overfit_batches={trainer.overfit_batches}: val and test are the same batches as train"]
+
+
+def _lightnings(trainer: dict[str, Any]) -> dict[str, Any]:
+    """The trainer's node as Lightning takes it."""
+    node = theirs("trainer", trainer)
+    if (minutes := trainer.get("max_minutes")) is not None:
+        node["max_time"] = {"minutes": minutes}
+    if trainer.get("overfit_batches") and trainer.get("max_steps", -1) > 0:
+        node["max_epochs"] = -1
+    return node
 
 
 def materialise(model: nn.Module, data: LightningDataModule) -> None:

@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from regente.catalog import groups
 from regente.compose import ROOT_KEYS, Monitor, Tracking
 from regente.errors import Problem
+from regente.settings import OURS, Limit
 from regente.signatures import Signature, TargetNotFound, read, refusals
 from regente.tracking import store
 
@@ -22,11 +23,6 @@ GIVEN = {
         *("callbacks", "logger", "default_root_dir"),
         *("enable_checkpointing", "enable_progress_bar", "enable_model_summary"),
     ),
-}
-# Settings of a part that its class does not take, because they are Regente's to carry out
-OURS: dict[str, dict[str, tuple[Callable[[Any], bool], str]]] = {
-    "model": {"compile": (lambda v: isinstance(v, bool), "needs true or false")},
-    "trainer": {"max_restarts": (lambda v: type(v) is int and v >= 0, "needs a whole number, 0 or more")},
 }
 # What the target of a node must derive from, and how that is called
 KINDS = {
@@ -46,32 +42,28 @@ LOGGED = {
 }
 
 
-def _limit(test: Callable[[Any], bool], words: str) -> tuple[Callable[[Any], bool], str]:
-    return test, words
-
-
-_batches = _limit(
+_batches = Limit(
     lambda v: v is None or (isinstance(v, int) and v >= 0) or (isinstance(v, float) and 0 <= v <= 1),
     "needs a number of batches, or a share from 0.0 to 1.0",
 )
-_positive = _limit(lambda v: v is None or v >= 1, "must be at least 1")
-_endless = _limit(lambda v: v is None or v >= -1, "must be at least 0, or -1 for no limit")
+_positive = Limit(lambda v: v is None or v >= 1, "must be at least 1")
+_endless = Limit(lambda v: v is None or v >= -1, "must be at least 0, or -1 for no limit")
 # Ranges that Lightning checks late or not at all; where a class states its own they are read from its code
 LIMITS = {
-    "trainer.devices": _limit(
+    "trainer.devices": Limit(
         lambda v: (
             v >= 1 or v == -1 if isinstance(v, int) else not isinstance(v, str) or bool(DEVICES.fullmatch(v))
         ),
         "must be at least 1, -1 or auto for all there are, or a list of numbers",
     ),
-    "trainer.max_time": _limit(
+    "trainer.max_time": Limit(
         lambda v: not isinstance(v, str) or bool(re.fullmatch(r"\d+:\d\d:\d\d:\d\d", v)), "needs DD:HH:MM:SS"
     ),
-    "trainer.accelerator": _limit(
+    "trainer.accelerator": Limit(
         lambda v: v in ("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
         "no such accelerator; there is: auto, cpu, gpu, mps",
     ),
-    "trainer.strategy": _limit(
+    "trainer.strategy": Limit(
         lambda v: not isinstance(v, str) or not any(word in v for word in ("spawn", "fork", "notebook")),
         "ranks are started by Regente itself; use ddp",
     ),
@@ -82,13 +74,17 @@ LIMITS = {
     "trainer.accumulate_grad_batches": _positive,
     "trainer.log_every_n_steps": _positive,
     "trainer.check_val_every_n_epoch": _positive,
-    "trainer.gradient_clip_val": _limit(lambda v: v is None or v >= 0, "must be at least 0"),
+    "trainer.gradient_clip_val": Limit(lambda v: v is None or v >= 0, "must be at least 0"),
+    "trainer.gradient_clip_algorithm": Limit(lambda v: v in (None, "norm", "value"), "must be norm or value"),
+    "trainer.num_sanity_val_steps": Limit(
+        lambda v: v is None or v >= -1, "must be at least 0, or -1 for all"
+    ),
     "trainer.limit_train_batches": _batches,
     "trainer.limit_val_batches": _batches,
     "trainer.limit_test_batches": _batches,
     "trainer.overfit_batches": _batches,
-    "monitor.mode": _limit(lambda v: v in ("min", "max"), "must be min or max"),
-    "tracking.checkpoints": _limit(
+    "monitor.mode": Limit(lambda v: v in ("min", "max"), "must be min or max"),
+    "tracking.checkpoints": Limit(
         lambda v: v in ("none", "best", "last", "top_k"), "must be none, best, last or top_k"
     ),
 }
@@ -182,14 +178,15 @@ def _kind(where: str, signature: Signature) -> Iterator[Problem]:
 def _arguments(where: str, node: dict[str, Any], signature: Signature) -> Iterator[Problem]:
     given = GIVEN.get(_part(where), ())
     arguments = {key: value for key, value in node.items() if not key.startswith("_")}
-    for key, (right_kind, words) in OURS.get(where, {}).items():
-        if key in arguments and key not in signature.parameters and not right_kind(arguments.pop(key)):
-            yield Problem(f"{where}.{key}={_shown(node[key])}", words)
+    ours = {key: limit for key, limit in OURS.get(where, {}).items() if key not in signature.parameters}
+    for key in [key for key in ours if key in arguments]:
+        if not ours[key].admits(value := arguments.pop(key)):
+            yield Problem(f"{where}.{key}={_shown(value)}", ours[key].words)
     for key in [key for key in arguments if key in given]:
         yield Problem(
             f"{where}.{key}", "is set by Regente; see the groups callbacks and tracking, or leave it out"
         )
-    known = [name for name in signature.parameters if name not in given]
+    known = [name for name in [*signature.parameters, *ours] if name not in given]
     if not signature.open:
         yield from _unknown(
             where, [key for key in arguments if key not in given], known, target_name(signature)
@@ -231,11 +228,11 @@ def _unknown(where: str, keys: list[str], known: Any, owner: str) -> Iterator[Pr
 
 def _limits(config: dict[str, Any]) -> list[Problem]:
     problems = []
-    for where, (test, words) in LIMITS.items():
+    for where, limit in LIMITS.items():
         place, _, key = where.rpartition(".")
         node = config[place] if place else config
-        if key in node and not test(node[key]):
-            problems.append(Problem(f"{where}={_shown(node[key])}", words))
+        if key in node and not limit.admits(node[key]):
+            problems.append(Problem(f"{where}={_shown(node[key])}", limit.words))
     return problems
 
 
@@ -251,6 +248,9 @@ def _agreements(config: dict[str, Any]) -> list[Problem]:
     if isinstance(names, list) and number is not None and len(names) != number:
         what = f"data.class_names has {len(names)} names; one for each class"
         problems.append(Problem(f"data.num_classes={_shown(number)}", what))
+    trainer = config["trainer"]
+    if trainer.get("max_time") is not None and trainer.get("max_minutes") is not None:
+        problems.append(Problem("trainer.max_time", "goes without trainer.max_minutes; give one of them"))
     if "vocab_size" in data and "vocab_size" not in model and model["_target_"].startswith("regente."):
         what = "does not take numbers of words, which the data gives; use model=lstm"
         problems.append(Problem(f"model._target_={model['_target_']}", what))

@@ -57,6 +57,10 @@ def closing(out: Console, job: Job, result: dict[str, Any]) -> None:
         ("time", f"{result['seconds']:.1f} s, {result['samples_per_second']:,.0f} samples/s in training")
     )
     rows.append(("weights", shown(result["best_checkpoint"]) if result["best_checkpoint"] else "not kept"))
+    if (job.path / "profile").is_dir():
+        rows.append(
+            ("profile", f"{shown(str(job.path / 'profile'))}: operators.txt, trace.json for ui.perfetto.dev")
+        )
     rows.append(("job", shown(str(job.path))))
     for name, text in rows:
         row(out, name, text)

@@ -1,6 +1,7 @@
 """What this machine can do of what the trainer is asked for."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,16 @@ HALF = {"16", "16-mixed", "16-true"}
 
 
 def require(trainer: dict[str, Any]) -> None:
-    """Raise MachineError for devices that are not there; torch is asked only about those that may not be."""
+    """Raise MachineError for devices and packages that are not there; torch is asked only about those that may not be."""
     name = str(trainer.get("accelerator", "auto"))
     if name == "tpu":
         raise MachineError(
             "trainer.accelerator=tpu: TPU support (torch_xla) is not installed; use trainer=auto"
         )
+    precision = str(trainer.get("precision"))
+    if precision.startswith("transformer-engine") and find_spec("transformer_engine") is None:
+        what = "needs the package transformer_engine and an NVIDIA GPU of 2022 or later; use bf16"
+        raise MachineError(f"trainer.precision={precision}: {what}")
     if name in ("auto", "cpu"):
         return
     wanted = ranks_here(trainer)
@@ -37,15 +42,35 @@ def fit_trainer(trainer: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     if accelerator in ("auto", "gpu"):
         accelerator = next((name for name in ("cuda", "mps") if _visible(name)), "cpu")
     settings, notes = {**trainer, "accelerator": accelerator}, []
-    settings.pop("max_restarts", None)  # the agent's
-    if accelerator == "cpu" and str(trainer.get("precision")) in HALF:
-        settings["precision"] = "bf16-true" if str(trainer["precision"]) == "16-true" else "bf16-mixed"
-        slow = "" if has_bfloat16() else "; this CPU only emulates it, precision=32 is several times faster"
-        notes.append(f"precision={trainer['precision']} on a CPU: trained in bfloat16{slow}")
+    settings["precision"], note = fit_precision(trainer.get("precision"), accelerator)
+    notes += [note] if note else []
     strategy = str(trainer.get("strategy", "auto"))
     if strategy != "auto" and world_size(trainer) == 1 and not strategy.startswith("single"):
         notes.append(f"strategy={strategy} with one device only adds work; trainer.devices=N would use N")
     return settings, notes
+
+
+def fit_precision(precision: Any, accelerator: str) -> tuple[Any, str]:
+    """The precision that a device can carry out, and a line where that is not what was asked or is slow.
+
+    Raises:
+        MachineError: where there is none.
+    """
+    asked = str(precision)
+    if asked in ("64", "64-true") and accelerator == "mps":
+        raise MachineError(f"trainer.precision={asked}: Apple's GPU has no float64; use trainer=cpu, or 32")
+    if accelerator == "cpu" and (asked in HALF or asked.startswith("bf16")):
+        slow = "" if has_bfloat16() else "this CPU only emulates it, precision=32 is several times faster"
+        if asked not in HALF:
+            return precision, f"precision={asked}: {slow}" if slow else ""
+        note = f"precision={asked} on a CPU: trained in bfloat16" + (f"; {slow}" if slow else "")
+        return "bf16-true" if asked == "16-true" else "bf16-mixed", note
+    if accelerator == "cuda" and asked.startswith("bf16"):
+        import torch
+
+        if not torch.cuda.is_bf16_supported(including_emulation=False):
+            return precision, f"precision={asked}: this GPU only emulates bfloat16; 16 is faster"
+    return precision, ""
 
 
 def world_size(trainer: dict[str, Any]) -> int:

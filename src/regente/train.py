@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback
+from pytorch_lightning.callbacks import Timer
 from rich.console import Console
 
 from regente import display
@@ -16,6 +17,7 @@ from regente.callbacks.progress import ProgressLine
 from regente.callbacks.report_trial import reporter
 from regente.callbacks.run_facts import RunFacts
 from regente.callbacks.sample_texts import SampleTexts
+from regente.callbacks.step_profile import StepProfile
 from regente.callbacks.training_loss import TrainingLoss
 from regente.job import Job, write_json
 from regente.machine import fit_trainer, world_size
@@ -29,6 +31,7 @@ def train(job: Job, config: dict[str, Any], recording: Recording, out: Console) 
     started = time.perf_counter()
     config["trainer"], notes = fit_trainer(config["trainer"])
     tune_process()
+    torch.set_float32_matmul_precision(config["trainer"].get("matmul_precision") or "highest")
     losses = TrainingLoss()
     progress = ProgressLine(out, losses)
     facts, outcomes = RunFacts(job, recording.journal), Outcomes(job.path)
@@ -38,6 +41,8 @@ def train(job: Job, config: dict[str, Any], recording: Recording, out: Console) 
         callbacks.append(trial)
     if world_size(config["trainer"]) > 1:
         callbacks.insert(0, AgreedStop())
+    if calls := config["trainer"].get("profile_calls"):
+        callbacks.append(StepProfile(job.path / "profile", recording.journal, calls))
     logger = JournalLogger(recording.journal, str(job.path), job.experiment, job.path.name)
 
     parts = build(config, job, callbacks, logger)
@@ -46,6 +51,11 @@ def train(job: Job, config: dict[str, Any], recording: Recording, out: Console) 
         notes.append(f"{recording.trouble_line()}")
     display.setup(out, parts, [*notes, *parts.notes])
     fit(parts)
+    if time_is_up(parts):
+        minutes = config["trainer"]["max_minutes"]
+        display.note(
+            out, f"trainer.max_minutes={minutes}: time is up in epoch {parts.trainer.current_epoch + 1}"
+        )
     pruned = trial is not None and trial.pruned
     best, metrics = evaluate(parts, test=not pruned)
 
@@ -63,6 +73,12 @@ def train(job: Job, config: dict[str, Any], recording: Recording, out: Console) 
         write_json(job.path / "result.json", result)
         recording.journal.write("result", **result)
     return result
+
+
+def time_is_up(parts: Parts) -> bool:
+    """Whether the clock ended the training."""
+    timers = [each for each in parts.trainer.callbacks if isinstance(each, Timer)]  # type: ignore[attr-defined]
+    return any((left := timer.time_remaining()) is not None and left <= 0 for timer in timers)
 
 
 def fit(parts: Parts) -> None:

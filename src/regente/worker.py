@@ -45,6 +45,7 @@ def run(path: Path, *, debug: bool = False, act: Act | None = None, kind: str = 
     os.environ.update(job.env)
     if rank.number == 0:
         write_json(job.path / "process.json", asdict(owner(os.getpid())))
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler, which says when it starts
     config = resolve(job.config)
     if rank.attempt == 0:
         display.header(out, job)

@@ -8,8 +8,12 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from regente.job import EXAMPLE, LEARNED, Job, write_json
+from regente.machine import has_bfloat16
 from regente.tracking.journal import Journal
 from regente.tracking.provenance import torch_facts
+
+# largest relative error of a product of float32, and what then has been done with it
+FLOAT32 = [(1e-5, "float32"), (1e-3, "tfloat32"), (float("inf"), "bfloat16")]
 
 
 class RunFacts(Callback):
@@ -34,6 +38,7 @@ class RunFacts(Callback):
             "device": trainer.strategy.root_device.type,
             "ranks": trainer.world_size,
         }
+        tags |= arithmetic(trainer, pl_module)
         self.journal.write("tags", values={f"regente.{key}": str(value) for key, value in tags.items()})
         (self.job.path / "model.txt").write_text(str(pl_module) + "\n", encoding="utf-8")
         self.journal.write("artifact", path=str(self.job.path / "model.txt"), to="model")
@@ -51,6 +56,31 @@ class RunFacts(Callback):
     ) -> None:
         if trainer.global_step == 0 and batch_idx == 0 and trainer.is_global_zero:
             keep_example(self.job.path / EXAMPLE, batch[0])
+
+
+def arithmetic(trainer: Trainer, pl_module: LightningModule) -> dict[str, str]:
+    """What the device really does: the dtype of the weights, and of a product of matrices of theirs.
+
+    A product of float32 is told by its error against float64: TF32 and bfloat16 keep 10 and 7 bits of a factor.
+    """
+    weights, device = pl_module.dtype, trainer.strategy.root_device
+    assert isinstance(weights, torch.dtype)
+    key = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(256, 256, generator=key, dtype=torch.float64) for _ in range(2))
+    with torch.no_grad(), trainer.precision_plugin.forward_context():
+        product = a.to(device, weights) @ b.to(device, weights)
+    done = name_of(product.dtype)
+    if product.dtype == torch.float32:
+        exact = a.float().double() @ b.float().double()
+        error = float((product.cpu().double() - exact).norm() / exact.norm())
+        done = next(name for bound, name in FLOAT32 if error < bound)
+    if device.type == "cpu" and done == "bfloat16" and not has_bfloat16():
+        done += " (emulated)"
+    return {"precision": str(trainer.precision), "weights": name_of(weights), "matmul": done}
+
+
+def name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def keep_example(file: Path, x: torch.Tensor) -> None:

@@ -56,6 +56,7 @@ class Batches:
     the same number of steps, an order of evaluation keeps every sample exactly once.
 
     `group` batches come as one, for a task that takes an optimizer step for each: see tasks/supervised.py.
+    `fixed`: each epoch in the order of the first.
     """
 
     def __init__(
@@ -68,8 +69,9 @@ class Batches:
         world_size: int = 1,
         pin: bool = False,
         group: int = 1,
+        fixed: bool = False,
     ) -> None:
-        self.group = group
+        self.group, self.fixed = group, fixed
         self.pin = pin  # the batches, so that their copy to a GPU does not wait
         self.source, self.batch_size, self.seed = source, batch_size, seed
         self.rank, self.world_size = rank, world_size
@@ -84,7 +86,7 @@ class Batches:
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order the next iteration takes."""
-        self.epoch = epoch
+        self.epoch = 0 if self.fixed else epoch
 
     def order(self) -> Tensor:
         """This rank's sample numbers in this epoch, int64."""

@@ -67,7 +67,13 @@ class Images(InMemory):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """On the device: uint8 to float32, augmented in training, declared mean and standard deviation taken out."""
         x, y = batch
-        if self.augment is not None and self.trainer is not None and self.trainer.training:
+        trainer: Any = self.trainer
+        if (
+            self.augment is not None
+            and trainer is not None
+            and trainer.training
+            and not trainer.overfit_batches
+        ):
             x = self._augmented(x, self.augment)
         return self.normalise(x), y
 

@@ -39,7 +39,8 @@ class Supervised(LightningModule):
         self.make_optimizer, self.make_scheduler, self.monitor = optimizer, scheduler, monitor
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.model(x)  # type: ignore[no-any-return]
+        # in the dtype of the weights, which precision=64 and 16-true change
+        return self.model(x.to(self.dtype) if x.is_floating_point() else x)  # type: ignore[no-any-return]
 
     @abstractmethod
     def loss(self, batch: Batch) -> Tensor:
@@ -119,7 +120,7 @@ class Supervised(LightningModule):
     def log_measures(self, values: dict[str, float]) -> None:
         """Log them at `global_step`; by itself Lightning counts calls of `training_step`."""
         self.log_dict(values, logger=False)
-        if self.logger is not None and self.trainer.is_global_zero:
+        if self.logger is not None and self.trainer.is_global_zero and not self.trainer.sanity_checking:
             self.logger.log_metrics(values, step=self.global_step)
 
     def measures(self, means: dict[str, float]) -> dict[str, float]:

@@ -1,0 +1,44 @@
+"""Settings of a part that its class does not take, because they are Regente's to carry out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+MATMUL = ("highest", "high", "medium")
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What a value must be, and the words for it."""
+
+    admits: Callable[[Any], bool]
+    words: str
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+FLAG = Limit(lambda v: isinstance(v, bool), "needs true or false")
+OURS = {
+    "model": {"compile": FLAG},
+    "trainer": {
+        "max_minutes": Limit(lambda v: v is None or (_number(v) and v > 0), "needs a number > 0 or null"),
+        "matmul_precision": Limit(
+            lambda v: v is None or v in MATMUL, f"needs one of {', '.join(MATMUL)} or null"
+        ),
+        "find_lr": FLAG,
+        "find_batch_size": FLAG,
+        "profile_calls": Limit(lambda v: _whole(v) and v >= 0, "needs a whole number >= 0"),
+        "max_restarts": Limit(lambda v: _whole(v) and v >= 0, "needs a whole number >= 0"),
+    },
+}
+
+
+def theirs(part: str, node: dict[str, Any]) -> dict[str, Any]:
+    """A part's settings without Regente's own."""
+    return {key: value for key, value in node.items() if key not in OURS[part]}
