@@ -11,29 +11,32 @@ unexport PYTHONDONTWRITEBYTECODE
 train: .venv/ready ## train the default experiment; ARGS="mnist_cnn optimizer.lr=3e-3" for another
 	@$(BIN)/regente train $(ARGS)
 
-test: lint types ## lint, types and all tests: what CI runs
+test: lint types .venv/extras ## lint, types and all tests: what CI runs
 	$(BIN)/python -m pytest -m "browser or alone" # one by one: they need both cores, or look at a browser in real time
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not browser and not alone"
 
-quick: .venv/ready ## the tests that take no more than a coffee sip
+quick: .venv/extras ## the tests that take no more than a coffee sip
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: .venv/ready
+types: .venv/extras
 	$(BIN)/mypy
 
-bench: .venv/ready ## the side-by-side programs of benchmarks/
+bench: .venv/extras ## the side-by-side programs of benchmarks/
 	for program in benchmarks/*.py; do $(BIN)/python $$program || exit 1; done
 
 ui: .venv/ready ## MLflow's UI on this folder's runs
 	@$(BIN)/regente ui
 
-pins: .venv/uv ## compile requirements.txt anew from pyproject.toml
-	$(UV) pip compile pyproject.toml --extra dev --universal --python-version 3.11 --fork-strategy fewest \
-		--generate-hashes --no-annotate --no-header --upgrade --quiet --output-file requirements.txt
+COMPILE = $(UV) pip compile pyproject.toml --universal --python-version 3.11 --fork-strategy fewest \
+	--generate-hashes --no-annotate --no-header --upgrade --quiet --extra dev
+
+pins: .venv/uv ## compile requirements.txt and requirements-extras.txt anew from pyproject.toml
+	$(COMPILE) --output-file requirements.txt
+	$(COMPILE) --extra all --constraint requirements.txt --output-file requirements-extras.txt
 
 clean: ## remove .venv and caches; runs stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build src/*.egg-info
@@ -51,4 +54,9 @@ help: ## this list
 .venv/ready: .venv/uv requirements.txt pyproject.toml
 	$(UV) pip install --quiet --require-hashes --requirement requirements.txt
 	$(UV) pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# Apart, since a run starts slower where they are: torchmetrics imports transformers wherever it finds it
+.venv/extras: .venv/ready requirements-extras.txt
+	$(UV) pip install --quiet --require-hashes --requirement requirements-extras.txt
 	@touch $@
