@@ -51,6 +51,8 @@ class Sweep:
 
     max_jobs: int = 1000  # more than so many have to be confirmed
     max_minutes: float | None = None  # after which no further job is started
+    zip: Any = None  # keys that go together, or lists of such keys
+    points: str | None = None  # a CSV file with a row for each job
 
 
 @dataclass

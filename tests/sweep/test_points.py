@@ -1,23 +1,22 @@
 """Sweeps that are no full grid."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from regente.errors import ConfigError
-from regente.sweep.points import joined, table
+from regente.sweep.grid import Grid
+from regente.sweep.points import table, together
 
-VALUES = {"a": ["a=1", "a=2"], "b": ["b=3", "b=4"], "c": ["c=5", "c=6", "c=7"], "d": ["d=8"]}
+SIZES = {"a": 2, "b": 2, "c": 3, "d": 1}
 
 
 def test_keys_that_go_together_are_one_axis_and_the_others_stay_their_own() -> None:
-    axes = joined(VALUES, ["a", "b"])
-    assert [axis.keys for axis in axes] == [("a", "b"), ("c",), ("d",)]
-    assert [list(row) for row in axes[0].rows] == [["a=1", "b=3"], ["a=2", "b=4"]]
-
-
-def test_without_groups_each_key_is_an_axis() -> None:
-    assert [axis.keys for axis in joined(VALUES, None)] == [("a",), ("b",), ("c",), ("d",)]
+    assert together(SIZES, ["b", "a"]) == [("b", "a"), ("c",), ("d",)]
+    assert together({**SIZES, "d": 3}, [["a", "b"], ["c", "d"]]) == [("a", "b"), ("c", "d")]
+    assert together(SIZES, None) == [("a",), ("b",), ("c",), ("d",)]
 
 
 @pytest.mark.parametrize(
@@ -32,7 +31,7 @@ def test_without_groups_each_key_is_an_axis() -> None:
 )
 def test_groups_that_do_not_fit_are_told(groups: object, telling: str) -> None:
     with pytest.raises(ConfigError) as raised:
-        joined(VALUES, groups)
+        together(SIZES, groups)
     assert telling in str(raised.value)
 
 
@@ -69,3 +68,45 @@ def test_a_file_that_is_no_table_of_points_is_told_with_its_row(
 def test_a_file_that_is_not_there_is_told(project: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         table("nowhere.csv")
+
+
+def points(project: Path, *words: str, **given: object) -> list[list[str]]:
+    grid = Grid(project, list(words), {}, **given)  # type: ignore[arg-type]
+    found = [point.overrides for point in iter(grid.ask, None)]  # type: ignore[union-attr]
+    assert len(found) == grid.total
+    return found
+
+
+def test_a_grid_takes_what_goes_together_as_one_and_the_rest_in_every_combination(project: Path) -> None:
+    words = ("optimizer.lr=0.1,0.2", "model=cnn,mlp", "seed=3,4", "trainer=cpu")
+    assert points(project, *words, zip=["optimizer.lr", "seed"]) == [
+        ["optimizer.lr=0.1", "seed=3", "model=cnn", "trainer=cpu"],
+        ["optimizer.lr=0.1", "seed=3", "model=mlp", "trainer=cpu"],
+        ["optimizer.lr=0.2", "seed=4", "model=cnn", "trainer=cpu"],
+        ["optimizer.lr=0.2", "seed=4", "model=mlp", "trainer=cpu"],
+    ]
+
+
+def test_the_rows_of_a_table_go_with_every_combination_and_have_the_last_word(project: Path) -> None:
+    (project / "p.csv").write_text("optimizer.lr,model\n0.1,cnn\n0.2,\n")
+    assert points(project, "model=mlp", "seed=3,4", points="p.csv") == [
+        ["model=cnn", "seed=3", "optimizer.lr=0.1"],
+        ["model=mlp", "seed=3", "optimizer.lr=0.2"],
+        ["model=cnn", "seed=4", "optimizer.lr=0.1"],
+        ["model=mlp", "seed=4", "optimizer.lr=0.2"],
+    ]
+
+
+def test_a_dry_run_shows_the_points_and_a_sweep_of_a_table_is_found_again(
+    regente: Callable[..., Any], project: Path
+) -> None:
+    (project / "p.csv").write_text("optimizer.lr,model.dropout\n0.1,\n0.2,0.5\n")
+    ended = regente("train", "digits_mlp", "-m", "--dry-run", "sweep.points=p.csv", "seed=1,2")
+    assert ended.code == 0, ended.err
+    assert "4 jobs" in ended.out
+    assert "optimizer.lr=0.2 model.dropout=0.5" in ended.out
+    ended = regente("train", "digits_mlp", "-m", "--dry-run", "sweep.points=p.csv", "optimizer.lr=1,2")
+    assert ended.code == 2
+    assert ended.lines == [
+        "sweep.points: optimizer.lr has values on the command line too; leave it to one of them"
+    ]

@@ -18,7 +18,7 @@ from regente.sweep.search import Search
 LR = "optimizer.lr=tag(log,interval(1e-4,1e-1))"
 
 
-def search(folder: Path, *words: str, params: dict[str, Any] | None = None) -> Search:
+def search(folder: Path, *words: str, points: str | None = None) -> Search:
     """A search over the digits, as the driver makes it."""
     own = [word for word in words if word.startswith(("hydra", "+hydra"))]
     composed = compose("digits_cnn", ["hydra/sweeper=optuna", *own])
@@ -26,7 +26,7 @@ def search(folder: Path, *words: str, params: dict[str, Any] | None = None) -> S
     settings = {key: value for key, value in node.items() if key != "_target_"}
     folder.mkdir(parents=True, exist_ok=True)
     overrides = [word for word in words if word not in own]
-    return Search(folder, overrides, resolve(composed.node), **{**settings, "params": params or {}})
+    return Search(folder, overrides, resolve(composed.node), points=points, **settings)
 
 
 def rate(point: Point) -> float:
@@ -140,6 +140,28 @@ def test_failed_trials_count_and_end_the_search_above_the_rate_and_stopped_ones_
     assert found.study.counts() == (2, 2)
     assert found.ask() is None
     assert "2 of 2 trials failed" in found.why
+
+
+def test_the_rows_of_a_table_are_tried_before_anything_is_drawn_once_also_after_a_resume(
+    project: Path,
+) -> None:
+    (project / "p.csv").write_text("optimizer.lr,model\n0.01,mlp\n0.02,\n")
+    words = (LR, "model=cnn,mlp", "hydra.sweeper.n_trials=4")
+    first = search(project / "runs/e/a", *words, points="p.csv")
+    points = [first.ask(), first.ask()]
+    assert [rate(point) for point in points if point] == [0.01, 0.02]
+    assert points[0] and points[0].overrides[-1] == "model=mlp"
+    for point in points:
+        first.tell(point, done(0.5))  # type: ignore[arg-type]
+    rest = finish(search(project / "runs/e/a", *words, points="p.csv"))
+    assert len(rest) == 2
+    assert not {rate(point) for point in rest} & {0.01, 0.02}
+    (project / "p.csv").write_text("optimizer.lr,model,seed\n0.5,mpl,1\n")
+    with pytest.raises(ConfigError) as raised:
+        search(project / "runs/e/b", *words, points="p.csv")
+    assert [problem.where for problem in raised.value.problems] == [
+        "sweep.points: optimizer.lr=0.5", "sweep.points: model=mpl", "sweep.points",
+    ]  # fmt: skip
 
 
 def test_jobs_at_a_time_are_limited_by_n_jobs(project: Path) -> None:

@@ -9,7 +9,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException
 
+from regente.catalog import suggest
 from regente.errors import ConfigError, Problem
+from regente.sweep.points import Table
 
 Value = str | int | float | bool
 
@@ -90,6 +92,35 @@ class Space:
             for key, value in params.items()
         ]
         return [*self.fixed, *words]
+
+    def rows(self, table: Table) -> list[dict[str, Value]]:
+        """The rows of a table as parameters.
+
+        Raises:
+            ConfigError: for a key that is not drawn, or a value that cannot be.
+        """
+        problems, found = [], []
+        for number, words in enumerate(table.rows, 2):
+            row: dict[str, Value] = {}
+            for key, text in (word.split("=", 1) for word in words):
+                each, value = self.drawn.get(key), _value(text)
+                if each is None:
+                    what = f"{key} is not searched; {suggest(key, list(self.drawn))}"
+                    problems.append(Problem("sweep.points", what))
+                elif isinstance(each, Choice) and value not in each.values:
+                    problems.append(
+                        Problem(f"sweep.points: {key}={text}", f"there is: {', '.join(each.texts)}")
+                    )
+                elif isinstance(each, Interval) and (
+                    isinstance(value, str) or not each.low <= value <= each.high
+                ):
+                    what = f"row {number} is not from {each.low:g} to {each.high:g}"
+                    problems.append(Problem(f"sweep.points: {key}={text}", what))
+                row[key] = value
+            found.append(row)
+        if problems:
+            raise ConfigError(list(dict.fromkeys(problems)))
+        return found
 
     def probes(self) -> Iterator[list[str]]:
         """Overrides whose configs together hold each choice and both ends of each interval."""

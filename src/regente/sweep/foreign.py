@@ -94,6 +94,8 @@ def sweep_by_hydra(what: Plan, *, again: bool, dry_run: bool) -> tuple[int, list
     """Let Hydra run the sweep; its own parent run and the states of its jobs are kept as for any other."""
     if dry_run:
         raise ConfigError([Problem("--dry-run", f"{' '.join(what.foreign)} alone knows the jobs")])
+    if own := [key for key in ("zip", "points") if what.base.sweep[key]]:
+        raise ConfigError([Problem(f"sweep.{own[0]}", f"{' '.join(what.foreign)} knows no such thing")])
     if what.our_search:
         launchers = "hydra/launcher=local, ray or slurm"
         raise ConfigError([Problem(" ".join(what.foreign), f"cannot run this search; use {launchers}")])

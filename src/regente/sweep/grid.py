@@ -1,8 +1,12 @@
-"""Every combination of the values given with commas, `choice()` and `range()`: counted first, then made one by one."""
+"""Every combination of the values given with commas, `choice()` and `range()`: counted first, then made one by one.
 
+Keys that go together (`sweep.zip`) and the rows of a table (`sweep.points`) count as one key each.
+"""
+
+import builtins
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +14,7 @@ from hydra.core.override_parser.types import Override, RangeSweep
 
 from regente.compose import parse
 from regente.errors import ConfigError, Problem
+from regente.sweep.points import Table, table, together
 from regente.sweep.protocols import Outcome, Point
 
 
@@ -26,30 +31,62 @@ class Grid:
         *,
         params: Mapping[str, Any] | None = None,
         max_batch_size: int | None = None,  # Hydra's own: here jobs follow one another without batches
+        zip: Any = None,  # noqa: A002
+        points: str | None = None,
     ) -> None:
         words = [f"{key}={value}" for key, value in (params or {}).items()]
         # the last of two words for one key counts, as it does in Hydra
-        self.axes = {override.get_key_element(): override for override in parse([*words, *overrides])}
-        self.sizes = {key: _size(override) for key, override in self.axes.items()}
-        self.total: int | None = math.prod(self.sizes.values())
+        self.overrides = {override.get_key_element(): override for override in parse([*words, *overrides])}
+        self.sizes = {key.lstrip("+"): _size(override) for key, override in self.overrides.items()}
+        self.axes = together(self.sizes, zip)
+        self.table = table(points) if points else None
+        if self.table:
+            _apart(self.sizes, self.table)
+        self.total: int | None = math.prod(self._lengths().values())
         self._points: Iterator[Point] | None = None
 
     def ask(self) -> Point | None:
-        """The next combination; the last key varies first."""
+        """The next combination; the last key varies first, the rows of a table before the others."""
         if self._points is None:
-            values = [list(_words(key, override)) for key, override in self.axes.items()]
-            self._points = (
-                Point(number, list(words)) for number, words in enumerate(itertools.product(*values))
-            )
+            self._points = (Point(number, words) for number, words in enumerate(self._combinations()))
         return next(self._points, None)
+
+    def _combinations(self) -> Iterator[list[str]]:
+        words = {key.lstrip("+"): list(_words(key, override)) for key, override in self.overrides.items()}
+        columns: list[Iterable[Sequence[str]]] = [
+            builtins.zip(*(words[key] for key in axis), strict=True) for axis in self.axes
+        ]
+        if self.table:
+            columns.append(self.table.rows)
+        for row in itertools.product(*columns):
+            found = {
+                _key(word): word for words_ in row for word in words_
+            }  # a row of the table has the last word
+            yield list(found.values())
+
+    def _lengths(self) -> dict[str, int]:
+        """What varies, and in how many ways."""
+        lengths = {"+".join(axis): self.sizes[axis[0]] for axis in self.axes}
+        return lengths | ({"sweep.points": len(self.table.rows)} if self.table else {})
 
     def tell(self, point: Point, outcome: Outcome) -> None:
         """A grid learns nothing."""
 
     def shape(self) -> str:
         """`optimizer.lr 3 x seed 5`."""
-        parts = [f"{key.lstrip('+')} {size:,}" for key, size in self.sizes.items() if size > 1]
+        parts = [f"{key} {size:,}" for key, size in self._lengths().items() if size > 1]
         return " x ".join(parts) or "1"
+
+
+def _apart(sizes: Mapping[str, int], found: Table) -> None:
+    """Refuse keys that vary in a table and beside it."""
+    if both := [key for key in found.keys if sizes.get(key.lstrip("+"), 1) > 1]:
+        what = f"{both[0]} has values on the command line too; leave it to one of them"
+        raise ConfigError([Problem("sweep.points", what)])
+
+
+def _key(word: str) -> str:
+    return word.lstrip("+~").partition("=")[0]
 
 
 def _size(override: Override) -> int:

@@ -15,6 +15,7 @@ from regente.errors import ConfigError, Problem
 from regente.sweep.composer import Composer
 from regente.sweep.grid import Grid
 from regente.sweep.identity import Identities, sweep_identity
+from regente.sweep.points import table
 from regente.sweep.protocols import Launcher, Point, Source
 
 OURS = "regente.sweep."
@@ -50,8 +51,8 @@ class Plan:
     @property
     def folder(self) -> Path:
         """The directory of the sweep: the same for the same words, and for a larger grid."""
-        params = self._node("sweeper").get("params")
-        name = f"sweep-{sweep_identity(self.experiment, self.overrides, params)}"
+        varied = {**(self._node("sweeper").get("params") or {}), **dict.fromkeys(self._columns)}
+        name = f"sweep-{sweep_identity(self.experiment, self.overrides, varied)}"
         return Path("runs") / self.experiment / name
 
     @property
@@ -62,7 +63,14 @@ class Plan:
     @property
     def swept(self) -> list[str]:
         """The keys that tell the jobs apart."""
-        return swept_keys(self.overrides, self._node("sweeper").get("params"))
+        found = swept_keys(self.overrides, self._node("sweeper").get("params"))
+        return list(dict.fromkeys([*found, *self._columns]))
+
+    @property
+    def _columns(self) -> tuple[str, ...]:
+        """The keys of `sweep.points`."""
+        path = self.base.sweep["points"]
+        return tuple(key.lstrip("+") for key in table(path).keys) if path else ()
 
     @property
     def first(self) -> Composed:
@@ -101,7 +109,8 @@ class Plan:
         words = [
             word for word in self.overrides if not word.lstrip("+").startswith(("hydra.", "hydra/", "sweep."))
         ]
-        source: Source = _made("hydra.sweeper", cls, folder, words, config, **node)
+        given = {key: self.base.sweep[key] for key in ("zip", "points") if self.base.sweep[key]}
+        source: Source = _made("hydra.sweeper", cls, folder, words, config, **node, **given)
         return source
 
     def make_launcher(self, config: dict[str, Any]) -> tuple[Launcher, Policy]:

@@ -14,37 +14,28 @@ from regente.errors import ConfigError, Problem
 
 
 @dataclass(frozen=True)
-class Axis:
+class Table:
     """Keys that vary together: in each row a word for each of them, or none for a key that is left as it is."""
 
     keys: tuple[str, ...]
-    rows: Sequence[Sequence[str]]
+    rows: list[list[str]]
 
 
-def joined(values: Mapping[str, Sequence[str]], groups: Any) -> list[Axis]:
-    """An axis for each key, keys of one group going together; `values` are the words of each key.
+def together(sizes: Mapping[str, int], groups: Any) -> list[tuple[str, ...]]:
+    """Which keys make an axis: each by itself, those of one group together; `sizes` says how many values each has.
 
     `groups` is `sweep.zip`: a list of keys, or a list of such lists.
 
     Raises:
-        ConfigError: for keys that have no values, or not as many as the others of their group.
+        ConfigError: for keys that have no values of their own, or not as many as the others of their group.
     """
     found = [tuple(map(str, group)) for group in _groups(groups)]
-    problems = [problem for group in found for problem in _problems(values, group)]
-    several = [key for key in values if sum(key in group for group in found) > 1]
+    problems = [problem for group in found for problem in _problems(sizes, group)]
+    several = [key for key in sizes if sum(key in group for group in found) > 1]
     problems += [Problem(f"sweep.zip: {key}", "is in two groups; a key goes with one") for key in several]
     if problems:
         raise ConfigError(problems)
-    axes: dict[tuple[str, ...], Axis] = {}
-    for key, words in values.items():
-        group = next((group for group in found if key in group), (key,))
-        rows = (
-            [[word] for word in words]
-            if group == (key,)
-            else list(zip(*(values[k] for k in group), strict=True))
-        )
-        axes.setdefault(group, Axis(group, rows))
-    return list(axes.values())
+    return list(dict.fromkeys(next((g for g in found if key in g), (key,)) for key in sizes))
 
 
 def _groups(groups: Any) -> list[list[Any]]:
@@ -56,20 +47,19 @@ def _groups(groups: Any) -> list[list[Any]]:
     return groups if isinstance(groups[0], list) else [groups]
 
 
-def _problems(values: Mapping[str, Sequence[str]], group: tuple[str, ...]) -> list[Problem]:
+def _problems(sizes: Mapping[str, int], group: tuple[str, ...]) -> list[Problem]:
     where = f"sweep.zip=[{','.join(group)}]"
-    varied = [key for key in values if len(values[key]) > 1]
+    varied = [key for key, size in sizes.items() if size > 1]
     if missing := [key for key in group if key not in varied]:
         hint = suggest(missing[0], varied) if varied else "give it several: KEY=1,2,3"
         return [Problem(where, f"{missing[0]} has no values of its own; {hint}")]
-    lengths = {key: len(values[key]) for key in group}
-    if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{key} has {number}" for key, number in lengths.items())
+    if len({sizes[key] for key in group}) > 1:
+        told = ", ".join(f"{key} has {sizes[key]}" for key in group)
         return [Problem(where, f"{told} values; keys that go together need as many each")]
     return []
 
 
-def table(path: str) -> Axis:
+def table(path: str) -> Table:
     """The rows of a CSV file whose header names the keys; an empty cell leaves its key as it is.
 
     Raises:
@@ -102,7 +92,7 @@ def table(path: str) -> Axis:
         rows.append([word for word in words if word is not None])
     if problems:
         raise ConfigError(problems)
-    return Axis(tuple(keys), rows)
+    return Table(tuple(keys), rows)
 
 
 def _twice(keys: Sequence[str]) -> list[str]:

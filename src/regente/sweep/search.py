@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from regente.errors import ConfigError, Problem
 from regente.sweep.distributions import Space, space
 from regente.sweep.extras import require
+from regente.sweep.points import table
 from regente.sweep.protocols import TRIAL, Outcome, Point
 from regente.sweep.search_check import check
 
@@ -39,11 +40,16 @@ class Search:
         config: dict[str, Any],
         *,
         params: Mapping[str, Any],
+        zip: Any = None,  # noqa: A002
+        points: str | None = None,
         **settings: Any,
     ) -> None:
         require("optuna", "optuna", "hydra/sweeper=optuna")
         require("cmaes", "optuna", "hydra/sweeper=optuna")
+        if zip:
+            raise ConfigError([Problem("sweep.zip", "a search draws each key by itself; leave it out")])
         self.space = space(overrides, params)
+        self.first = self.space.rows(table(points)) if points else []
         self.objective = check(self.space, settings, config)
         self.settings = settings
         self.total = _total(self.space, settings)
@@ -61,7 +67,7 @@ class Search:
 
         return Study(
             self.name, self.storage, self.objective.directions, self.space.drawn,
-            sweep=self.sweep, sampler=self.settings["sampler"], pruner=self.settings["pruner"],
+            sweep=self.sweep, sampler=self.settings["sampler"], pruner=self.settings["pruner"], first=self.first,
         )  # fmt: skip
 
     def probes(self) -> Iterator[list[str]]:

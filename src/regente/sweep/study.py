@@ -13,7 +13,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from regente.errors import ConfigError, Problem
-from regente.sweep.distributions import Choice, Distribution
+from regente.sweep.distributions import Choice, Distribution, Value
 from regente.sweep.trial_storage import open_storage
 
 SWEEP, DIED, AGAIN = "regente.sweep", "regente.died", "regente.again"  # attributes of a trial
@@ -24,7 +24,7 @@ class Study:
     """The trials of a search.
 
     `sweep` marks those that are this sweep's: a storage may hold trials that other drivers run at the same time.
-    `sampler` and `pruner` are `{_target_: class, **arguments}`.
+    `sampler` and `pruner` are `{_target_: class, **arguments}`; `first` are parameters to try before any are drawn.
     """
 
     def __init__(
@@ -37,6 +37,7 @@ class Study:
         *,
         sampler: dict[str, Any],
         pruner: dict[str, Any],
+        first: Sequence[dict[str, Value]] = (),
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.sweep, self.drawn = sweep, drawn
@@ -53,6 +54,8 @@ class Study:
                 what = f"the study {name} has other directions; give another hydra.sweeper.study_name"
                 raise ConfigError([Problem(f"hydra.sweeper.direction={list(directions)}", what)])
             self.study.sampler = self._sampler(dict(sampler))
+            for params in first:
+                self.study.enqueue_trial(params, {SWEEP: sweep}, skip_if_exists=True)
             self.ask_again(lambda trial: trial.user_attrs.get(SWEEP) == sweep)
 
     def _sampler(self, node: dict[str, Any]) -> optuna.samplers.BaseSampler:
