@@ -14,7 +14,9 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from regente.errors import ConfigError, Problem, RegenteError
+from regente.features.serving import serve
 from regente.job import Job
+from regente.models.transfer import deferred
 from regente.settings import theirs
 from regente.speed import channels_last, compiled, fused, steps_per_call
 
@@ -43,7 +45,8 @@ def build(config: dict[str, Any], job: Job, own_callbacks: list[Callback], logge
     """
     seed_everything(config["seed"], workers=True, verbose=False)
     data = _make("data", config["data"])
-    model = _make("model", theirs("model", config["model"]))
+    with deferred():
+        model = _make("model", theirs("model", config["model"]))
     materialise(model, data)
     model = channels_last(model)
     if config["model"].get("compile"):
@@ -67,11 +70,12 @@ def build(config: dict[str, Any], job: Job, own_callbacks: list[Callback], logge
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+    notes = serve(model, data, config, trainer.strategy.root_device)
     steps, note = steps_per_call(config, data, task, [*callbacks, *own_callbacks])
     if steps > 1:
         data.group = steps
         task.group(data.batch_size)
-    return Parts(data, task, trainer, [*([note] if note else []), *_by_heart(trainer)])
+    return Parts(data, task, trainer, [*notes, *([note] if note else []), *_by_heart(trainer)])
 
 
 def _by_heart(trainer: Any) -> list[str]:

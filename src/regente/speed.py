@@ -111,8 +111,10 @@ def _obstacle(config: dict[str, Any], data: Any, task: Supervised, callbacks: Se
             return f"trainer.{key}"
     if str(trainer.get("precision")) not in EXACT:
         return "trainer.precision"
-    if not isinstance(data, InMemory) or getattr(data, "augment", None) is not None:
-        return "data.augment" if isinstance(data, InMemory) else "data"
+    if not isinstance(data, InMemory):
+        return "data"
+    if getattr(data, "augment", None) is not None and data.served is None:
+        return "data.augment"
     if str(config["scheduler"].get("_target_")).endswith("ReduceLROnPlateau"):
         return "scheduler"
     if type(task).training_step is not Supervised.training_step:

@@ -54,7 +54,12 @@ class TorchvisionBackbone(Backbone):
 
     @property
     def identity(self) -> dict[str, str]:
-        weights = f"random {self.seed}" if self.file is None else files.sha256_of(self.file)
+        if self.weights is None:
+            weights = f"random {self.seed}"
+        elif files.is_file(self.weights):
+            weights = files.sha256_of(Path(self.weights).expanduser())
+        else:  # with the start of its SHA-256 in the name; it need not be here
+            weights = Path(self.published.url).name
         return {"network": f"torchvision {self.name} {self._options()}", "weights": weights}
 
     def skeleton(self) -> nn.Module:

@@ -55,7 +55,10 @@ class RunFacts(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         if trainer.global_step == 0 and batch_idx == 0 and trainer.is_global_zero:
-            keep_example(self.job.path / EXAMPLE, batch[0])
+            data: Any = trainer.datamodule  # type: ignore[attr-defined]
+            served = getattr(data, "served", None) is not None
+            x = data.inputs(data.splits["train"].take(torch.arange(2))[0]) if served else batch[0]
+            keep_example(self.job.path / EXAMPLE, x)
 
 
 def arithmetic(trainer: Trainer, pl_module: LightningModule) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -25,6 +25,14 @@ class Source(Protocol):
 
     def to(self, device: torch.device) -> "Source":
         """The same on a device."""
+
+
+@runtime_checkable
+class Changing(Protocol):
+    """A source whose samples are others in each epoch."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +95,8 @@ class Batches:
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order the next iteration takes."""
         self.epoch = 0 if self.fixed else epoch
+        if isinstance(self.source, Changing):
+            self.source.set_epoch(self.epoch)
 
     def order(self) -> Tensor:
         """This rank's sample numbers in this epoch, int64."""

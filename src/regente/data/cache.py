@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
@@ -10,27 +11,33 @@ from rich.console import Console
 
 from regente.errors import DataError
 
+DRAFT = ".part"  # at the end of the name of what is being made
+USED = "used"  # a file whose time of change is that of the last use
+
 
 def cache_dir() -> Path:
     """The user's cache folder for data and features: `$XDG_CACHE_HOME/regente`, else `~/.cache/regente`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "regente"
 
 
-def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
+def made_once(folder: Path, make: Callable[[Path], None], *, resumable: bool = False) -> Path:
     """`folder`, filled by `make` unless it is there; it appears whole or not at all.
 
-    Of several processes one makes it and the others wait. What a killed one left is swept away by the next.
+    Of several processes one makes it and the others wait. What a killed one left is swept away by the next, or given to
+    its `make`, where that is `resumable`.
 
     Raises:
         DataError: when the cache cannot be written.
     """
     if folder.is_dir():
+        mark_used(folder)
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _lock(folder):
             if not folder.is_dir():
-                _make(folder, make)
+                _make(folder, make, resumable)
+        mark_used(folder)
     except OSError as error:
         what = f"cannot be written ({error.strerror}); set XDG_CACHE_HOME to a folder with room"
         raise DataError(f"{folder.parent}: {what}") from error
@@ -50,12 +57,20 @@ def _lock(folder: Path) -> BaseFileLock:
     return lock
 
 
-def _make(folder: Path, make: Callable[[Path], None]) -> None:
-    draft = folder.with_name(f"{folder.name}.part")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir()
+def _make(folder: Path, make: Callable[[Path], None], resumable: bool) -> None:
+    draft = folder.with_name(f"{folder.name}{DRAFT}")
+    if not resumable:
+        shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(exist_ok=True)
     try:
         make(draft)
         draft.rename(folder)
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        if not resumable:
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+def mark_used(folder: Path) -> None:
+    """Note the time, for `regente cache`."""
+    with suppress(OSError):  # of another user, or on a disk that is read alone
+        (folder / USED).touch()

@@ -70,7 +70,7 @@ def decode_files(root: Path, paths: Sequence[str], side: int, folder: Path) -> N
     with (
         (folder / "pixels").open("wb") as pixels,
         (folder / "digests").open("wb") as digests,
-        _progress(len(paths)) as line,
+        progress() as line,
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")  # PIL's, about odd metadata of files that it then reads well
@@ -150,7 +150,8 @@ def _reason(error: Exception, *, empty: bool) -> str:
     return "truncated" if "truncated" in str(error).lower() else str(error) or type(error).__name__
 
 
-def _progress(total: int) -> Progress:
+def progress() -> Progress:
+    """A line that shows how far something is, on a terminal; nothing elsewhere."""
     console = Console()
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

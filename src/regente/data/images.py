@@ -66,6 +66,8 @@ class Images(InMemory):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """On the device: uint8 to float32, augmented in training, declared mean and standard deviation taken out."""
+        if self.served is not None:  # features
+            return batch
         x, y = batch
         trainer: Any = self.trainer
         if (
@@ -84,6 +86,9 @@ class Images(InMemory):
         place = (self.trainer.current_epoch, self.trainer.fit_loop.batch_idx + 1, self.trainer.global_rank)
         with torch.no_grad(), keyed(x.device, self.seed, *place):
             return augment(x.float().div_(255))
+
+    def inputs(self, x: Tensor) -> Tensor:
+        return self.normalise(x)
 
     def normalise(self, x: Tensor) -> Tensor:
         """x [B, C, ...] uint8, or float in 0 to 1 -> (x - mean) / std in units of white, float32."""

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
 from pytorch_lightning import LightningDataModule
+from torch import Tensor
 
 from regente.data.batches import Batches, Source
 from regente.data.residence import Residence
@@ -26,6 +27,7 @@ class InMemory(LightningDataModule):
         self.residence = Residence(resident)
         self.group = 1  # training batches that come as one
         self.splits: dict[str, Any] = {}  # a subclass knows which Source its splits are
+        self.served: dict[str, Source] | None = None  # what batches are cut from in place of the splits
 
     @abstractmethod
     def read(self) -> Mapping[str, Source]:
@@ -47,6 +49,14 @@ class InMemory(LightningDataModule):
             splits = dict(self.read())
             self.verify(splits)
             self.splits = splits
+
+    def serve(self, served: dict[str, Source] | None) -> None:
+        """Cut batches from these from now on, features of the samples; None: from the samples themselves."""
+        self.served, self.residence = served, Residence(self.residence.choice)
+
+    def inputs(self, x: Tensor) -> Tensor:
+        """Samples [B, ...] of a split as the model gets them, not augmented."""
+        return x
 
     def identity(self) -> dict[str, Any]:
         """Name, source, digest (of every sample) and sizes, as a tracking store wants them."""
@@ -81,12 +91,12 @@ class InMemory(LightningDataModule):
     def _batches(self, name: str, seed: int | None = None) -> Batches:
         group = 1 if seed is None else self.group
         if self.trainer is None:
-            return Batches(self.splits[name], self.batch_size, seed=seed, group=group)
+            return Batches((self.served or self.splits)[name], self.batch_size, seed=seed, group=group)
         by_heart = bool(self.trainer.overfit_batches)  # type: ignore[attr-defined] # the same few batches for everything
         if by_heart:
             name, seed = "train", self.seed
         device = self.trainer.strategy.root_device
-        source = self.residence.settle(self.splits, name, device)
+        source = self.residence.settle(self.served or self.splits, name, device)
         return Batches(
             source,
             self.batch_size,

@@ -48,7 +48,7 @@ class Transfer(nn.Module):
     ) -> None:
         super().__init__()
         self.origin: Backbone = open_backbone(backbone, weights, input_shape, seed)
-        self.frozen, self.feature_bank = frozen, feature_bank
+        self.frozen, self.feature_bank, self.shape = frozen, feature_bank, input_shape
         self.altered = not frozen  # whether the backbone is no longer what the config says
         self.notes: list[str] = []  # what a user should know, a line each
         self.served = False  # whether x comes as features [B, D], out of a bank
