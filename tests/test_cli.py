@@ -15,7 +15,7 @@ from tests.conftest import Ended
 Run = Callable[..., Ended]
 
 HEAVY = ("torch", "pytorch_lightning", "mlflow", "torchvision", "sklearn", "pandas")
-USING = ("evaluate", "generate")  # commands that take the name of a run
+USING = ("evaluate", "generate", "rerun")  # commands that take the name of a run
 PROBE = f"""
 import json, sys
 sys.argv = ["regente", *sys.argv[1:]]

@@ -5,6 +5,7 @@ import os
 import secrets
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 from regente.errors import ConfigError, RegenteError
 
 LEARNED = "learned.json"  # in the job directory: what the data module learned of the training samples
+DATA = "data.json"  # in the job directory: name, place, digest and splits of the data
+PROVENANCE = "provenance.json"  # in the job directory: code, hardware and packages when it started
 EXAMPLE = "example.npy"  # in the job directory: two samples as the model gets them
 
 
@@ -30,6 +33,7 @@ class Job:
     choices: dict[str, str]  # the option of each config group
     env: dict[str, str] = field(default_factory=dict)  # hydra.job.env_set
     swept: list[str] = field(default_factory=list)  # keys that tell it from the other jobs of its sweep
+    rerun_of: str = ""  # the run that it does once more: its MLflow id, or its directory
 
     @property
     def config(self) -> str:
@@ -98,6 +102,14 @@ def open_job(path: Path) -> Job:
         return Job(path=path.resolve(), **facts)
     except (OSError, ValueError, TypeError) as error:
         raise RegenteError(f"{path}: not a job directory ({error})") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a small file; empty where there is none, or none that can be read."""
+    with suppress(OSError, ValueError, RecursionError):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return content if isinstance(content, dict) else {}
+    return {}
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,6 +1,7 @@
 """Steps 4 and 5 of a run: build, fit, and test the best weights. Imports all that is heavy."""
 
 import time
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -18,9 +19,11 @@ from regente.callbacks.report_trial import reporter
 from regente.callbacks.run_facts import RunFacts
 from regente.callbacks.sample_texts import SampleTexts
 from regente.callbacks.step_profile import StepProfile
+from regente.callbacks.trace import Enough, Replay, RunTrace
 from regente.callbacks.training_loss import TrainingLoss
 from regente.job import Job, write_json
 from regente.machine import fit_trainer, world_size
+from regente.signatures import read
 from regente.speed import tune_process
 from regente.tracking.logger import JournalLogger
 from regente.tracking.recording import Recording
@@ -35,8 +38,8 @@ def train(job: Job, config: dict[str, Any], recording: Recording, out: Console) 
     losses = TrainingLoss()
     progress = ProgressLine(out, losses)
     facts, outcomes = RunFacts(job, recording.journal), Outcomes(job.path)
-    samples = SampleTexts(job, recording.journal)
-    callbacks: list[Callback] = [facts, losses, CheckpointMetrics(), outcomes, samples, progress]
+    samples, trace = SampleTexts(job, recording.journal), RunTrace(job, recording.journal)
+    callbacks: list[Callback] = [facts, trace, losses, CheckpointMetrics(), outcomes, samples, progress]
     if (trial := reporter(recording.journal)) is not None:
         callbacks.append(trial)
     if world_size(config["trainer"]) > 1:
@@ -79,6 +82,16 @@ def time_is_up(parts: Parts) -> bool:
     """Whether the clock ended the training."""
     timers = [each for each in parts.trainer.callbacks if isinstance(each, Timer)]  # type: ignore[attr-defined]
     return any((left := timer.time_remaining()) is not None and left <= 0 for timer in timers)
+
+
+def replay(job: Job, config: dict[str, Any], trace: Replay) -> None:
+    """Train as far as a trace goes, for the trace alone: no logger, no journal, no test."""
+    config["trainer"], _ = fit_trainer(config["trainer"])
+    tune_process()
+    if "steps_per_call" in read(config["task"]["_target_"]).parameters:
+        config["task"]["steps_per_call"] = trace.group
+    with suppress(Enough):
+        fit(build(config, job, [trace], None))
 
 
 def fit(parts: Parts) -> None:

@@ -71,6 +71,9 @@ DECODED = re.compile(r"\$\{oc\.decode:(\$\{[^${}]*\})\}")
 OUT = re.compile(
     r"[/\\~]|[A-Za-z]:|[A-Za-z][\w+.-]*://|(?:.*[/\\])?\.\.(?:[/\\]|$)"
 )  # at the start of a path
+HARMLESS = r"(OMP|MKL|OPENBLAS|KMP|NUMEXPR)_\w+|NCCL_(DEBUG|SOCKET_IFNAME|IB_DISABLE|P2P_DISABLE)|" + (
+    r"CUDA_VISIBLE_DEVICES|CUBLAS_WORKSPACE_CONFIG|TOKENIZERS_PARALLELISM|PYTORCH_(CUDA_)?ALLOC_CONF"
+)  # variables of the environment that a run may set
 OUTPUTS = ("runs", "multirun", "mlartifacts", "mlruns")  # folders of a project that hold no code
 INSTALLED = ("site-packages", "dist-packages")
 DEEPEST, LARGEST = 40, 1_000_000  # levels, and bytes, of a recorded config
@@ -111,6 +114,22 @@ def require_trusted(config: dict[str, Any], project: Path) -> None:
         ]
     if problems:
         raise ConfigError(problems)
+
+
+def require_known_env(job: Job) -> None:
+    """Refuse what a found job would set in the environment, unless it is harmless or set already.
+
+    Raises:
+        ConfigError: naming each variable.
+    """
+    strange = [
+        name
+        for name, value in job.env.items()
+        if not re.fullmatch(HARMLESS, name) and os.environ.get(name) != value
+    ]
+    if strange:
+        what = "refused: a run does not set it; set it in your shell, if it should be"
+        raise ConfigError([Problem(f"hydra.job.env_set.{name}", what) for name in strange])
 
 
 def inside(folder: Path, name: str) -> Path:

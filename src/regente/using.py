@@ -86,4 +86,48 @@ def split(words: Sequence[str]) -> tuple[str, list[str]]:
     return run, overrides
 
 
-COMMANDS: list[click.Command] = [evaluate, generate]
+@click.command()
+@run_name
+@click.option(
+    "--verify", is_flag=True, help="Only replay the first steps, and say whether they are the same."
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(1),
+    help="With --verify: how many at most; without, those of the first 300.",
+)
+@click.option("--debug", is_flag=True, help="Print whole tracebacks.")
+def rerun(run: str, verify: bool, steps: int | None, debug: bool) -> None:
+    """Run once more what a RUN recorded, and say first what is different from then.
+
+    Code, packages, data and machine are compared. With --verify nothing is recorded: losses and weights are held
+    against those that the run left in its trace, and the exit code is 1 where they differ by more than 1e-5.
+
+    \b
+    regente rerun latest --verify
+    regente rerun digits_cnn:best
+    regente rerun 0a1b2c3d          an MLflow run id does, also where the job directory is gone
+    """
+    from tempfile import TemporaryDirectory
+
+    from regente import rerun as again
+    from regente.launch import launch
+    from regente.machine import require
+
+    if steps and not verify:
+        raise ConfigError([Problem("--steps", "goes with --verify")])
+    with TemporaryDirectory() as scratch:
+        job, config = again.recorded(run, Path.cwd(), Path(scratch))
+        require(config["trainer"])
+        changes = list(again.differences(job, config, Path.cwd()))
+        for line in changes or ["code, packages, data and machine: as they were"]:
+            click.echo(line)
+        if verify:
+            verdict = again.verify(job, config, steps)
+            click.echo(verdict.words)
+            sys.exit(verdict.code)
+        new = again.freeze_again(job, run)
+    sys.exit(launch(new, config, alone=True, debug=debug))
+
+
+COMMANDS: list[click.Command] = [evaluate, generate, rerun]

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from regente.job import EXAMPLE, LEARNED, Job, write_json
+from regente.job import DATA, EXAMPLE, LEARNED, Job, write_json
 from regente.machine import has_bfloat16
 from regente.tracking.journal import Journal
 from regente.tracking.provenance import torch_facts
@@ -46,7 +46,10 @@ class RunFacts(Callback):
         self.journal.write("artifact", path=str(self.job.path / "torch.json"), to="environment")
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         if hasattr(datamodule, "identity"):
-            self.journal.write("dataset", **datamodule.identity())
+            identity = datamodule.identity()
+            write_json(self.job.path / DATA, identity)
+            self.journal.write("artifact", path=str(self.job.path / DATA), to="environment")
+            self.journal.write("dataset", **identity)
         if hasattr(datamodule, "learned"):
             write_json(self.job.path / LEARNED, datamodule.learned())
             self.journal.write("artifact", path=str(self.job.path / LEARNED), to="model")

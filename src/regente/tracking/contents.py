@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from regente.compose import resolve
-from regente.job import Job
+from regente.job import PROVENANCE, Job, write_json
 from regente.redact import Redactor
 from regente.tracking import provenance
 from regente.tracking.journal import read
@@ -23,12 +23,17 @@ def log_start(client: "MlflowClient", run_id: str, job: Job) -> None:
     """Config, overrides, command, code, packages and hardware, as they are when the run starts."""
     from mlflow.entities import RunTag
 
-    redact = Redactor().text
     client.log_artifact(run_id, str(job.path / "config.yaml"), "config")
     client.log_artifact(run_id, str(job.path / "job.json"), "config")
-    code = provenance.code(Path(job.project), redact)
-    hardware = {**provenance.hardware(), **_json(job.path / "torch.json")}
-    client.log_text(run_id, provenance.packages(), "environment/packages.txt")
+    code = provenance.code(Path(job.project), Redactor().text)
+    packages = provenance.packages()
+    hardware: dict[str, Any] = provenance.hardware()
+    facts = {"code": code.facts(), "hardware": hardware, "packages": packages.splitlines()}
+    if not (job.path / PROVENANCE).is_file():  # of its first life
+        write_json(job.path / PROVENANCE, facts)
+    client.log_artifact(run_id, str(job.path / PROVENANCE), "environment")
+    hardware = {**hardware, **_json(job.path / "torch.json")}
+    client.log_text(run_id, packages, "environment/packages.txt")
     client.log_dict(run_id, hardware, "environment/hardware.json")
     if code.patch:
         client.log_text(run_id, code.patch, "code/changes.patch")

@@ -46,6 +46,11 @@ class Code:
     remote: str | None = None
     patch: str = ""
 
+    def facts(self) -> dict[str, Any]:
+        """What tells it from other code: the patch as a digest."""
+        patch = sha256(self.patch.encode()).hexdigest() if self.patch else ""
+        return {"commit": self.commit, "branch": self.branch, "remote": self.remote, "patch": patch}
+
 
 def code(project: Path, redact: Callable[[str], str] = str) -> Code:
     """The repository that holds `project`, as it stands; `redact` sees the remote and each file of the patch."""

@@ -68,6 +68,7 @@ class Recording:
             "regente.overrides": redact.text(" ".join(self.job.overrides)),
             "mlflow.source.name": redact.text(" ".join(self.job.command)),
             "mlflow.source.type": "LOCAL",
+            **({"regente.rerun_of": self.job.rerun_of} if self.job.rerun_of else {}),
         }
 
     def _probe(self) -> None:
