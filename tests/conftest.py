@@ -9,7 +9,6 @@ import shutil
 import signal
 import socket
 import sys
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,17 +18,15 @@ from typing import Any
 
 import pytest
 
-from regente import agent, launch
+from regente import launch
 from regente.endings import SwiftExit
 from regente.sweep import local
 from regente.sweep import warm as forking
 from regente.sweep.slot import redirect
 from regente.tracking import recording
-from regente.worker import follow_driver
 
-START = launch.start_program
 WARM = [
-    *("regente.train", "regente.compose", "regente.check", "regente.sweep.command"),
+    *("regente.train", "regente.compose", "regente.check", "regente.sweep.session"),
     *("mlflow.tracking", "mlflow.pytorch", "mlflow.store.tracking.sqlalchemy_store", "regente.tracking.sync"),
 ]
 
@@ -148,39 +145,6 @@ class Forked:
             os.waitpid(self.pid, 0)
 
 
-class ForkedAgent:
-    """What `start_program` makes of `regente.agent`: forked, as are its ranks, with torch and Lightning in them."""
-
-    def __init__(self, name: str, words: list[str], env: dict[str, str]) -> None:
-        self.pid = os.fork()
-        if self.pid == 0:
-            code = 70
-            try:
-                os.setsid()
-                os.environ.clear()
-                os.environ.update(env)
-                sys.path.insert(0, str(Path.cwd()))
-                agent.METHOD = "fork"
-                follow_driver()
-                code = agent.main(Path(words[0]), debug="--debug" in words)
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                os._exit(code)
-
-    def send_signal(self, number: int) -> None:
-        os.kill(self.pid, number)
-
-    def wait(self) -> int:
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-
-
-def program(name: str, words: list[str], env: dict[str, str]) -> Any:
-    """`start_program`, with the agent forked."""
-    start = ForkedAgent if name == "regente.agent" else START
-    return start(name, words, env)
-
-
 def _regente(words: tuple[str, ...], project: str, env: dict[str, str], cold: bool) -> None:
     os.chdir(project)
     os.environ.clear()
@@ -193,7 +157,7 @@ def _regente(words: tuple[str, ...], project: str, env: dict[str, str], cold: bo
 
     if not cold:
         recording.start_shipper = forking.ForkedShipper  # type: ignore[assignment]
-        launch.start_program = program
+        launch.start_program = forking.forked_program
         local.WarmServer = ForkedServer  # type: ignore[misc]
     try:
         main()

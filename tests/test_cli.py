@@ -32,6 +32,7 @@ finally:
     [["--help"], ["train", "--help"], ["list"], ["train", "--cfg", "job"], ["check"], ["train", "trainer.max_epoch=3"],
      ["train", "model=mpl"], ["train", "optimizer.lr=-1"], ["check", "trainer.precision=fp17"],
      ["train", "--info", "defaults"], ["check", "folder_cnn", "data.root=."],
+     ["sweep", "--help"], ["sweep", "status", "nope"], ["train", "-m", "seed=1,2", "--dry-run"],
      *([command, word] for command in USING for word in ("--help", "nope"))],
     ids=" ".join,
 )  # fmt: skip

@@ -55,7 +55,8 @@ def none_left(found: list[psutil.Process]) -> bool:
 def test_a_sweep_of_two_ranks_each_is_a_run_for_each_job_and_no_more(regente: Run, project: Path) -> None:
     ended = regente("train", *FAST, "-m", "optimizer.lr=1e-3,1e-2")
     assert ended.code == 0, ended.err
-    assert ended.out.count("cpu x 2") == 2
+    outputs = [file.read_text() for file in project.rglob("output.txt")]
+    assert [output.count("cpu x 2") for output in outputs] == [1, 1]
     assert ended.out.count("best epoch") == 2
     assert query(project, "select status, count(*) from runs group by status") == [("FINISHED", 3)]
     parents = query(

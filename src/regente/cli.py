@@ -12,6 +12,7 @@ from regente import __version__, using
 from regente.endings import SwiftExit
 from regente.errors import ConfigError, MachineError, Problem, RegenteError, Stopped, TrackingError
 from regente.streams import forgive
+from regente.sweep import commands as sweeping
 
 TRAIN = """Train a model: an EXPERIMENT under OVERRIDES.
 
@@ -136,7 +137,7 @@ def train(
     if not multirun:
         composed, config = checked(experiment, overrides)
     if multirun or composed.multirun:
-        from regente.sweep.command import sweep
+        from regente.sweep.session import sweep
 
         sys.exit(sweep(experiment, overrides, again=rerun, dry_run=dry_run)[0])
     if dry_run:
@@ -161,6 +162,7 @@ def check(words: tuple[str, ...], debug: bool) -> None:
 
 for command in using.COMMANDS:
     regente.add_command(command)
+regente.add_command(sweeping.sweep)
 
 
 @regente.command(name="list")
@@ -254,7 +256,7 @@ def show(experiment: str, overrides: list[str], what: str, package: str | None, 
     node: Any = {
         "job": composed.node,
         "hydra": {"hydra": composed.hydra},
-        "all": {**composed.node, "hydra": composed.hydra},
+        "all": {**composed.node, "sweep": composed.sweep, "hydra": composed.hydra},
     }[what]
     if package and package != "_global_":
         node = OmegaConf.select(OmegaConf.create(node), package)

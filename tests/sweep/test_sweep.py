@@ -41,7 +41,7 @@ class Net(nn.Module):
             time.sleep(60)
 
     def forward(self, x):
-        if self.ending == "badly":
+        if self.ending == "badly" and not Path("mended").exists():
             raise RuntimeError("boom in Net")
         return self.layers(x)
 """
@@ -261,3 +261,52 @@ def test_two_drivers_of_one_sweep_are_refused(start: Start, regente: Run, projec
     assert f"process {process.pid} on " in ended.err
     assert "regente sweep stop" in ended.err
     assert out.startswith("started")
+
+
+def test_a_sweep_is_looked_at_stopped_from_elsewhere_and_gone_on_with(
+    start: Start, regente: Run, project: Path
+) -> None:
+    process = start("train", *LONG, ONE, "-m", "seed=1,2")
+    until(lambda: training(project))
+    looked = regente("sweep", "status")
+    assert f"run by process {process.pid} on" in looked.out
+    assert "1 running, 1 queued" in looked.out
+    stopped = regente("sweep", "stop", "digits_mlp")
+    assert stopped.code == 0, stopped.err
+    process.join(10)
+    assert process.exitcode == 130
+    assert "nobody runs it" in regente("sweep", "status", sweep_of(project).name).out
+    assert regente("sweep", "stop").out.endswith("nobody runs it\n")
+
+
+def test_what_failed_is_run_again_by_retry_and_by_resume(regente: Run, net: Path) -> None:
+    words = ["train", *FAST, "model=net", ONE, "hydra.launcher.on_failure=stop"]
+    assert regente(*words, "-m", "model.ending=well,badly,fine").code == 1
+    (net / "mended").touch()
+    retried = regente("sweep", "retry")
+    assert retried.code == 0
+    assert re.findall("started .*", retried.out) == ["started  model.ending=badly"]
+    assert {name: (state["state"], state["attempt"]) for name, state in states(net).items()} == {
+        "model.ending=well": ("done", 1),
+        "model.ending=badly": ("done", 2),
+    }
+    resumed = regente("sweep", "resume", "digits_mlp")
+    assert resumed.code == 0, resumed.err
+    assert re.findall("started .*", resumed.out) == ["started  model.ending=fine"]
+
+
+def test_an_unknown_sweep_is_answered_with_those_there_are(regente: Run, project: Path) -> None:
+    assert "none yet, regente train -m makes one" in regente("sweep", "status", "nope").err
+    assert regente("train", *FAST, "-m", "seed=1").code == 0
+    ended = regente("sweep", "status", "nope")
+    assert (ended.code, len(ended.lines)) == (2, 1)
+    assert f"digits_mlp/{sweep_of(project).name}" in ended.err
+
+
+@pytest.mark.slow
+def test_of_jobs_with_two_ranks_each_one_fails_and_the_others_run(regente: Run, net: Path) -> None:
+    ranks = ["trainer=cpu", "trainer.devices=2", "trainer.strategy=ddp"]
+    ended = regente("train", *FAST, "model=net", *ranks, "-m", "model.ending=well,badly,fine")
+    assert ended.code == 1
+    assert "2 of 3 jobs done" in ended.out
+    assert re.search(r"#1  failed with exit code 1: .*RuntimeError: boom in Net", ended.out)

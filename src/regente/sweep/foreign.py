@@ -21,6 +21,7 @@ from regente.request import freeze_job
 from regente.sweep.identity import Identities
 from regente.sweep.plan import Plan
 from regente.sweep.records import Parent, make_folder
+from regente.sweep.session import write_queue
 from regente.sweep.state import JobState, SweepFolder, read_json, result_fields, settle
 from regente.sweep.table import closing
 from regente.tracking.owner import owner
@@ -110,6 +111,7 @@ def sweep_by_hydra(what: Plan, *, again: bool, dry_run: bool) -> tuple[int, list
         for state in folder.load().values():
             if state.state == "running":
                 folder.save(settle(folder, state, config["monitor"]["metric"], GRACE))
+        write_queue(what, folder, config, None)
         parent = Parent(open_job(folder.path), config, what.swept)
         task = Task(what.experiment, folder.path, what.swept, again, session)
         try:
@@ -123,7 +125,7 @@ def sweep_by_hydra(what: Plan, *, again: bool, dry_run: bool) -> tuple[int, list
     closing(display.console(quiet=False), states, what.swept, config["monitor"], stopped=status is not None)
     if recorded.run_id:
         click.echo(f"sweep {recorded.run_id} in MLflow; the comparison: regente ui")
-    return status or int(any(state.state != "done" for state in states)), states, folder
+    return status or int(any(state.state in ("failed", "killed") for state in states)), states, folder
 
 
 def _run_hydra(what: Plan, task: Task) -> None:

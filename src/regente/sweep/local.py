@@ -22,6 +22,7 @@ from regente.sweep.warm import WarmServer
 from regente.tracking.owner import owner
 from regente.worker import DRIVER
 
+EVERYTHING = ("auto", -1, "-1")  # of `trainer.devices`
 POLL = 0.05  # seconds between looks at processes that were not forked
 
 
@@ -58,7 +59,7 @@ class Local:
         self.folder, self.config = folder, config
         self.free = deque(slots(config["trainer"], jobs, gpus_per_job, jobs_per_gpu))
         self.slots = len(self.free)
-        self.threads = max(1, cores() // self.slots)
+        self.threads = max(1, cores() // (self.slots * _ranks(config["trainer"])))
         self.warm = warm and sys.platform == "linux"  # elsewhere a fork of so many libraries is not safe
         self.server: WarmServer | None = None
         self.cold: dict[Path, subprocess.Popen[bytes]] = {}
@@ -161,11 +162,10 @@ def slots(
         MachineError: when no job can have as many GPUs as it needs.
     """
     gpus = visible_gpus() if str(trainer.get("accelerator", "auto")) in ("auto", "gpu", "cuda") else []
-    everything = trainer.get("devices", 1) in ("auto", -1, "-1")
+    everything = trainer.get("devices", 1) in EVERYTHING
     if not gpus:
-        ranks = 1 if everything else ranks_here(trainer)
-        return [Slot()] * (jobs or max(1, cores() // ranks))
-    each = gpus_per_job or (len(gpus) if everything else ranks_here(trainer))
+        return [Slot()] * (jobs or max(1, cores() // _ranks(trainer)))
+    each = gpus_per_job or (len(gpus) if everything else _ranks(trainer))
     groups = [tuple(gpus[i : i + each]) for i in range(0, len(gpus) - each + 1, each)]
     if not groups:
         raise MachineError(
@@ -174,6 +174,11 @@ def slots(
         )
     shared = [Slot(group) for _ in range(jobs_per_gpu) for group in groups]  # one on each GPU first
     return shared[:jobs] if jobs else shared
+
+
+def _ranks(trainer: dict[str, Any]) -> int:
+    """How many processes a job takes; one where that is for its GPUs to say, which the driver does not look at."""
+    return 1 if trainer.get("devices", 1) in EVERYTHING else ranks_here(trainer)
 
 
 def visible_gpus() -> list[str]:

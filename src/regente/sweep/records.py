@@ -125,16 +125,19 @@ def write_tables(
     return [folder / name for name in tables]
 
 
+def sweeps(project: Path) -> list[Path]:
+    """The directories of all sweeps; the one whose command line was given last comes last."""
+    found = [file.parent for file in (project / "runs").glob("*/sweep-*/queue.json")]
+    return sorted(found, key=lambda path: (path / "queue.json").stat().st_mtime_ns)
+
+
 def find_sweep(name: str, project: Path) -> SweepFolder:
     """The sweep that a name means: its directory, the name of it, an experiment (its latest), or `latest`.
 
     Raises:
         ConfigError: when there is none of that name; with those that there are.
     """
-    every = [file.parent for file in (project / "runs").glob("*/sweep-*/job.json")]
-    every.sort(
-        key=lambda path: (path / "queue.json").stat().st_mtime if (path / "queue.json").is_file() else 0
-    )
+    every = sweeps(project)
     if name == "latest":
         found = every
     else:

@@ -79,6 +79,11 @@ class SweepFolder:
         content = read_json(self.path / "driver.json")
         return Owner(**content["owner"]) if "owner" in content else None
 
+    def driven(self) -> bool | None:
+        """Whether a process drives it now; nothing if that is on another host, where one cannot see it."""
+        content = read_json(self.path / "driver.json")
+        return content["beat"] >= 0 and Owner(**content["owner"]).alive() if content else False
+
     def acquire(self) -> None:
         """Become the one driver of the sweep.
 

@@ -14,15 +14,18 @@ import signal
 import socket
 import subprocess
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from regente import agent, launch
 from regente.endings import SwiftExit
 from regente.job import Job
 from regente.sweep.slot import redirect, run_in_slot
+from regente.worker import follow_driver
 
 HEAVY = [
     *("regente.train", "regente.worker", "regente.compose", "torchvision"),
@@ -39,6 +42,7 @@ HEAVY = [
         "matplotlib.pyplot",
     ),
 ]
+START = launch.start_program
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
@@ -195,6 +199,7 @@ def _fork(request: dict[str, Any], sockets: list[socket.socket], leave: SwiftExi
 
     torch.set_num_threads(request["threads"])
     recording.start_shipper = ForkedShipper  # type: ignore[assignment]
+    launch.start_program = forked_program
     return leave(run_in_slot(Path(request["job"])))
 
 
@@ -224,6 +229,42 @@ class ForkedShipper:
             return None if os.waitpid(self.pid, os.WNOHANG) == (0, 0) else 0
         except ChildProcessError:  # asked before
             return 0
+
+
+class ForkedAgent:
+    """What `start_program` makes of `regente.agent`: forked, as are its ranks, with torch and Lightning in them."""
+
+    def __init__(self, words: list[str], env: dict[str, str]) -> None:
+        with warnings.catch_warnings(action="ignore"):
+            self.pid = os.fork()
+        if self.pid == 0:
+            code = 70
+            try:
+                os.setsid()
+                os.environ.clear()
+                os.environ.update(env)
+                agent.METHOD = "fork"
+                follow_driver()
+                code = agent.main(Path(words[0]), debug="--debug" in words)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
+
+    def send_signal(self, number: int) -> None:
+        """Hand a signal on."""
+        os.kill(self.pid, number)
+
+    def wait(self) -> int:
+        """The exit code, below 0 after a signal."""
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+def forked_program(name: str, words: list[str], env: dict[str, str]) -> Any:
+    """`start_program`, with the agent forked."""
+    return ForkedAgent(words, env) if name == "regente.agent" else START(name, words, env)
 
 
 if __name__ == "__main__":

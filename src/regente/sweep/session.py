@@ -81,14 +81,7 @@ def run(
         for state in folder.load().values():
             if state.state == "running":
                 folder.save(settle(folder, state, config["monitor"]["metric"], GRACE))
-        folder.write_queue(
-            experiment=what.experiment,
-            overrides=shown_words(what, config),
-            swept=what.swept,
-            monitor=config["monitor"],
-            total=source.total,
-            jobs=[(id_, point.overrides) for id_, point in what.jobs],
-        )
+        write_queue(what, folder, config, source.total)
         table = Table(out, what.swept, len(what.jobs) or source.total)
         driver = Driver(what, folder, table, config, again=again, only_failed=only_failed)
         with table:
@@ -103,13 +96,20 @@ def run(
     click.echo(f"sweep {display.shown(str(folder.path))}")
     if driver.stopped:
         raise Stopped(driver.stopped)
-    return int(any(state.state != "done" for state in states)), states, folder
+    return int(any(state.state in ("failed", "killed") for state in states)), states, folder
 
 
-def shown_words(what: Plan, config: dict[str, Any]) -> list[str]:
-    """The overrides without their secrets."""
+def write_queue(what: Plan, folder: SweepFolder, config: dict[str, Any], total: int | None) -> None:
+    """Write down the command line, without its secrets, and the jobs that are known."""
     redact = Redactor(secret_values(config), env_references(what.base.yaml()))
-    return [redact.text(word) for word in what.overrides]
+    folder.write_queue(
+        experiment=what.experiment,
+        overrides=[redact.text(word) for word in what.overrides],
+        swept=what.swept,
+        monitor=config["monitor"],
+        total=total,
+        jobs=[(id_, point.overrides) for id_, point in what.jobs],
+    )
 
 
 def show(what: Plan) -> int:
