@@ -11,6 +11,7 @@ ASKED = "asked"
 PATIENCE = timedelta(
     seconds=10
 )  # for the promises of the others; they come from threads that wait for nothing else
+ANSWER = timedelta(minutes=10)  # for what another rank has to measure or to read first
 NEVER = timedelta(days=1)
 
 
@@ -74,5 +75,5 @@ class Agreement:
 
 def connect() -> Store:
     """A connection of its own to the store where the process group met."""
-    store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), timeout=NEVER)
-    return PrefixStore(f"regente/stop/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), timeout=ANSWER)
+    return PrefixStore(f"regente/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)

@@ -19,6 +19,7 @@ from regente.job import Job
 from regente.models.transfer import deferred
 from regente.settings import theirs
 from regente.speed import channels_last, compiled, fused, steps_per_call
+from regente.strategies import strategy
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ def build(config: dict[str, Any], job: Job, own_callbacks: list[Callback], logge
         _lightnings(config["trainer"]),
         callbacks=[*callbacks, *own_callbacks],
         logger=logger or False,
+        **strategy(config["trainer"]),
         default_root_dir=str(job.path),
         enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
         enable_progress_bar=False,

@@ -28,8 +28,11 @@ def setup(out: Console, parts: Any, notes: list[str]) -> None:
     size = f"{total:,} parameters" + ("" if trained == total else f", {trained:,} of them trained")
     ranks = "" if trainer.world_size == 1 else f" x {trainer.world_size}"
     device = trainer.strategy.root_device.type
+    shares = ""
+    if (batch := getattr(parts.data, "batch_size", None)) and trainer.world_size > 1:
+        shares = f"; batches of {batch} on each device, {batch * trainer.world_size} in all"
     out.print(
-        f"{type(model).__name__} on {type(parts.data).__name__}, {size}; {device}{ranks}, {trainer.precision}"
+        f"{type(model).__name__} on {type(parts.data).__name__}, {size}; {device}{ranks}, {trainer.precision}{shares}"
     )
     for text in notes:
         note(out, text)

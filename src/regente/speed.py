@@ -15,6 +15,7 @@ from torch import nn
 from regente.data.cache import cache_dir
 from regente.data.in_memory import InMemory
 from regente.machine import cores
+from regente.ranks import this_rank
 from regente.tasks.supervised import Supervised
 
 FUSED = {f"torch.optim.{name}" for name in ("Adam", "AdamW", "SGD", "Adagrad")}
@@ -95,7 +96,7 @@ def steps_per_call(
             1,
             "auto",
         ) else ""
-    return (_fitting(config, data, task) if wanted == "auto" else wanted), ""
+    return (same_on_all_ranks(_fitting(config, data, task)) if wanted == "auto" else wanted), ""
 
 
 def _obstacle(config: dict[str, Any], data: Any, task: Supervised, callbacks: Sequence[Callback]) -> str:
@@ -104,7 +105,7 @@ def _obstacle(config: dict[str, Any], data: Any, task: Supervised, callbacks: Se
     harmless = {
         "accumulate_grad_batches": (1,), "gradient_clip_val": (0,), "max_steps": (-1,), "max_time": (),
         "limit_train_batches": (1.0,), "val_check_interval": (1.0,), "overfit_batches": (0,), "detect_anomaly": (False,),
-        "fast_dev_run": (False,), "profiler": (), "num_nodes": (1,), "devices": (1, "1"), "strategy": ("auto",), "plugins": (),
+        "fast_dev_run": (False,), "profiler": (), "strategy": ("auto", "ddp"), "plugins": (),
     }  # fmt: skip
     for key, values in harmless.items():
         if trainer.get(key) is not None and trainer[key] not in values:
@@ -123,6 +124,21 @@ def _obstacle(config: dict[str, Any], data: Any, task: Supervised, callbacks: Se
         if node.get("every_n_train_steps") or node.get("train_time_interval"):
             return "a checkpoint every so many steps"
     return next((type(each).__name__ for each in callbacks if _sees_each_step(each)), "")
+
+
+def same_on_all_ranks(steps: int) -> int:
+    """What rank 0 has measured; one where the ranks cannot ask it yet."""
+    rank = this_rank()
+    if rank.of == 1:
+        return steps
+    if not rank.agent:
+        return 1
+    from regente.agreement import connect
+
+    store = connect()
+    if rank.number == 0:
+        store.set("steps_per_call", str(steps))
+    return int(store.get("steps_per_call"))
 
 
 def _sees_each_step(callback: Callback) -> bool:

@@ -15,6 +15,7 @@ from regente.callbacks.agreed_stop import AgreedStop
 from regente.callbacks.checkpoint_metrics import CheckpointMetrics
 from regente.callbacks.outcomes import Outcomes
 from regente.callbacks.progress import ProgressLine
+from regente.callbacks.ranks_in_step import RanksInStep
 from regente.callbacks.report_trial import reporter
 from regente.callbacks.run_facts import RunFacts
 from regente.callbacks.sample_texts import SampleTexts
@@ -43,7 +44,7 @@ def train(job: Job, config: dict[str, Any], recording: Recording, out: Console) 
     if (trial := reporter(recording.journal)) is not None:
         callbacks.append(trial)
     if world_size(config["trainer"]) > 1:
-        callbacks.insert(0, AgreedStop())
+        callbacks = [AgreedStop(), RanksInStep(), *callbacks]
     if calls := config["trainer"].get("profile_calls"):
         callbacks.append(StepProfile(job.path / "profile", recording.journal, calls))
     logger = JournalLogger(recording.journal, str(job.path), job.experiment, job.path.name)

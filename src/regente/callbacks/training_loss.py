@@ -52,6 +52,8 @@ class TrainingLoss(Callback):
         if not self.waiting:
             return
         losses, last = torch.cat(self.waiting), trainer.global_step
+        if trainer.world_size > 1:  # each rank has the losses of its share
+            losses = trainer.strategy.reduce(losses, reduce_op="mean")
         values, rates = losses.double().tolist(), self.rates
         begin = 0
         while begin < len(values):

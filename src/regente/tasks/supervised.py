@@ -65,6 +65,7 @@ class Supervised(LightningModule):
         for x, y in zip(*(torch.split(part, self.batch_size) for part in batch), strict=True):
             loss = self.loss((x, y))
             optimizer.zero_grad()
+            self.trainer.strategy.pre_backward(loss)  # several ranks: gradients travel while backward runs
             # not manual_backward, which calls hooks and scales: a group is taken only where nothing needs that
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
