@@ -113,14 +113,19 @@ def main() -> None:
     }
     ways["one step per call"] = [*ways["ours"], "task.steps_per_call=1"]
     env, files = {"OMP_NUM_THREADS": "1"}, {"marks.py": MARKS, "plain.py": PLAIN}
-    single = {"one process": [*ours, f"data.batch_size={2 * BATCH}"]}
+    # full batches alone: what an epoch has more, the ranks share out evenly and one process does not
+    full = ["task.steps_per_call=1", f"trainer.limit_train_batches={1257 // (2 * BATCH)}"]
+    same = {
+        "one process": [*ours, *full, f"data.batch_size={2 * BATCH}"],
+        "two ranks": [*ways["ours"], *full],
+    }
     counted = interleave(ways, 1, {**env, "COUNT": "1"}, files)
-    alone = interleave(single, 1, env, files)["one process"][0]
+    alone = interleave(same, 1, env, files)
     found = interleave(ways, ROUNDS, env, files)
     first = {name: rows[0]["weights"] for name, rows in found.items()}
     assert first["ours"] == first["one step per call"] == first["plain"], "the weights differ"
     one, two = (
-        np.frombuffer(base64.b64decode(text), dtype=np.float32) for text in (alone["weights"], first["ours"])
+        np.frombuffer(base64.b64decode(rows[0]["weights"]), dtype=np.float32) for rows in alone.values()
     )
     far = float(np.abs(one - two).max())
     assert far < BOUND, f"{far} from the weights of one process"
