@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 from regente.errors import ConfigError
-from regente.job import Job, open_job, write_json
+from regente.job import Job, open_job, read_json, write_json
 from regente.launch import GRACE
 from regente.request import freeze_job
 from regente.sweep.callbacks import HydraCallbacks
@@ -18,7 +19,7 @@ from regente.sweep.plan import Plan, Policy
 from regente.sweep.protocols import Launcher, Outcome, Point, Source
 from regente.sweep.records import Parent
 from regente.sweep.slot import last_line
-from regente.sweep.state import JobState, SweepFolder, read_json, result_fields
+from regente.sweep.state import JobState, SweepFolder, result_fields
 from regente.sweep.table import Table
 from regente.tracking.owner import owner
 from regente.tracking.recording import Recorded
@@ -85,7 +86,10 @@ class Driver:
                 self.asked = dict.fromkeys(self.asked, 0.0)
             self.stopped = self.stopped or number
 
-        before = {number: signal.signal(number, note) for number in SIGNALS}
+        ours = (
+            threading.current_thread() is threading.main_thread()
+        )  # else a program's, which keeps its handlers
+        before = {number: signal.signal(number, note) for number in SIGNALS if ours}
         try:
             yield
         finally:

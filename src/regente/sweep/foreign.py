@@ -15,14 +15,14 @@ from regente.check import check
 from regente.compose import Composed, resolve, run_hydra, take_sweep
 from regente.errors import ConfigError, Problem, Stopped
 from regente.facts import fill
-from regente.job import Job, open_job
+from regente.job import Job, open_job, read_json
 from regente.launch import GRACE, launch
 from regente.request import freeze_job
 from regente.sweep.identity import Identities
 from regente.sweep.plan import Plan
 from regente.sweep.records import Parent, make_folder
 from regente.sweep.session import write_queue
-from regente.sweep.state import JobState, SweepFolder, read_json, result_fields, settle
+from regente.sweep.state import JobState, SweepFolder, result_fields, settle
 from regente.sweep.table import closing
 from regente.tracking.owner import owner
 

@@ -8,7 +8,6 @@ runs/EXPERIMENT/sweep-<identity>/
   driver.json .driver.lock   the process that runs the sweep
 """
 
-import json
 import os
 import threading
 import time
@@ -20,7 +19,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from regente.errors import RegenteError
-from regente.job import write_json
+from regente.job import read_json, write_json
 from regente.tracking.owner import Owner, owner
 from regente.tracking.shipper import BEAT
 from regente.tracking.sync import LEASE
@@ -157,11 +156,3 @@ def result_fields(result: dict[str, Any], metric: str) -> dict[str, Any]:
         "pruned": bool(result.get("pruned")),
         "seconds": result["seconds"],
     }
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A small file's content; empty where there is none."""
-    with suppress(OSError, ValueError):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return content if isinstance(content, dict) else {}
-    return {}
