@@ -157,7 +157,7 @@ def _regente(words: tuple[str, ...], project: str, env: dict[str, str], cold: bo
 
     if not cold:
         recording.start_shipper = forking.ForkedShipper  # type: ignore[assignment]
-        launch.start_program = forking.forked_program
+        launch.start_program = forking.ForkedProgram  # type: ignore[assignment]
         local.WarmServer = ForkedServer  # type: ignore[misc]
     try:
         main()

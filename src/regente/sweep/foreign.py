@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 
 from regente import display
 from regente.check import check
@@ -41,6 +42,7 @@ class Task:
         """The monitored metric of the best weights, or nothing if the job failed."""
         settings: Any = HydraConfig.get()
         overrides = [override.removeprefix("++") for override in settings.overrides.task]
+        OmegaConf.set_struct(node, False)
         fill(node)
         composed = Composed(self.experiment, overrides, node, settings, take_sweep(node))
         folder = SweepFolder(self.folder)

@@ -21,11 +21,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from regente import agent, launch
+from regente import agent, launch, worker
 from regente.endings import SwiftExit
 from regente.job import Job
 from regente.sweep.slot import redirect, run_in_slot
-from regente.worker import follow_driver
 
 HEAVY = [
     *("regente.train", "regente.worker", "regente.compose", "torchvision"),
@@ -42,7 +41,6 @@ HEAVY = [
         "matplotlib.pyplot",
     ),
 ]
-START = launch.start_program
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
@@ -199,7 +197,7 @@ def _fork(request: dict[str, Any], sockets: list[socket.socket], leave: SwiftExi
 
     torch.set_num_threads(request["threads"])
     recording.start_shipper = ForkedShipper  # type: ignore[assignment]
-    launch.start_program = forked_program
+    launch.start_program = ForkedProgram  # type: ignore[assignment]
     return leave(run_in_slot(Path(request["job"])))
 
 
@@ -231,10 +229,10 @@ class ForkedShipper:
             return 0
 
 
-class ForkedAgent:
-    """What `start_program` makes of `regente.agent`: forked, as are its ranks, with torch and Lightning in them."""
+class ForkedProgram:
+    """What `start_program` makes: the worker or the agent forked, as are its ranks, with torch and Lightning in them."""
 
-    def __init__(self, words: list[str], env: dict[str, str]) -> None:
+    def __init__(self, name: str, words: list[str], env: dict[str, str]) -> None:
         with warnings.catch_warnings(action="ignore"):
             self.pid = os.fork()
         if self.pid == 0:
@@ -244,8 +242,9 @@ class ForkedAgent:
                 os.environ.clear()
                 os.environ.update(env)
                 agent.METHOD = "fork"
-                follow_driver()
-                code = agent.main(Path(words[0]), debug="--debug" in words)
+                worker.follow_driver()
+                main = agent.main if name == "regente.agent" else worker.run
+                code = main(Path(words[0]), debug="--debug" in words)
             except BaseException:
                 traceback.print_exc()
             finally:
@@ -260,11 +259,6 @@ class ForkedAgent:
     def wait(self) -> int:
         """The exit code, below 0 after a signal."""
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-
-
-def forked_program(name: str, words: list[str], env: dict[str, str]) -> Any:
-    """`start_program`, with the agent forked."""
-    return ForkedAgent(words, env) if name == "regente.agent" else START(name, words, env)
 
 
 if __name__ == "__main__":
