@@ -15,7 +15,7 @@ from tests.conftest import Ended
 Run = Callable[..., Ended]
 
 HEAVY = ("torch", "pytorch_lightning", "mlflow", "torchvision", "sklearn", "pandas")
-USING = ("evaluate", "generate", "rerun")  # commands that take the name of a run
+USING = ("evaluate", "predict", "generate", "rerun")  # commands that take the name of a run
 PROBE = f"""
 import json, sys
 sys.argv = ["regente", *sys.argv[1:]]
@@ -32,7 +32,7 @@ finally:
     [["--help"], ["train", "--help"], ["list"], ["train", "--cfg", "job"], ["check"], ["train", "trainer.max_epoch=3"],
      ["train", "model=mpl"], ["train", "optimizer.lr=-1"], ["check", "trainer.precision=fp17"],
      ["train", "--info", "defaults"], ["check", "folder_cnn", "data.root=."],
-     ["sweep", "--help"], ["sweep", "status", "nope"], ["train", "-m", "seed=1,2", "--dry-run"],
+     ["sweep", "--help"], ["sweep", "status", "nope"], ["train", "-m", "seed=1,2", "--dry-run"], ["predict", "nope", "x.png"],
      *([command, word] for command in USING for word in ("--help", "nope"))],
     ids=" ".join,
 )  # fmt: skip

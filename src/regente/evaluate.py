@@ -4,6 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from regente import display
@@ -14,6 +15,7 @@ from regente.facts import fill
 from regente.job import Job, freeze
 from regente.redact import Redactor, env_references, externalize
 from regente.runs import EVALUATION, Run, shown
+from regente.trust import read_config
 from regente.worker import imports, quiet_libraries, run
 
 if TYPE_CHECKING:
@@ -60,10 +62,11 @@ def _freeze(found: Run, overrides: Sequence[str]) -> Job:
     ]:
         what = f"the run was trained so; an evaluation may change {', '.join(CHANGEABLE)}"
         raise ConfigError([Problem(word, what) for word in wrong])
+    recorded = read_config(found.job, Path.cwd())
     node = recompose(found.job.config, overrides)
     fill(node)
     node.tracking.run_name = f"evaluation of {found.job.experiment}: {' '.join(overrides) or 'its own data'}"
-    config, recorded = resolve(node), resolve(found.job.config)
+    config = resolve(node)
     problems = check(config, set(CHANGEABLE)) or [
         Problem(
             f"data.{key}",

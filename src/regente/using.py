@@ -7,8 +7,10 @@ from typing import Any
 
 import click
 
-from regente.errors import ConfigError, Problem
+from regente.errors import ConfigError, DataError, Problem
 from regente.runs import find
+
+LISTED = 100  # inputs that could not be read
 
 
 def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
@@ -73,6 +75,46 @@ def evaluate(words: tuple[str, ...], debug: bool) -> None:
     sys.exit(again(found, overrides, debug=debug))
 
 
+@click.command()
+@click.argument("run", metavar="RUN", shell_complete=_complete)
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...", type=click.Path())
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="FILE.csv, FILE.parquet or FILE.json; else a table."
+)
+def predict(run: str, inputs: tuple[str, ...], out: Path | None) -> None:
+    """Ask the model of a RUN about files that it has not seen: classes with probabilities, or values.
+
+    INPUT is what the run's data is made of: images, .npz or .npy with an array x, lines of .txt and .md or the words
+    themselves, CSV or Parquet with the columns of a series or table; or folders of these. They are prepared as the
+    training samples were. What cannot be read is listed and left out, and the exit code is 4.
+
+    \b
+    regente predict folder_cnn:best photo.jpg more_photos/ --out photos.csv
+    regente predict mnist_cnn digits.npz --out digits.parquet
+    regente predict text_lstm "the value of the"
+    regente predict series_forecast load.csv
+    """
+    if out is not None and out.suffix not in (".csv", ".parquet", ".json"):
+        what = "FILE.csv, FILE.parquet or FILE.json would be right"
+        raise ConfigError([Problem(f"--out {out}", f"of an unknown kind; {what}")])
+    if out is not None and not out.parent.is_dir():
+        raise ConfigError([Problem(f"--out {out}", f"there is no folder {out.parent}; make it first")])
+    found = find(run, Path.cwd())
+    from regente.predict import predict as ask
+    from regente.predict import table, write
+
+    made = ask(found, inputs)
+    if out is not None and made.lines:
+        write(made.lines, out)
+        click.echo(f"{len(made.lines):,} predictions in {out}")
+    elif out is None:
+        for line in table(made.lines):
+            click.echo(line)
+    if made.bad:
+        more = [f"and {len(made.bad) - LISTED:,} more"] if len(made.bad) > LISTED else []
+        raise DataError("\n".join([f"{len(made.bad):,} left out:", *made.bad[:LISTED], *more]))
+
+
 def split(words: Sequence[str]) -> tuple[str, list[str]]:
     """The name of the run, if the first word is one, and the overrides.
 
@@ -130,4 +172,4 @@ def rerun(run: str, verify: bool, steps: int | None, debug: bool) -> None:
     sys.exit(launch(new, config, alone=True, debug=debug))
 
 
-COMMANDS: list[click.Command] = [evaluate, generate, rerun]
+COMMANDS: list[click.Command] = [evaluate, predict, generate, rerun]

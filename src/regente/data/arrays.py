@@ -1,7 +1,7 @@
 """Arrays of one's own, from a .npz file."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from zipfile import BadZipFile
 
 import numpy as np
@@ -11,6 +11,8 @@ from torch import Tensor
 
 from regente.data.batches import Split
 from regente.data.images import Images
+from regente.data.inputs import ARRAYS, Inputs, array_inputs
+from regente.data.tables import TABLES, numbers, numeric, open_table
 from regente.errors import DataError
 
 Table = dict[str, np.ndarray]  # by name: x_train, y_train, ...
@@ -55,6 +57,22 @@ class Arrays(Images):
         if len(splits["train"]):
             self._measure(splits["train"].x)
         return splits
+
+    suffixes: ClassVar[tuple[str, ...]] = (*Images.suffixes, *TABLES)
+
+    def samples_of(self, file: Path) -> Inputs:
+        """Rows of a table also from CSV and Parquet, whose columns of numbers are as many as the model wants."""
+        if file.suffix.lower() in ARRAYS:
+            return array_inputs(file, self.input_shape, channels_last=self.layout == "NHWC")
+        if len(self.input_shape) == 3:
+            return super().samples_of(file)
+        table = open_table(file)
+        names = numeric(table)
+        if [len(names)] != self.input_shape:
+            raise DataError(f"{len(names)} columns of numbers; {self.input_shape[0]} would be right")
+        columns = [numbers(table, name, "a column", file, "refuse") for name in names]
+        rows = torch.from_numpy(np.stack(columns, axis=1).astype(np.float32))
+        return [(f"{file}:{number}", row) for number, row in enumerate(rows, start=1)]
 
     def _split(self, table: Table, name: str) -> Split:
         x, y = table[f"x_{name}"], table[f"y_{name}"]

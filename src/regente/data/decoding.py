@@ -33,8 +33,10 @@ class Decoded:
     bad: dict[str, str] = field(default_factory=dict)
 
 
-def decode(encoded: bytes, side: int) -> np.ndarray:
+def decode(encoded: bytes, side: int, mode: str = "RGB") -> np.ndarray:
     """An encoded image as uint8 [3, side, side]: upright, RGB, its central square resized with antialias.
+
+    With mode L grey, [1, side, side].
 
     A large JPEG is decoded at an eighth to a half of its size, but no smaller than twice `side`: ten times faster at
     8 megapixels, and 0.2 grey levels of 255 away on average.
@@ -46,14 +48,14 @@ def decode(encoded: bytes, side: int) -> np.ndarray:
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith("I"):  # 16 bits a pixel: PIL's own conversion cuts off all above 255
         image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-    if image.mode != "RGB":
-        image = image.convert("RGB")
+    if image.mode != mode:
+        image = image.convert(mode)
     width, height = image.size
     square = min(width, height)
     left, top = (width - square) / 2, (height - square) / 2
     box = (left, top, left + square, top + square)
     small = image.resize((side, side), Image.Resampling.BILINEAR, box=box)
-    return np.ascontiguousarray(np.asarray(small).transpose(2, 0, 1))
+    return np.array(np.atleast_3d(np.asarray(small)).transpose(2, 0, 1), order="C")
 
 
 def decode_files(root: Path, paths: Sequence[str], side: int, folder: Path) -> None:
@@ -133,14 +135,15 @@ def _chunk(root: Path, paths: Sequence[str], side: int) -> Decoded:
         except (
             Exception
         ) as error:  # PIL's plugins raise what they like: OSError, SyntaxError, struct.error, ...
-            chunk.bad[path] = _reason(error, empty=encoded == b"")
+            chunk.bad[path] = reason_of(error, empty=encoded == b"")
         else:
             chunk.digests.append(blake2b(encoded, digest_size=DIGEST).digest())
     chunk.pixels = b"".join(image.data for image in images)
     return chunk
 
 
-def _reason(error: Exception, *, empty: bool) -> str:
+def reason_of(error: Exception, *, empty: bool = False) -> str:
+    """Why an image cannot be read, in few words."""
     from PIL import UnidentifiedImageError
 
     if isinstance(error, UnidentifiedImageError):

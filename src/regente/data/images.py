@@ -1,16 +1,23 @@
 """Images with one label each."""
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Gt
-from torch import Tensor
+from torch import Tensor, nn
 
 from regente.data.batches import Batch
+from regente.data.class_folders import EXTENSIONS
+from regente.data.decoding import decode
 from regente.data.in_memory import InMemory
+from regente.data.inputs import ARRAYS, Inputs, array_inputs
+from regente.data.scaling import Normalise
 from regente.errors import ConfigError, DataError, Problem
 from regente.keyed import keyed
+
+MODES = {1: "L", 3: "RGB"}  # PIL's, by channels
 
 
 class Images(InMemory):
@@ -34,9 +41,7 @@ class Images(InMemory):
         super().__init__(batch_size, seed, resident)
         self.num_classes, self.input_shape, self.class_names = num_classes, list(input_shape), class_names
         self.mean, self.std, self.augment = mean, std, augment
-        self._scales: dict[
-            tuple[torch.device, int], tuple[Tensor, Tensor]
-        ] = {}  # by device and by what white is
+        self._scales: dict[tuple[torch.device, int], Normalise] = {}  # by device and by what white is
 
     def verify(self, splits: Mapping[str, Any]) -> None:
         for name, split in splits.items():
@@ -94,10 +99,22 @@ class Images(InMemory):
         """x [B, C, ...] uint8, or float in 0 to 1 -> (x - mean) / std in units of white, float32."""
         white = 255 if x.dtype == torch.uint8 else 1
         if (x.device, white) not in self._scales:
-            shape = (-1, *[1] * (x.ndim - 2))
-            mean, std = (torch.tensor(v, device=x.device).view(shape) for v in (self.mean, self.std))
-            self._scales[x.device, white] = 1 / (white * std), mean / std
-        scale, shift = self._scales[x.device, white]
-        # a float that came in is left as it is
-        x = x.float().mul_(scale) if white == 255 else x.mul(scale)
-        return x.sub_(shift)
+            self._scales[x.device, white] = Normalise(self.mean, self.std, x.ndim - 2, white).to(x.device)
+        normalised: Tensor = self._scales[x.device, white](x)
+        return normalised
+
+    suffixes: ClassVar[tuple[str, ...]] = (*EXTENSIONS, *ARRAYS)
+
+    def samples_of(self, file: Path) -> Inputs:
+        """An image, upright, its central square resized as `ImageFolder` does it; or the array x of a .npz or .npy file."""
+        if file.suffix.lower() in ARRAYS:
+            return array_inputs(file, self.input_shape)
+        channels, height, width = self.input_shape
+        if channels not in MODES or height != width:
+            raise DataError(f"images become squares of 1 or 3 channels, the model wants {self.input_shape}")
+        pixels = decode(file.read_bytes(), height, MODES[channels])
+        return [(str(file), torch.from_numpy(pixels))]
+
+    def preprocessing(self) -> nn.Module:
+        dimensions = len(self.input_shape) - 1
+        return Normalise(self.mean, self.std, dimensions, 255 if dimensions else 1)

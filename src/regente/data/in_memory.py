@@ -3,14 +3,17 @@
 from abc import abstractmethod
 from collections.abc import Mapping
 from hashlib import blake2b
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge
 from pytorch_lightning import LightningDataModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from regente.data.batches import Batches, Source
+from regente.data.inputs import Inputs
 from regente.data.residence import Residence
+from regente.errors import DataError
 
 
 class InMemory(LightningDataModule):
@@ -42,6 +45,29 @@ class InMemory(LightningDataModule):
 
     def recall(self, learned: Mapping[str, Any]) -> None:
         """Take what a run has learned instead of learning it anew; before `setup`, or without any samples."""
+
+    suffixes: ClassVar[tuple[str, ...]] = ()  # of the files that `samples_of` reads
+
+    def samples_of(self, file: Path) -> Inputs:
+        """The samples that a file of one's own holds, as it holds them: `preprocessing` is still to come.
+
+        Raises:
+            DataError: when it holds none that fit.
+        """
+        raise DataError(f"{type(self).__name__} reads no single files")
+
+    def raw(self, split: str, index: Tensor) -> Tensor:
+        """Samples of a split as a file would hold them, x [B, ...]."""
+        x: Tensor = self.splits[split].take(index)[0]
+        return x
+
+    def preprocessing(self) -> nn.Module:
+        """What lies between a sample as a file holds it, x [B, ...], and the model; nothing is random in it."""
+        return nn.Identity()
+
+    def postprocessing(self) -> nn.Module:
+        """What makes an answer of what the model gives: probabilities [B, K] of logits."""
+        return nn.Softmax(dim=-1)
 
     def setup(self, stage: str) -> None:
         """Read the splits once and hold what the config declares against them."""

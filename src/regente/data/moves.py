@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from regente.data.series import Series
 
@@ -20,6 +20,9 @@ class Moves(Series):
         if len(class_names) != num_classes:
             raise ValueError(f"class_names needs two names, for not higher and for higher, not {class_names}")
         self.num_classes, self.class_names = num_classes, class_names
+
+    def postprocessing(self) -> nn.Module:
+        return nn.Softmax(dim=-1)
 
     def label(self, values: np.ndarray, scaled: np.ndarray) -> Tensor:
         risen = np.zeros(len(values), dtype=np.int64)  # the first `horizon` rows are the label of no window

@@ -8,11 +8,13 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 from annotated_types import Ge, Interval, Len
-from torch import Tensor
+from torch import Tensor, nn
 
 from regente.data.batches import Batch
 from regente.data.in_memory import InMemory
-from regente.data.tables import Missing, first, numbers, numeric, open_table
+from regente.data.inputs import Inputs
+from regente.data.scaling import Standardise, Unscale
+from regente.data.tables import TABLES, Missing, first, numbers, numeric, open_table
 from regente.errors import ConfigError, DataError, Problem
 
 
@@ -142,6 +144,31 @@ class Series(InMemory):
                     f"{self.window + self.horizon}; give a longer series, or a smaller data.window"
                 )
         return parts
+
+    suffixes = TABLES
+
+    def samples_of(self, file: Path) -> Inputs:
+        """Every window of a file with the same columns, called by its last row; the last one looks beyond the file."""
+        table, names = open_table(file), self.columns or self.names
+        columns = [numbers(table, name, "a column", file, self.missing) for name in names]
+        rows = torch.from_numpy(np.stack(columns, axis=1).astype(np.float32))
+        if len(rows) < self.window:
+            raise DataError(f"{len(rows)} rows; the model looks at {self.window} at a time")
+        windows = rows.unfold(0, self.window, 1).transpose(1, 2)
+        return [(f"{file}:{number}", x) for number, x in enumerate(windows, start=self.window)]
+
+    def raw(self, split: str, index: Tensor) -> Tensor:
+        return self._standardise().undo(super().raw(split, index))
+
+    def preprocessing(self) -> nn.Module:
+        return self._standardise()
+
+    def _standardise(self) -> Standardise:
+        means, stds = zip(*(self.scales[name] for name in self.names), strict=True)
+        return Standardise(torch.tensor(means, dtype=torch.float32), torch.tensor(stds, dtype=torch.float32))
+
+    def postprocessing(self) -> nn.Module:
+        return Unscale(self.mean, self.std)
 
     def learned(self) -> dict[str, Any]:
         return {"columns": self.names, "scales": {name: list(scale) for name, scale in self.scales.items()}}

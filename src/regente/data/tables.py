@@ -12,6 +12,7 @@ from regente.errors import DataError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+TABLES = (".csv", ".gz", ".parquet")
 Missing = Literal["refuse", "forward"]
 
 

@@ -10,10 +10,12 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 from annotated_types import Ge, Interval
+from torch import Tensor
 
 from regente.data.in_memory import InMemory
+from regente.data.inputs import Inputs
 from regente.data.windows import Windows
-from regente.data.words import UNKNOWN, detokenise, tokenise
+from regente.data.words import UNKNOWN, detokenise, numbers, tokenise
 from regente.errors import ConfigError, DataError, Problem
 
 SUFFIXES = {".txt", ".md"}
@@ -80,6 +82,18 @@ class Text(InMemory):
 
     def recall(self, learned: Mapping[str, Any]) -> None:
         self.vocabulary = learned["vocabulary"]
+
+    suffixes = tuple(sorted(SUFFIXES))
+
+    def samples_of(self, file: Path) -> Inputs:
+        """The last words of each line, as many as the window takes: what comes next is asked for."""
+        lines = file.read_text(encoding="utf-8").removeprefix("\ufeff").splitlines()
+        found = [(f"{file}:{number}", tokenise(line)) for number, line in enumerate(lines, start=1)]
+        return [(name, self.numbers(words)) for name, words in found if words]
+
+    def numbers(self, words: list[str]) -> Tensor:
+        """The numbers of the last words, [T] int64, T being at most the window."""
+        return torch.tensor(numbers(words[-self.window :], self.vocabulary))
 
     def verify(self, splits: Mapping[str, Windows]) -> None:
         for name, split in splits.items():
