@@ -60,6 +60,11 @@ CASES = {
     "no minutes": (["trainer.max_minutes=0"], 2, "trainer.max_minutes=0", "needs a number > 0"),
     "minutes in words": (["trainer.max_minutes=5min"], 2, "trainer.max_minutes=5min", "needs a number > 0"),
     "typo in a setting of ours": (["trainer.max_minute=5"], 2, "trainer.max_minute", "did you mean trainer.max_minutes?"),
+    "a finder told yes": (["trainer.find_lr=maybe"], 2, "trainer.find_lr=maybe", "needs true or false"),
+    "a finder on two devices": (
+        ["trainer=cpu", "trainer.devices=2", "trainer.find_lr=true"], 2, "trainer.find_lr", "trainer.devices=1",
+    ),
+    "a finder of nothing": (["~optimizer.lr", "trainer.find_lr=true"], 2, "trainer.find_lr", "no setting here; add it"),
     "two limits of time": (
         ["trainer.max_minutes=5", "trainer.max_time=00:00:05:00"], 2, "trainer.max_time", "give one of them",
     ),

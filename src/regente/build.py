@@ -61,7 +61,24 @@ def build(config: dict[str, Any], job: Job, own_callbacks: list[Callback], logge
         monitor=config["monitor"]["metric"],
     )
     callbacks = [_callback(name, node, job) for name, node in config["callbacks"].items() if node]
-    trainer = _make(
+    trainer = make_trainer(config, job, callbacks, own_callbacks, logger)
+    notes = serve(model, data, config, trainer.strategy.root_device)
+    steps, note = steps_per_call(config, data, task, [*callbacks, *own_callbacks])
+    if steps > 1:
+        data.group = steps
+        task.group(data.batch_size)
+    return Parts(data, task, trainer, [*notes, *([note] if note else []), *_by_heart(trainer)])
+
+
+def make_trainer(
+    config: dict[str, Any],
+    job: Job,
+    callbacks: list[Callback],
+    own_callbacks: list[Callback],
+    logger: Logger | None,
+) -> Trainer:
+    """Lightning's trainer as the config wants it, quiet, and with nothing of its own outside the job directory."""
+    made: Trainer = _make(
         "trainer",
         _lightnings(config["trainer"]),
         callbacks=[*callbacks, *own_callbacks],
@@ -72,12 +89,7 @@ def build(config: dict[str, Any], job: Job, own_callbacks: list[Callback], logge
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    notes = serve(model, data, config, trainer.strategy.root_device)
-    steps, note = steps_per_call(config, data, task, [*callbacks, *own_callbacks])
-    if steps > 1:
-        data.group = steps
-        task.group(data.batch_size)
-    return Parts(data, task, trainer, [*notes, *([note] if note else []), *_by_heart(trainer)])
+    return made
 
 
 def _by_heart(trainer: Any) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 from regente.catalog import groups
 from regente.compose import ROOT_KEYS, Monitor, Tracking
 from regente.errors import Problem
-from regente.settings import OURS, Limit
+from regente.settings import FINDERS, OURS, Limit
 from regente.signatures import Signature, TargetNotFound, read, refusals
 from regente.tracking import store
 
@@ -249,6 +249,13 @@ def _agreements(config: dict[str, Any]) -> list[Problem]:
         what = f"data.class_names has {len(names)} names; one for each class"
         problems.append(Problem(f"data.num_classes={_shown(number)}", what))
     trainer = config["trainer"]
+    for key, (part, setting) in FINDERS.items():
+        if trainer.get(key) and setting not in config[part]:
+            what = f"finds {part}.{setting}, which is no setting here; add it, or leave this out"
+            problems.append(Problem(f"trainer.{key}", what))
+        if trainer.get(key) and type(trainer.get("devices")) is int and trainer["devices"] > 1:
+            what = "takes one device; find it with trainer.devices=1, and give it to the run of several"
+            problems.append(Problem(f"trainer.{key}", what))
     if trainer.get("max_time") is not None and trainer.get("max_minutes") is not None:
         problems.append(Problem("trainer.max_time", "goes without trainer.max_minutes; give one of them"))
     if "vocab_size" in data and "vocab_size" not in model and model["_target_"].startswith("regente."):

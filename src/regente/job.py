@@ -16,6 +16,7 @@ from regente.errors import ConfigError, RegenteError
 LEARNED = "learned.json"  # in the job directory: what the data module learned of the training samples
 DATA = "data.json"  # in the job directory: name, place, digest and splits of the data
 PROVENANCE = "provenance.json"  # in the job directory: code, hardware and packages when it started
+FOUND = "found.json"  # in the job directory: settings that were found for it, by their dotted names
 EXAMPLE = "example.npy"  # in the job directory: two samples as the model gets them
 
 

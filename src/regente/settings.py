@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+FINDERS = {"find_lr": ("optimizer", "lr"), "find_batch_size": ("data", "batch_size")}
 MATMUL = ("highest", "high", "medium")
 
 

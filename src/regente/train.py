@@ -33,6 +33,10 @@ from regente.tracking.recording import Recording
 def train(job: Job, config: dict[str, Any], recording: Recording, out: Console) -> dict[str, Any]:
     """Train a job and return its result: best epoch and checkpoint, metrics of the best weights, time, speed."""
     started = time.perf_counter()
+    if config["trainer"].get("find_lr") or config["trainer"].get("find_batch_size"):
+        from regente.finders import settled
+
+        config = settled(job, config, recording.journal, out)
     config["trainer"], notes = fit_trainer(config["trainer"])
     tune_process()
     torch.set_float32_matmul_precision(config["trainer"].get("matmul_precision") or "highest")

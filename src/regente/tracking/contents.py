@@ -179,6 +179,8 @@ def log_figures(client: "MlflowClient", run_id: str, job: Job) -> None:
     for prefix, split in (("", "test"), ("validation_", "val")):
         if (file := job.path / f"{split}.npz").is_file():
             made |= {prefix + name: figure for name, figure in figures.outcomes(file).items()}
+    if (file := job.path / "learning_rates.json").is_file():
+        made["learning_rates"] = figures.learning_rates(_json(file))
     for name, figure in made.items():
         if figure is not None:
             client.log_figure(run_id, figure, f"figures/{name}.png")

@@ -31,6 +31,19 @@ def learning_curves(lines: list[dict[str, Any]]) -> Figure | None:
     return figure
 
 
+def learning_rates(found: dict[str, Any]) -> Figure:
+    """The loss over the learning rate that rose with each step, and the rate that was found."""
+    figure = Figure(figsize=(5, 3.5), layout="constrained")
+    panel = figure.subplots()
+    panel.plot(found["lr"], found["loss"])
+    panel.set(xscale="log", xlabel="learning rate", ylabel="train/loss of a batch")
+    for name, style in (("found", "-"), ("given", ":")):
+        if found[name] is not None:
+            panel.axvline(found[name], color="0.4", linestyle=style, label=f"{name} {found[name]:g}")
+    panel.legend(frameon=False)
+    return figure
+
+
 def outcomes(file: Path) -> dict[str, Figure | None]:
     """What `Outcomes` wrote: of classes the confusion matrix and the worst mistakes, of values true and predicted."""
     with np.load(file) as found:
