@@ -37,6 +37,7 @@ def evaluation(
     model = load_model(found.job, found.checkpoint)
     # one device, which sees every sample exactly once, in the order of training
     trainer = {**config["trainer"], "devices": 1, "num_nodes": 1, "strategy": "auto", "overfit_batches": 0}
+    trainer["limit_train_batches"] = 0
     config["trainer"], notes = fit_trainer(trainer)
     tune_process()
     logger = JournalLogger(recording.journal, str(job.path), job.experiment, job.path.name)

@@ -60,6 +60,8 @@ def _serve(model: Transfer, data: Any, config: dict[str, Any], device: torch.dev
     data.prepare_data()
     data.setup("fit")
     bank = Bank(model, data, config, device)
+    if not bank.folder.is_dir() and config["trainer"].get("limit_train_batches") == 0:
+        return []  # nothing is trained: each sample is looked at once
     if not bank.folder.is_dir() and (reason := _too_few_steps(data, config["trainer"])):
         return [f"features are computed as they are needed and not kept: {reason}"]
     slow = bank.extractor.computed == torch.bfloat16 and device.type == "cpu" and not has_bfloat16()
@@ -70,7 +72,7 @@ def _serve(model: Transfer, data: Any, config: dict[str, Any], device: torch.dev
     )
     notes.append(bank.fill())
     data.serve(bank.open())
-    model.served, model.backbone = True, None
+    model.served, model.server, model.backbone = True, partial(data.serve, None), None
     return notes
 
 

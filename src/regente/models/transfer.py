@@ -1,6 +1,6 @@
 """A trained network with a new head."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Annotated, Any
@@ -52,6 +52,7 @@ class Transfer(nn.Module):
         self.altered = not frozen  # whether the backbone is no longer what the config says
         self.notes: list[str] = []  # what a user should know, a line each
         self.served = False  # whether x comes as features [B, D], out of a bank
+        self.server: Callable[[], None] | None = None  # makes the data give images instead
         self.group: int | None = None  # frozen, the backbone takes so many images at a time: see `features`
         channels = self._adapt(input_shape, mean, std)
         self.width = self.origin.width([channels, *input_shape[1:]])
@@ -118,15 +119,23 @@ class Transfer(nn.Module):
         return list(_stages(self.backbone))
 
     def thaw(self, number: int | None) -> list[list[nn.Parameter]]:
-        """From now on the last stages of the backbone are trained, all where `number` is None; the last one first.
+        """From now on the last stages of the backbone are trained, all where `number` is None.
 
-        BatchNorm keeps its statistics, and dropout in the backbone stays off.
+        Returns, the last stage first, the parameters of each that were frozen. BatchNorm keeps its statistics, and
+        dropout in the backbone stays off.
         """
-        stages = self.stages()[::-1][:number]
-        for parameter in (parameter for stage in stages for parameter in stage):
+        found = [[p for p in stage if not p.requires_grad] for stage in self.stages()[::-1][:number]]
+        for parameter in (parameter for stage in found for parameter in stage):
             parameter.requires_grad_(True)
-        self.altered, self.served = True, False
-        return stages
+        self.leave_features()
+        self.altered = True
+        return found
+
+    def leave_features(self) -> None:
+        """Take images from now on, which the data then gives."""
+        if self.server is not None:
+            self.server()
+        self.server, self.served = None, False
 
     def _adapt(self, shape: list[int], mean: list[float] | None, std: list[float] | None) -> int:
         """Prepare to bring x to the preprocessing of the weights; how many channels the backbone takes."""
@@ -203,6 +212,7 @@ def _bring_in_backbone(model: nn.Module, state: dict[str, Any], prefix: str, *_:
             return
     assert model.backbone is not None
     if saved:
+        model.leave_features()  # which were another backbone's
         model.altered = True
     else:
         state |= model.backbone.state_dict(prefix=f"{prefix}backbone.")
