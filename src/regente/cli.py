@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from regente import __version__, using
+from regente import __version__, caches, using
 from regente.endings import SwiftExit
 from regente.errors import ConfigError, MachineError, Problem, RegenteError, Stopped, TrackingError
 from regente.streams import forgive
@@ -163,6 +163,7 @@ def check(words: tuple[str, ...], debug: bool) -> None:
 for command in using.COMMANDS:
     regente.add_command(command)
 regente.add_command(sweeping.sweep)
+regente.add_command(caches.cache)
 
 
 @regente.command(name="list")

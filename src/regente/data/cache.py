@@ -5,13 +5,15 @@ import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-
-from filelock import BaseFileLock, FileLock, Timeout
-from rich.console import Console
+from typing import TYPE_CHECKING
 
 from regente.errors import DataError
 
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
 DRAFT = ".part"  # at the end of the name of what is being made
+ABOUT = "about.txt"  # a file that says in a line what a folder holds
 USED = "used"  # a file whose time of change is that of the last use
 
 
@@ -44,12 +46,16 @@ def made_once(folder: Path, make: Callable[[Path], None], *, resumable: bool = F
     return folder
 
 
-def _lock(folder: Path) -> BaseFileLock:
+def _lock(folder: Path) -> "BaseFileLock":
     """Held once it is returned; a user at a terminal reads what it waits for."""
+    from filelock import FileLock, Timeout  # a third of the time that the command line takes to start
+
     lock = FileLock(folder.with_name(f"{folder.name}.lock"))
     try:
         lock.acquire(timeout=1)
     except Timeout:
+        from rich.console import Console
+
         console = Console(highlight=False, soft_wrap=True)
         if console.is_terminal:
             console.print(f"waiting for the process that makes {folder}")
@@ -74,3 +80,10 @@ def mark_used(folder: Path) -> None:
     """Note the time, for `regente cache`."""
     with suppress(OSError):  # of another user, or on a disk that is read alone
         (folder / USED).touch()
+
+
+def about(folder: Path) -> str:
+    """What a folder holds, in a line; nothing where it does not say."""
+    with suppress(OSError, UnicodeDecodeError):
+        return (folder / ABOUT).read_text(encoding="utf-8")
+    return ""

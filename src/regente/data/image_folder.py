@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import torch
 from annotated_types import Ge, Gt, Lt
 
-from regente.data.cache import cache_dir, made_once
+from regente.data.cache import ABOUT, cache_dir, made_once
 from regente.data.class_folders import File, Listing, list_images
 from regente.data.decoding import VERSION, Decoded, decode_files, read_decoded
 from regente.data.images import Images
@@ -79,6 +79,8 @@ class ImageFolder(Images):
 
         def make(draft: Path) -> None:
             started = time.perf_counter()
+            what = f"{self.root}, {len(files):,} images of {self.resolution} pixels"
+            (draft / ABOUT).write_text(what, encoding="utf-8", errors="replace")
             decode_files(self.root, [file.path for file in files], self.resolution, draft)
             seconds = time.perf_counter() - started
             size = sum(file.stat().st_size for file in draft.iterdir()) / 1e6

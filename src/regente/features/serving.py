@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from regente.data.batches import Source, Split
-from regente.data.cache import cache_dir, made_once, mark_used
+from regente.data.cache import ABOUT, cache_dir, made_once, mark_used
 from regente.data.decoding import progress
 from regente.data.in_memory import InMemory
 from regente.features.extraction import Extractor
@@ -136,8 +136,7 @@ class Bank:
 
     def fill(self) -> str:
         """Compute what is not stored yet; says what has been done."""
-        number = sum(len(split) for split in self.data.splits.values())
-        what = f"features of {self.model.origin.name} for {number:,} samples"
+        what = self._what()
         if self.folder.is_dir():
             mark_used(self.folder)
             return f"{what} from {self.folder}"
@@ -147,6 +146,10 @@ class Bank:
             return f"{what} from {self.folder}, computed by another process just now"
         seconds, size = time.perf_counter() - started, size_of(self.folder) / 1e6
         return f"{what} computed in {seconds:.1f} s; later runs take them from {self.folder}, {size:,.1f} MB that may be deleted"
+
+    def _what(self) -> str:
+        number = sum(len(split) for split in self.data.splits.values())
+        return f"features of {self.model.origin.name} for {number:,} samples"
 
     def open(self) -> dict[str, Source]:
         """The splits, with features for inputs."""
@@ -171,6 +174,9 @@ class Bank:
         assert self.model.backbone is not None
         self.model.eval()
         self.model.backbone.to(self.extractor.device)
+        (draft / ABOUT).write_text(
+            f"{self._what()} of {self.data.source}", encoding="utf-8", errors="replace"
+        )
         dtype = self.extractor.dtype
         tables = {name: self._table(draft, name, dtype) for name in self.data.splits}
         total = sum(table.shape[0] for table in tables.values())
