@@ -17,7 +17,7 @@ from regente.compose import compose, resolve
 from regente.errors import ConfigError
 from regente.job import Job, freeze
 from regente.trust import inside, is_own, read_config, require_trusted
-from tests.test_every_config import FITTING, NEEDED
+from tests.test_every_config import BESIDE, FITTING, NEEDED
 
 Node = dict[str, Any]
 MARK = "canary"  # what a hostile config that has its way leaves in the folder
@@ -319,14 +319,14 @@ def test_a_name_that_leads_out_of_its_folder_is_refused(name: str, tmp_path: Pat
 
 SHIPPED = [(name, []) for name in experiment_files()]
 SHIPPED += [
-    (FITTING.get(choice, "digits_cnn"), ["=".join(choice)])
+    (FITTING.get(choice, "digits_cnn"), [*BESIDE.get(choice[0], []), "=".join(choice)])
     for choice in ((group, option) for group, options in groups().items() for option in options)
 ]
 
 
 @pytest.mark.parametrize(("experiment", "overrides"), SHIPPED, ids=lambda value: str(value))
 def test_every_shipped_config_is_trusted(experiment: str, overrides: list[str], project: Path) -> None:
-    option = overrides[0].partition("=")[2] if overrides else experiment
+    option = overrides[-1].partition("=")[2] if overrides else experiment
     composed = compose(experiment, [*overrides, *NEEDED.get(option, [])])
     require_trusted(resolve(composed.node), project)
     assert read_config(frozen(composed.yaml(), project), project) == resolve(composed.node)
@@ -357,4 +357,68 @@ def test_a_checkpoint_that_holds_code_is_refused_with_what_it_holds(
     torch.save(Payload(), job.checkpoints / "x.ckpt")
     ended = regente("generate", str(job.path))
     assert ended.code == 5 and "posix.system" in ended.err and len(ended.lines) == 1, ended.err
+    assert not list(project.rglob(MARK))
+
+
+def leave(job: Job, checkpoint: Any, **result: Any) -> Job:
+    """Make a found directory look like a finished run."""
+    (job.path / "result.json").write_text(json.dumps({"best_checkpoint": "x.ckpt", "metrics": {}, **result}))
+    (job.path / "vocabulary.txt").write_text("a\nb\n")
+    job.checkpoints.mkdir()
+    torch.save(checkpoint, job.checkpoints / "x.ckpt")
+    return job
+
+
+@pytest.mark.parametrize("command", ["evaluate", "rerun"])
+@pytest.mark.parametrize(
+    ("overrides", "facts", "where"),
+    [
+        (["model._target_=posix.system"], {}, "posix.system"),
+        (["+callbacks.x._target_=builtins.open", "+callbacks.x.file=canary"], {}, "builtins.open"),
+        (["tracking.uri=http://evil.example"], {}, "evil.example"),
+        ([], {"env": {"PYTHONPATH": "."}}, "PYTHONPATH"),
+    ],
+)
+def test_the_commands_refuse_a_hostile_run(
+    command: str, overrides: list[str], facts: Node, where: str, regente: Callable[..., Any], project: Path
+) -> None:
+    text = compose("digits_mlp", ["tracking=none", *overrides]).yaml()
+    more = {"experiment": "x", "overrides": [], "command": [], "choices": {}, **facts}
+    job = leave(freeze(text, project / "runs", **more), {"state_dict": {}})
+    before = content(project)
+    ended = regente(command, str(job.path))
+    assert ended.code == 2 and where in ended.err and "Traceback" not in ended.err, ended.err
+    assert content(project) - before <= {project / "out", project / "err"}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("store")
+def test_a_found_run_is_shipped_neither_to_its_own_server_nor_with_files_from_elsewhere(
+    regente: Callable[..., Any], project: Path
+) -> None:
+    (project / "private.txt").write_text("hunter22")
+    found = []
+    for number, uri in enumerate(("http://127.0.0.2:1", "https://evil.example", "sqlite:///mlflow.db")):
+        text = compose("digits_mlp", [f"tracking.uri={uri}"]).yaml()
+        job = leave(
+            freeze(text, project / "runs", str(number), experiment="x", overrides=[], command=[], choices={}),
+            Payload(), best_epoch=None, epochs=1,
+        )  # fmt: skip
+        owner = {"host": "there", "boot": "another", "pid": 1, "started": "1"}
+        (job.path / "owner.json").write_text(json.dumps(owner))
+        (job.path / "link.txt").symlink_to(project / "private.txt")
+        lines: list[Node] = [{"kind": "start", "experiment": "x", "name": "x", "params": {}, "tags": {}}]
+        for path in (project / "private.txt", job.path / "link.txt", job.path / "vocabulary.txt"):
+            lines.append({"kind": "artifact", "path": str(path), "to": ""})
+        lines.append({"kind": "end", "status": "FINISHED"})
+        (job.path / "journal.jsonl").write_text(
+            "".join(json.dumps({**line, "time": 1}) + "\n" for line in lines)
+        )
+        found.append(job)
+    ended = regente("sync")
+    assert ended.out.count("not shipped") == 2 and ended.code == 6, ended.out + ended.err
+    assert "shipped: runs/2" in ended.out
+    shipped = [path for path in (project / "mlartifacts").rglob("*") if path.is_file()]
+    assert "vocabulary.txt" in {path.name for path in shipped}
+    assert not any(b"hunter22" in path.read_bytes() for path in shipped)
     assert not list(project.rglob(MARK))

@@ -15,7 +15,7 @@ from regente.facts import fill
 from regente.job import Job, freeze
 from regente.redact import Redactor, env_references, externalize
 from regente.runs import EVALUATION, Run, shown
-from regente.trust import read_config
+from regente.trust import read_config, require_known_env
 from regente.worker import imports, quiet_libraries, run
 
 if TYPE_CHECKING:
@@ -25,6 +25,15 @@ if TYPE_CHECKING:
 
 MOST = 20  # classes that are shown
 CHANGEABLE = ("data", "trainer", "tracking")
+PARTS = (
+    "data",
+    "model",
+    "task",
+    "optimizer",
+    "scheduler",
+    "trainer",
+    "callbacks",
+)  # that are built once more
 FACTS = (
     "num_classes",
     "input_shape",
@@ -62,7 +71,9 @@ def _freeze(found: Run, overrides: Sequence[str]) -> Job:
     ]:
         what = f"the run was trained so; an evaluation may change {', '.join(CHANGEABLE)}"
         raise ConfigError([Problem(word, what) for word in wrong])
-    recorded = read_config(found.job, Path.cwd())
+    require_known_env(found.job)
+    own_store = any(word.lstrip("+").startswith(("tracking=", "tracking.uri=")) for word in overrides)
+    recorded = read_config(found.job, Path.cwd(), PARTS if own_store else (*PARTS, "tracking"))
     node = recompose(found.job.config, overrides)
     fill(node)
     node.tracking.run_name = f"evaluation of {found.job.experiment}: {' '.join(overrides) or 'its own data'}"

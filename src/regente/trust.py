@@ -7,7 +7,7 @@ else it may name the project itself says, never the config, in its pyproject.tom
     [tool.regente]
     trusted = ["segmentation_models_pytorch", "own_models.make_net", "env:DATASET_TOKEN"]
 
-A package or class; a function by its full name; an environment variable with a secret's name.
+A package or class; a function by its full name; an environment variable with a secret's name; the address of a store.
 """
 
 import importlib
@@ -55,7 +55,7 @@ KINDS = (
     ),
     *("pytorch_lightning.LightningDataModule", "pytorch_lightning.Callback", "pytorch_lightning.Trainer"),
 )
-PLAIN = ("regente.augment",)  # whose classes are of no such kind
+PLAIN = ("regente.augment", "regente.features")  # whose classes are of no such kind
 SPECIAL = {  # Hydra's own keys
     "_target_": lambda value: value is None or isinstance(value, str),
     "_partial_": lambda value: isinstance(value, bool),
@@ -222,7 +222,7 @@ def _leads_out(where: str, text: str) -> bool:
 def _store(tracking: Any, project: Path) -> Iterator[Problem]:
     """A store that only the config names gets neither results nor the credentials of the environment."""
     uri = tracking.get("uri") if isinstance(tracking, dict) else tracking
-    if uri is None or uri == os.environ.get("MLFLOW_TRACKING_URI"):
+    if uri is None or uri == os.environ.get("MLFLOW_TRACKING_URI") or uri in _listed(project):
         return
     path = sqlite_path(str(uri), project)
     near = path is not None and path.resolve().is_relative_to(project.resolve()) and "?" not in str(uri)
@@ -230,9 +230,8 @@ def _store(tracking: Any, project: Path) -> Iterator[Problem]:
     here = parts.scheme in ("http", "https") and parts.hostname in ("127.0.0.1", "localhost", "::1")
     if not near and not here:
         shown = str(uri).rpartition("@")[2][:80]
-        yield Problem(
-            "tracking.uri", f"refused: {shown} is not this project's; if it is: MLFLOW_TRACKING_URI=..."
-        )
+        what = f"refused: {shown} is not this project's; if it is, give it as MLFLOW_TRACKING_URI, or"
+        yield Problem("tracking.uri", f"{what} {_remedy('ADDRESS')}")
 
 
 def _targets(node: Any, where: str) -> Iterator[tuple[str, Any]]:

@@ -8,8 +8,8 @@ from torch import nn
 
 from regente.backbones.backbone import Backbone, Preprocessing, cut_last_linear
 from regente.backbones.files import sha256_of
-from regente.compose import resolve
 from regente.runs import Run, find
+from regente.trust import read_config
 
 
 class RunBackbone(Backbone):
@@ -17,7 +17,7 @@ class RunBackbone(Backbone):
 
     def __init__(self, name: str) -> None:
         self.name = name
-        data = resolve(self.run.job.config)["data"]
+        data = read_config(self.run.job, Path.cwd(), ["data"])["data"]
         shape = data.get("input_shape") or []
         if len(shape) == 3 and data.get("mean") and data.get("std"):
             self.preprocessing = Preprocessing(shape[-1], data["mean"], data["std"])

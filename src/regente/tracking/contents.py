@@ -75,7 +75,7 @@ def log_result(client: "MlflowClient", run_id: str, job: Job, result: dict[str, 
     log_checkpoints(client, run_id, job, result, tracking["checkpoints"])
 
 
-def log_rest(client: "MlflowClient", run_id: str, job: Job) -> None:
+def log_rest(client: "MlflowClient", run_id: str, job: Job, *, own: bool) -> None:
     """What takes seconds and nobody waits for: figures, and the model if the config wants it and there are weights.
 
     A model that cannot be exported does not lose the run; a tag says why there is none.
@@ -87,7 +87,8 @@ def log_rest(client: "MlflowClient", run_id: str, job: Job) -> None:
     from regente.tracking.model import log_model
 
     try:
-        log_model(client.get_run(run_id).info.experiment_id, run_id, job, Path(best), client.tracking_uri)
+        experiment = client.get_run(run_id).info.experiment_id
+        log_model(experiment, run_id, job, Path(best), client.tracking_uri, own=own)
     except Exception as error:
         client.set_tag(run_id, "regente.model", f"not logged: {type(error).__name__}: {str(error)[:500]}")
 

@@ -6,8 +6,10 @@ from pathlib import Path
 from regente.job import EXAMPLE, Job
 
 
-def log_model(experiment_id: str, run_id: str, job: Job, checkpoint: Path, uri: str) -> None:
+def log_model(experiment_id: str, run_id: str, job: Job, checkpoint: Path, uri: str, *, own: bool) -> None:
     """Log the weights of a checkpoint as an exported program (pt2), with signature and input example.
+
+    `own`: the job itself asks for it, and may be made of anything.
 
     It loads without Regente's source and without pickle: `mlflow.pyfunc.load_model("models:/...")`.
     """
@@ -20,7 +22,7 @@ def log_model(experiment_id: str, run_id: str, job: Job, checkpoint: Path, uri: 
 
     from regente.weights import load_model
 
-    model = load_model(job, checkpoint, own=True)
+    model = load_model(job, checkpoint, own=own)
     example = np.load(job.path / EXAMPLE)  # two samples: torch.export takes a batch of one for a constant
     with torch.no_grad():
         logits = model(torch.from_numpy(example)).numpy()

@@ -37,10 +37,10 @@ State = dict[str, Any]
 
 
 class Shipment:
-    """The lines of one journal on their way into one MLflow run."""
+    """The lines of one journal on their way into one MLflow run; `own`: the job itself asked for it."""
 
-    def __init__(self, job: Job, uri: str) -> None:
-        self.job, self.uri = job, absolute_uri(uri, Path(job.project))
+    def __init__(self, job: Job, uri: str, *, own: bool = True) -> None:
+        self.job, self.uri, self.own = job, absolute_uri(uri, Path(job.project)), own
         self.state = read_state(job.path)
         self.client: MlflowClient | None = None
 
@@ -69,7 +69,7 @@ class Shipment:
         from regente.tracking import contents
 
         if self.state["ended"] and not self.state.get("complete") and "run_id" in self.state:
-            contents.log_rest(self._open(), self.state["run_id"], self.job)
+            contents.log_rest(self._open(), self.state["run_id"], self.job, own=self.own)
             self.note(complete=True)
 
     def beat(self, number: int, usage: dict[str, float]) -> None:
@@ -151,6 +151,8 @@ class Shipment:
     def _artifact(self, lines: list[dict[str, Any]]) -> None:
         client = self._open()
         for path, to in ((Path(line["path"]), line["to"] or None) for line in lines):
+            if not path.resolve().is_relative_to(self.job.path):
+                continue  # a journal that was found names what it likes
             if path.is_dir():
                 client.log_artifacts(self.state["run_id"], str(path), to)
             elif path.is_file():

@@ -13,9 +13,10 @@ from regente.compose import resolve
 from regente.errors import ConfigError, TrackingError
 from regente.job import Job, open_job
 from regente.tracking.journal import cut_torn_line
-from regente.tracking.owner import Owner
+from regente.tracking.owner import Owner, boot_id
 from regente.tracking.shipper import BEAT, Shipment, lock_of, read_state
 from regente.tracking.store import DEFAULT, absolute_uri, open_store, sqlite_path
+from regente.trust import read_config
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -43,7 +44,7 @@ def sync_job(job: Job, patience: float = 0) -> str:
 
     A job whose process lives is left to it; one whose shipper is still trying is waited for, `patience` seconds.
     """
-    uri = resolve(job.config)["tracking"]["uri"]
+    uri = _store(job)
     if uri is None or not (job.path / "owner.json").is_file():
         return "nowhere to ship it to"
     try:
@@ -51,7 +52,7 @@ def sync_job(job: Job, patience: float = 0) -> str:
         with lock_of(job.path, patience if dead else 0):
             if dead:
                 cut_torn_line(job.journal)
-            shipment = Shipment(job, uri)
+            shipment = Shipment(job, uri, own=False)
             shipment.ship()
             if not shipment.state["ended"]:
                 if not dead:
@@ -63,6 +64,17 @@ def sync_job(job: Job, patience: float = 0) -> str:
         return "being shipped"
 
 
+def _store(job: Job) -> str | None:
+    """Where a job records; one that does not come from this boot of this machine may be anybody's.
+
+    Raises:
+        ConfigError: when such a job names a store that is not this project's.
+    """
+    own = owner_of(job).boot == boot_id()
+    config = resolve(job.config, ["tracking"]) if own else read_config(job, Path(job.project), ["tracking"])
+    return config["tracking"]["uri"]  # type: ignore[no-any-return]
+
+
 def owner_of(job: Job) -> Owner:
     """The process that runs, or ran, a job."""
     return Owner(**json.loads((job.path / "owner.json").read_text()))
@@ -70,17 +82,18 @@ def owner_of(job: Job) -> Owner:
 
 def sync_project(project: Path) -> Iterator[str]:
     """Ship all that a project's jobs have left behind and close dead runs of their stores; a line for each."""
-    uris = set()
+    uris: set[str] = set()
     for job in left_behind(project):
         place = job.path.relative_to(project)
         try:
-            uris.add(resolve(job.config)["tracking"]["uri"])
+            if uri := _store(job):
+                uris.add(uri)
             yield f"{sync_job(job, PATIENCE)}: {place}"
         except (ConfigError, TrackingError, OSError) as error:
             yield f"not shipped: {place}: {error}"
     if (project / "mlflow.db").is_file():
         uris.add(DEFAULT)
-    for uri in uris - {None}:
+    for uri in uris:
         try:
             closed = sync_others(project, uri, wait=True)
         except (TrackingError, OSError) as error:
