@@ -1,16 +1,21 @@
 """Several ranks of one job: real processes on gloo, real kills."""
 
+import ctypes
 import json
 import os
+import shutil
 import signal
+import subprocess
 import time
-from collections.abc import Callable
-from multiprocessing.context import ForkServerProcess
+from collections.abc import Callable, Iterator
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
+from tests import conftest
 from tests.conftest import Ended
 from tests.test_train import jobs, query, until
 
@@ -39,11 +44,11 @@ class Fail(Callback):
 '''
 
 
-def started_training(project: Path, process: ForkServerProcess) -> list[psutil.Process]:
+def started_training(project: Path, process: ForkServerProcess, least: int = 3) -> list[psutil.Process]:
     """All processes below a driver, once its ranks train: agent, ranks, shipper."""
     until(lambda: any('"train/loss"' in file.read_text() for file in project.rglob("journal.jsonl")))
     found = psutil.Process(process.pid).children(recursive=True)
-    assert len(found) >= 3
+    assert len(found) >= least
     return found
 
 
@@ -117,3 +122,90 @@ def test_a_rank_that_is_killed_is_named(regente: Run, project: Path) -> None:
     assert len(ended.err.splitlines()) == 1
     assert '"status":"FAILED"' in (jobs(project)[0] / "journal.jsonl").read_text()
     assert json.loads((jobs(project)[0] / "logs" / "rank-0.json").read_text())["lost"]
+
+
+class Machines:
+    """Two machines: network namespaces with a cable between them or, where that is not allowed, this one twice."""
+
+    names: tuple[str, ...] = ()
+    address = "127.0.0.1"
+
+    def __init__(self) -> None:
+        mark = f"rg{os.getpid() % 100_000}"
+        a, b = f"{mark}a", f"{mark}b"
+        steps = [
+            *(f"netns add {name}" for name in (a, b)),
+            f"link add {a} netns {a} type veth peer name {b} netns {b}",
+            *(f"-n {name} addr add 10.99.0.{number}/24 dev {name}" for number, name in ((1, a), (2, b))),
+            *(f"-n {name} link set {device} up" for name in (a, b) for device in (name, "lo")),
+        ]
+        if shutil.which("ip") and os.geteuid() == 0:
+            if all(self.ip(step) for step in steps):
+                self.names, self.address = (a, b), "10.99.0.1"
+            else:
+                self.close((a, b))
+
+    def ip(self, words: str) -> bool:
+        return subprocess.run(["ip", *words.split()], capture_output=True, check=False).returncode == 0
+
+    def close(self, names: tuple[str, ...] | None = None) -> None:
+        for name in names or self.names:
+            self.ip(f"netns del {name}")
+
+
+def on_machine(namespace: str, *rest: Any) -> None:
+    """What `conftest._regente` does, in a network namespace."""
+    if namespace:
+        with Path(f"/run/netns/{namespace}").open() as file:
+            if ctypes.CDLL(None, use_errno=True).setns(file.fileno(), 0x40000000):
+                raise OSError(ctypes.get_errno(), "setns")
+    conftest._regente(*rest)
+
+
+@pytest.fixture
+def machines(project: Path, warm: ForkServerContext) -> Iterator[Callable[..., list[ForkServerProcess]]]:
+    """Start `regente WORDS...` on two machines."""
+    both, started = Machines(), []
+
+    def begin(*words: str) -> list[ForkServerProcess]:
+        where = f"trainer.endpoint={both.address}:{29000 + os.getpid() % 1000}"
+        for name in both.names or ("", ""):
+            rest = ((*words, where), str(project), dict(os.environ), False)
+            started.append(warm.Process(target=on_machine, args=(name, *rest)))
+            started[-1].start()
+            time.sleep(0.5)
+        return started
+
+    yield begin
+    for process in started:
+        if process.is_alive():
+            process.kill()
+        process.join()
+    both.close()
+
+
+@pytest.mark.usefixtures("store")
+def test_two_machines_train_as_one_job(
+    machines: Callable[..., list[ForkServerProcess]], project: Path
+) -> None:
+    both = machines("train", *FAST, "trainer.devices=1", "trainer.num_nodes=2")
+    for process in both:
+        process.join(120)
+    assert [process.exitcode for process in both] == [0, 0], (project / "err").read_text()
+    assert (project / "out").read_text().count("best epoch") == 1
+    assert query(project, "select status from runs") == [("FINISHED",)]
+    assert len(jobs(project)) == 1
+
+
+def test_a_signal_on_one_machine_ends_the_ranks_of_both(
+    machines: Callable[..., list[ForkServerProcess]], project: Path
+) -> None:
+    both = machines("train", *ENDLESS, "trainer.devices=1", "trainer.num_nodes=2", "tracking=none")
+    found = [each for process in both for each in started_training(project, process, 2)]
+    assert both[1].pid is not None
+    os.kill(both[1].pid, signal.SIGTERM)
+    for process in both:
+        process.join(60)
+    assert [process.exitcode for process in both] == [143, 143]
+    until(lambda: none_left(found))
+    assert '"status":"KILLED"' in (jobs(project)[0] / "journal.jsonl").read_text()

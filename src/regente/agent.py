@@ -10,20 +10,24 @@ import multiprocessing.forkserver
 import os
 import signal
 import sys
+import threading
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 from regente.endings import SIGNALS, Ending, SwiftExit, say
-from regente.errors import RegenteError
+from regente.errors import MachineError, RegenteError
 from regente.job import Job, open_job
 from regente.machine import ranks_here
+from regente.meeting import ENDPOINT, interface, own_address
 from regente.ranks import cause, leave_word, log_to, logs, tell, this_rank, told, words
 from regente.streams import forgive
 from regente.worker import DRIVER, follow_driver
 
 AGENT = "REGENTE_AGENT"
 GRACE = 60  # seconds that the ranks have to save and end after a signal
+SETTLE = 5  # seconds that a machine's ranks have to end by themselves when another machine was told to stop
 METHOD = "forkserver"  # how the ranks are made
 WARM = ["regente.train"]  # what the server of the ranks imports before it forks the first
 
@@ -34,9 +38,6 @@ def main(path: Path, *, debug: bool) -> int:
 
     job = open_job(path)
     trainer = resolve(job.config)["trainer"]
-    for old in logs(job).iterdir():
-        if not old.name.endswith(".log"):
-            old.unlink()
     os.environ[AGENT] = "1"
     if METHOD == "forkserver":
         multiprocessing.set_forkserver_preload(WARM)
@@ -50,39 +51,62 @@ def run_ranks(job: Job, trainer: dict[str, Any]) -> Ending:
     """How the job ended, in the words of the rank that failed first."""
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous.api import RendezvousError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     def stop(number: int, frame: FrameType | None) -> NoReturn:
-        tell(job, number)
+        if not told(job):
+            tell(job, number)
         raise SignalException(f"signal {number}", signal.Signals(number))
 
     for each in SIGNALS:
         signal.signal(each, stop)
     logging.disable()  # its banner; what a rank has to say is in its ending
+    machines, where = int(trainer.get("num_nodes") or 1), os.environ.get(ENDPOINT, "")
+    address = own_address(where) if where else None
+    if address and (name := interface(address)):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
     settings = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
+        min_nodes=machines,
+        max_nodes=machines,
         nproc_per_node=ranks_here(trainer),
         run_id=job.path.name,
         rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
+        rdzv_endpoint=where or "localhost:0",
+        rdzv_configs={"is_host": False} if where else {},  # the driver keeps the store
+        local_addr=address,
         max_restarts=trainer.get("max_restarts") or 0,
         start_method=METHOD,
         logs_specs=DefaultLogsSpecs(log_dir=os.devnull),
         signals_to_handle="SIGQUIT",  # the others are ours
         shutdown_timeout=GRACE,
     )
+    if machines > 1:
+        threading.Thread(target=_follow_signal, args=[job], daemon=True).start()
     try:
         elastic_launch(settings, run_rank)(str(job.path))
         return Ending("FINISHED", 0)
     except ChildFailedError as error:
         codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
         return _failure(job, codes, settings.max_restarts)
-    except SignalException as error:
-        return Ending("KILLED", 128 + error.sigval, f"{error.sigval.name}: stopped")
+    except SignalException:
+        number = signal.Signals(told(job))
+        return Ending("KILLED", 128 + number, f"{number.name}: stopped")
+    except RendezvousError as error:
+        failed = _failure(job, {}, settings.max_restarts)
+        what = f"the {machines} machines did not meet at {where or 'localhost'} ({error})"
+        return failed if words(job, settings.max_restarts) else Ending("FAILED", MachineError.exit_code, what)
     finally:
         for process in multiprocessing.active_children():  # a second signal left them
             process.kill()
+
+
+def _follow_signal(job: Job) -> None:
+    """End with the ranks of the other machines, which were told to: else this agent would wait for them to come back."""
+    while not told(job):
+        time.sleep(1)
+    time.sleep(SETTLE)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _failure(job: Job, codes: dict[int, int], attempt: int) -> Ending:
@@ -111,6 +135,8 @@ def run_rank(path: str) -> None:
     # Lightning asks for it when it is imported, which was before
     rank_zero_only.rank = rank.number  # type: ignore[attr-defined]
     if rank.number > 0:
+        if rank.local == 0 and rank.attempt == 0:
+            print(f"ranks from {rank.number} on of {rank.of}; rank 0 speaks, on {os.environ['MASTER_ADDR']}")  # noqa: T201
         log_to(logs(job) / rank.log)
     forgive()
     if told(job):

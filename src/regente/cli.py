@@ -144,9 +144,10 @@ def train(
         raise ConfigError([Problem("--dry-run", "goes with -m; regente check looks at one run")])
     from regente.launch import launch
     from regente.machine import require
+    from regente.meeting import find_job
 
     require(config["trainer"])
-    job = freeze_job(composed, Path("runs") / experiment)
+    job = find_job(config["trainer"], lambda: freeze_job(composed, Path("runs") / experiment))
     sys.exit(launch(job, config, alone=True, debug=debug))
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +16,9 @@ from typing import Any
 from regente.endings import SIGNALS
 from regente.errors import Stopped
 from regente.job import Job
-from regente.machine import cores, ranks_here
+from regente.machine import cores, ranks_here, world_size
+from regente.meeting import ENDPOINT, endpoint, is_rank, meeting
+from regente.ranks import forget_endings
 from regente.tracking.owner import owner
 from regente.worker import DRIVER
 
@@ -29,21 +32,33 @@ FOREIGN = (
     "LOCAL_WORLD_SIZE",
     "MASTER_",
     "TORCHELASTIC_",
+    "SLURM_NTASKS",  # Lightning takes the rest of Slurm's words by it
 )
 GRACE = 75.0  # seconds a job has to save and end after a signal; the ranks under an agent have fewer
 
 
 def launch(job: Job, config: dict[str, Any], *, alone: bool, debug: bool = False) -> int:
     """Run a job to its end and return its exit code; `alone`: nothing else will run in this process."""
-    ranks = ranks_here(config["trainer"])
-    if alone and ranks == 1:
+    trainer = config["trainer"]
+    ranks, where = world_size(trainer), endpoint(trainer)
+    if is_rank(trainer) or (alone and ranks == 1):
         from regente.worker import run
 
+        if ranks == 1:
+            for key in [key for key in os.environ if key.startswith(FOREIGN)]:
+                del os.environ[key]
         return run(job.path, debug=debug)
-    if ranks > 1:
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // ranks)))
-    words = [str(job.path), *(["--debug"] if debug and ranks > 1 else [])]
-    return _wait("regente.agent" if ranks > 1 else "regente.worker", words)
+    if ranks == 1:
+        return _wait("regente.worker", [str(job.path)], os.environ)
+    threads = str(max(1, cores() // ranks_here(trainer)))
+    env = {"OMP_NUM_THREADS": threads, **os.environ, **({ENDPOINT: where} if where else {})}
+    if not where or meeting(where).first:
+        forget_endings(job)
+    try:
+        return _wait("regente.agent", [str(job.path), *(["--debug"] if debug else [])], env)
+    finally:
+        if where:
+            meeting(where).leave(int(trainer["num_nodes"]))
 
 
 def start_program(name: str, words: list[str], env: dict[str, str]) -> "subprocess.Popen[bytes]":
@@ -51,13 +66,13 @@ def start_program(name: str, words: list[str], env: dict[str, str]) -> "subproce
     return subprocess.Popen([sys.executable, "-m", name, *words], env=env, start_new_session=True)
 
 
-def _wait(program: str, words: list[str]) -> int:
+def _wait(program: str, words: list[str], environ: Mapping[str, str]) -> int:
     """Run a program and hand SIGINT, SIGTERM and SIGHUP on to it.
 
     Raises:
         Stopped: after it has ended on such a signal.
     """
-    env = {key: value for key, value in os.environ.items() if not key.startswith(FOREIGN)}
+    env = {key: value for key, value in environ.items() if not key.startswith(FOREIGN)}
     env[DRIVER] = json.dumps(asdict(owner(os.getpid())))  # without it the job ends: see worker.follow_driver
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [env.get("PYTHONPATH"), str(Path.cwd())]))
     process = start_program(program, words, env)

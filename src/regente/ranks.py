@@ -115,14 +115,21 @@ def shared_ending(job: Job, rank: Rank, error: BaseException, ending: Ending) ->
     return ending
 
 
+def forget_endings(job: Job) -> None:
+    """Remove what the ranks of the job's life before have left."""
+    for file in [*logs(job).glob("rank-*.json"), logs(job) / "signal"]:
+        file.unlink(missing_ok=True)
+
+
 def tell(job: Job, number: int) -> None:
     """Mark that a signal asked the whole job to stop; without, it asks a rank only because another has gone."""
-    (logs(job) / "signal").write_text(str(number), encoding="utf-8")
+    write_json(logs(job) / "signal", number)
 
 
-def told(job: Job) -> bool:
-    """Whether a signal asked the whole job to stop."""
-    return (logs(job) / "signal").exists()
+def told(job: Job) -> int:
+    """The signal that asked the whole job to stop, or 0."""
+    file = logs(job) / "signal"
+    return int(file.read_text(encoding="utf-8") or 0) if file.exists() else 0
 
 
 def logs(job: Job) -> Path:

@@ -1,5 +1,6 @@
 """Settings of a part that its class does not take, because they are Regente's to carry out."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,10 @@ OURS = {
         "find_lr": FLAG,
         "find_batch_size": FLAG,
         "profile_calls": Limit(lambda v: _whole(v) and v >= 0, "needs a whole number >= 0"),
+        "endpoint": Limit(
+            lambda v: v is None or (isinstance(v, str) and bool(re.fullmatch(r".+:\d{1,5}", v))),
+            "needs HOST:PORT, an address of the first machine",
+        ),
         "max_restarts": Limit(lambda v: _whole(v) and v >= 0, "needs a whole number >= 0"),
     },
 }

@@ -22,6 +22,7 @@ from regente.compose import resolve
 from regente.endings import Ending, SwiftExit, ending_of, say, signals_as_exceptions
 from regente.errors import RegenteError, TrackingError
 from regente.job import Job, open_job, write_json
+from regente.meeting import is_rank
 from regente.ranks import shared_ending, this_rank
 from regente.redact import Redactor, env_references, secret_values
 from regente.streams import forgive
@@ -38,7 +39,9 @@ Act = Callable[[Job, dict[str, Any], Recording, Console], None]
 
 def run(path: Path, *, debug: bool = False, act: Act | None = None, kind: str = "job") -> int:
     """Run the job in a directory and return its exit code; `act`: what is done with it, if not to train."""
-    job, rank = open_job(path), this_rank()
+    job = open_job(path)
+    is_rank(resolve(job.config)["trainer"])  # what srun says of it comes into the words of torchrun
+    rank = this_rank()
     out = display.console(quiet=rank.number > 0)
     if job.project not in sys.path:
         sys.path.append(job.project)  # the user's own modules
