@@ -12,12 +12,14 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
+import torch
 
 from tests import conftest
 from tests.conftest import Ended
-from tests.test_train import jobs, query, until
+from tests.test_train import jobs, own_project, query, until
 
 Run = Callable[..., Ended]
 TWO = ["trainer=cpu", "trainer.devices=2", "trainer.strategy=ddp"]
@@ -122,6 +124,62 @@ def test_a_rank_that_is_killed_is_named(regente: Run, project: Path) -> None:
     assert len(ended.err.splitlines()) == 1
     assert '"status":"FAILED"' in (jobs(project)[0] / "journal.jsonl").read_text()
     assert json.loads((jobs(project)[0] / "logs" / "rank-0.json").read_text())["lost"]
+
+
+NORMED = """
+from torch import nn
+class Own(nn.Sequential):
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, num_classes))
+"""
+
+
+def test_an_evaluation_counts_each_sample_once_also_where_one_rank_has_a_batch_more(
+    regente: Run, project: Path
+) -> None:
+    own_project(project)
+    (project / "own_models.py").write_text(NORMED)
+    key = np.random.default_rng(0)
+    x, y = key.normal(size=(198, 6)).astype(np.float32), key.integers(0, 3, 198)
+    parts = {"train": slice(0, 132), "val": slice(132, 165), "test": slice(165, 198)}
+    arrays = {f"{name}_{part}": of[rows] for part, rows in parts.items() for name, of in (("x", x), ("y", y))}
+    np.savez(project / "rows.npz", **arrays)
+    data = ["data=arrays", "data.path=rows.npz", "data.num_classes=3", "data.input_shape=[6]"]
+    ended = regente("train", "mine", *data, *TWO, "data.batch_size=16", "tracking=none")
+    assert ended.code == 0, ended.err
+    assert "batches of 16 on each device, 32 in all" in ended.out
+    ended = regente("evaluate", "latest", "trainer.devices=1", "trainer.strategy=auto")
+    assert ended.code == 0, ended.err
+    assert "equal to the bit" in ended.out
+
+
+def test_two_ranks_learn_what_one_process_does_with_batches_of_twice_the_size(
+    regente: Run, project: Path
+) -> None:
+    full = [
+        "trainer.limit_train_batches=4",
+        "tracking=none",
+    ]  # the last batch of one process has a sample more
+    ways = {
+        "one": ["trainer=cpu", "data.batch_size=256"],
+        "ddp": [*TWO, "data.batch_size=128"],
+        "fsdp": [*TWO, "data.batch_size=128", "trainer.strategy=fsdp"],
+    }
+    weights, losses = {}, {}
+    for name, words in ways.items():
+        before = set(jobs(project))
+        assert regente("train", "digits_mlp", "trainer.max_epochs=2", *words, *full).code == 0, name
+        (job,) = set(jobs(project)) - before
+        result = json.loads((job / "result.json").read_text())
+        weights[name] = torch.load(result["best_checkpoint"], weights_only=True)["state_dict"]
+        lines = map(json.loads, (job / "journal.jsonl").read_text().splitlines())
+        losses[name] = [
+            v for line in lines if line["kind"] == "metrics" for k, v in line["values"].items() if "loss" in k
+        ]
+    for name in ("ddp", "fsdp"):
+        assert losses[name] == pytest.approx(losses["one"], rel=1e-5), name
+        for key, tensor in weights["one"].items():
+            assert torch.allclose(weights[name][key], tensor, atol=1e-5), (name, key)
 
 
 class Machines:

@@ -38,6 +38,19 @@ class Supervised(LightningModule):
         self.model = model
         self.make_optimizer, self.make_scheduler, self.monitor = optimizer, scheduler, monitor
 
+    def configure_model(self) -> None:
+        """With trainer.strategy=fsdp: the parameters of each layer, and what is left, are shared out."""
+        if self.device_mesh is None:
+            return
+        from torch.distributed.fsdp import FSDPModule, fully_shard
+
+        if not isinstance(self.model, FSDPModule):
+            mesh = self.device_mesh["data_parallel"]
+            for layer in self.model.children():
+                if next(layer.parameters(), None) is not None:
+                    fully_shard(layer, mesh=mesh)
+            fully_shard(self.model, mesh=mesh)
+
     def forward(self, x: Tensor) -> Tensor:
         # in the dtype of the weights, which precision=64 and 16-true change
         return self.model(x.to(self.dtype) if x.is_floating_point() else x)  # type: ignore[no-any-return]
