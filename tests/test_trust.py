@@ -397,8 +397,8 @@ def test_a_found_run_is_shipped_neither_to_its_own_server_nor_with_files_from_el
     regente: Callable[..., Any], project: Path
 ) -> None:
     (project / "private.txt").write_text("hunter22")
-    found = []
-    for number, uri in enumerate(("http://127.0.0.2:1", "https://evil.example", "sqlite:///mlflow.db")):
+    stores = ("http://127.0.0.2:1", "https://evil.example", "sqlite:///mlflow.db", "sqlite:///mlflow.db")
+    for number, uri in enumerate(stores):
         text = compose("digits_mlp", [f"tracking.uri={uri}"]).yaml()
         job = leave(
             freeze(text, project / "runs", str(number), experiment="x", overrides=[], command=[], choices={}),
@@ -414,9 +414,11 @@ def test_a_found_run_is_shipped_neither_to_its_own_server_nor_with_files_from_el
         (job.path / "journal.jsonl").write_text(
             "".join(json.dumps({**line, "time": 1}) + "\n" for line in lines)
         )
-        found.append(job)
+        if number == 3:
+            facts = json.loads((job.path / "job.json").read_text())
+            (job.path / "job.json").write_text(json.dumps({**facts, "project": str(project.parent)}))
     ended = regente("sync")
-    assert ended.out.count("not shipped") == 2 and ended.code == 6, ended.out + ended.err
+    assert ended.out.count("not shipped") == 3 and ended.code == 6, ended.out + ended.err
     assert "shipped: runs/2" in ended.out
     shipped = [path for path in (project / "mlartifacts").rglob("*") if path.is_file()]
     assert "vocabulary.txt" in {path.name for path in shipped}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import Timeout
 
 from regente.compose import resolve
-from regente.errors import ConfigError, TrackingError
+from regente.errors import ConfigError, Problem, TrackingError
 from regente.job import Job, open_job
 from regente.tracking.journal import cut_torn_line
 from regente.tracking.owner import Owner, boot_id
@@ -68,9 +68,13 @@ def _store(job: Job) -> str | None:
     """Where a job records; one that does not come from this boot of this machine may be anybody's.
 
     Raises:
-        ConfigError: when such a job names a store that is not this project's.
+        ConfigError: when such a job names a store, or a folder to start in, that is not this project's.
     """
     own = owner_of(job).boot == boot_id()
+    if not own and not job.path.is_relative_to(Path(job.project) / "runs"):
+        raise ConfigError(
+            [Problem("job.json", f"project {ascii(job.project)[:100]} is not where this run lies")]
+        )
     config = resolve(job.config, ["tracking"]) if own else read_config(job, Path(job.project), ["tracking"])
     return config["tracking"]["uri"]  # type: ignore[no-any-return]
 
