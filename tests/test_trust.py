@@ -424,3 +424,51 @@ def test_a_found_run_is_shipped_neither_to_its_own_server_nor_with_files_from_el
     assert "vocabulary.txt" in {path.name for path in shipped}
     assert not any(b"hunter22" in path.read_bytes() for path in shipped)
     assert not list(project.rglob(MARK))
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("job.json", "[" * 100_000),
+        ("job.json", '{"path": "/"}'),
+        ("job.json", "null"),
+        ("job.json:env", ["PATH"]),
+        ("job.json:env", {"PATH": 1}),
+        ("job.json:overrides", [1]),
+        ("job.json:experiment", 5),
+        ("job.json:experiment", "\x1b]0;title\x07/../x"),
+        ("config.yaml", b"\xff\xfe"),
+        ("config.yaml", ""),
+        ("result.json", '{"best_checkpoint": 5}'),
+        ("result.json", "[" * 100_000),
+    ],
+)
+def test_files_that_are_not_what_they_should_be_are_said_in_a_line(
+    file: str, text: Any, regente: Callable[..., Any], project: Path
+) -> None:
+    config = compose("digits_mlp", ["tracking=none"]).yaml()
+    facts = {"experiment": "x", "overrides": [], "command": [], "choices": {}}
+    job = leave(freeze(config, project / "runs", **facts), {"state_dict": {}})
+    name, _, key = file.partition(":")
+    if key:
+        text = json.dumps({**json.loads((job.path / name).read_text()), key: text})
+    (job.path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    for words in (("evaluate",), ("rerun", "--verify")):
+        ended = regente(words[0], str(job.path), *words[1:])
+        assert ended.code not in (0, None) and len(ended.lines) <= 8, ended.err
+        assert "Traceback" not in ended.err and "\x1b" not in ended.err + ended.out, ended.err
+
+
+def test_a_folder_to_predict_may_hold_pipes_and_devices(regente: Callable[..., Any], project: Path) -> None:
+    import os
+
+    assert regente("train", "digits_mlp", "trainer=debug", "tracking=none", "callbacks=default").code == 0
+    (project / "images").mkdir()
+    os.mkfifo(project / "images/pipe.npy")
+    (project / "images/zero.npy").symlink_to("/dev/zero")
+    (project / "images/\x1b[2J.npy").write_bytes(pickle.dumps(Payload()))
+    ended = regente("predict", "latest", "images", timeout=60)
+    assert ended.code == 4 and "\x1b" not in ended.err, ended.err
+    assert len(ended.lines) == 2
+    assert regente("predict", "latest", "images/pipe.npy", timeout=60).code == 4
+    assert not list(project.rglob(MARK))

@@ -11,7 +11,7 @@ import click
 from regente import __version__, caches, using
 from regente.endings import SwiftExit
 from regente.errors import ConfigError, MachineError, Problem, RegenteError, Stopped, TrackingError
-from regente.streams import forgive
+from regente.streams import forgive, printable
 from regente.sweep import commands as sweeping
 
 TRAIN = """Train a model: an EXPERIMENT under OVERRIDES.
@@ -282,7 +282,7 @@ def main() -> None:
     except RegenteError as error:
         if "--debug" in sys.argv:
             raise
-        click.echo(str(error), err=True)
+        click.echo(printable(str(error)), err=True)
         leave(error.exit_code)
     except click.ClickException as error:
         error.show()

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from regente.job import Job
+from regente.streams import printable
 from regente.tracking.recording import Recorded
 
 
@@ -17,7 +18,8 @@ def console(*, quiet: bool) -> Console:
 
 def header(out: Console, job: Job) -> None:
     """The experiment, and what differs from it."""
-    out.print(Text.assemble((job.experiment, "bold"), "  ", (" ".join(job.overrides), "cyan")))
+    changes = printable(" ".join(job.overrides))
+    out.print(Text.assemble((printable(job.experiment), "bold"), "  ", (changes, "cyan")))
 
 
 def setup(out: Console, parts: Any, notes: list[str]) -> None:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from regente.errors import ConfigError, RegenteError
 
@@ -100,9 +100,23 @@ def open_job(path: Path) -> Job:
     """
     try:
         facts = json.loads((path / "job.json").read_text(encoding="utf-8"))
-        return Job(path=path.resolve(), **facts)
-    except (OSError, ValueError, TypeError) as error:
+        job = Job(path=path.resolve(), **facts)
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise RegenteError(f"{path}: not a job directory ({error})") from error
+    if wrong := [name for name, value in facts.items() if not _fits(Job.__annotations__[name], value)]:
+        raise RegenteError(f"{path}: not a job directory (job.json: {', '.join(wrong)})")
+    return job
+
+
+def _fits(kind: Any, value: Any) -> bool:
+    """Whether a value out of a file is of the type that a field of Job has."""
+    if kind is str or kind is int:
+        return isinstance(value, kind)
+    if get_origin(kind) is list:
+        return isinstance(value, list) and all(_fits(get_args(kind)[0], each) for each in value)
+    if get_origin(kind) is dict:
+        return isinstance(value, dict) and all(_fits(get_args(kind)[1], each) for each in value.values())
+    return False
 
 
 def read_json(path: Path) -> dict[str, Any]:

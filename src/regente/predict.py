@@ -74,7 +74,9 @@ def _things(opened: Opened, inputs: Iterable[str]) -> Iterator[Path | str]:
             files = sorted(
                 file
                 for file in path.rglob("*")
-                if file.suffix.lower() in opened.data.suffixes and not file.name.startswith(".")
+                if file.suffix.lower() in opened.data.suffixes
+                and not file.name.startswith(".")
+                and file.is_file()
             )
             yield from files or [path]
         elif hasattr(opened.data, "numbers") and not path.suffix and not path.exists():
@@ -92,6 +94,8 @@ def _read(opened: Opened, thing: Path | str) -> Inputs | str:
             raise DataError(f"no {', '.join(opened.data.suffixes)} in it")
         if not thing.exists():
             raise DataError("no such file")
+        if not thing.is_file():  # a pipe or a device, which may never end
+            raise DataError("no file")
         if thing.suffix.lower() not in opened.data.suffixes:
             raise DataError(f"the run reads {', '.join(opened.data.suffixes)}")
         if not (found := opened.data.samples_of(thing)):

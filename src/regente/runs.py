@@ -7,7 +7,6 @@ digits_cnn, digits_cnn:best               the latest of an experiment, or its be
 0a1b2c3d                                  an MLflow run id, or as much of it as no other one begins with
 """
 
-import json
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from regente.errors import CheckpointError, TrackingError
-from regente.job import Job, open_job
+from regente.job import Job, open_job, read_json
 
 SHOWN = 5  # candidates that an answer names
 EVALUATION = "evaluation-"  # how the directories of evaluations begin, which lie in that of their run
@@ -39,7 +38,7 @@ class Run:
             CheckpointError: when none were kept, or they are gone.
         """
         best = self.result.get("best_checkpoint")
-        if not best:
+        if not best or not isinstance(best, str):
             raise CheckpointError(
                 f"{shown(self.job.path)}: the run kept no weights; train with callbacks=default"
             )
@@ -74,7 +73,7 @@ def find(name: str, project: Path) -> Run:
         raise TrackingError(
             f"run {name}: it has not finished, there is no {shown(path)}/result.json; name another run"
         )
-    return Run(open_job(path), _json(path / "result.json"))
+    return Run(open_job(path), read_json(path / "result.json"))
 
 
 def find_job(name: str, project: Path) -> Job:
@@ -97,7 +96,7 @@ def names(project: Path) -> list[str]:
 
 def run_id(path: Path) -> str:
     """The id of a job's run in MLflow; empty where it has none."""
-    return str(_json(path / "recorded.json").get("run_id") or "")
+    return str(read_json(path / "recorded.json").get("run_id") or "")
 
 
 def shown(path: Path) -> str:
@@ -180,7 +179,7 @@ def _written(path: Path) -> int:
 def _best(name: str, paths: Sequence[Path]) -> Path:
     """The best of runs that can be compared: those of one data set that monitor one metric."""
     latest = _latest(name, paths, _is_finished)
-    runs = [Run(open_job(path), _json(path / "result.json")) for path in paths if _is_finished(path)]
+    runs = [Run(open_job(path), read_json(path / "result.json")) for path in paths if _is_finished(path)]
     if name == "best" and len({(run.monitor, run.job.choices.get("data")) for run in runs}) > 1:
         experiments = dict.fromkeys(f"{run.job.experiment}:best" for run in runs)
         raise TrackingError(
@@ -208,10 +207,3 @@ def _candidates(name: str, jobs: Sequence[Path], runs: Path) -> str:
 def _listed(things: Sequence[Any], said: Callable[[Any], str]) -> str:
     more = f" and {len(things) - SHOWN} more" if len(things) > SHOWN else ""
     return ", ".join(map(said, things[:SHOWN])) + more
-
-
-def _json(path: Path) -> dict[str, Any]:
-    with suppress(OSError, ValueError):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return content if isinstance(content, dict) else {}
-    return {}

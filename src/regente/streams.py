@@ -28,6 +28,13 @@ class Forgiving:
         return getattr(self.stream, name)
 
 
+def printable(text: str) -> str:
+    """The text without what a terminal would obey: a name out of a file or a run may hold such characters."""
+    return "".join(
+        each if each.isprintable() or each in "\n\t" else "\N{REPLACEMENT CHARACTER}" for each in text
+    )
+
+
 def _nowhere() -> TextIO:
     return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123
 

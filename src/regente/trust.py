@@ -85,9 +85,13 @@ def read_config(job: Job, project: Path, parts: Collection[str] | None = None) -
     Raises:
         ConfigError: naming each place that is not to be trusted, or that cannot be resolved.
     """
-    if problems := list(_text(job.config, parts, _listed(project))):
+    try:
+        text = job.config
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([Problem(f"{job.path}/config.yaml", f"cannot be read ({error})")]) from error
+    if problems := list(_text(text, parts, _listed(project))):
         raise ConfigError(problems)
-    config = resolve(job.config, parts)
+    config = resolve(text, parts)
     if missing := [part for part in parts or () if not isinstance(config.get(part), dict)]:
         raise ConfigError([Problem(part, "is no part of the recorded config") for part in missing])
     require_trusted(config, project)

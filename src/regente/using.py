@@ -9,6 +9,7 @@ import click
 
 from regente.errors import ConfigError, DataError, Problem
 from regente.runs import find
+from regente.streams import printable
 
 LISTED = 100  # inputs that could not be read
 
@@ -50,7 +51,7 @@ def generate(run: str, prompt: str, words: int, temperature: float, top_k: int, 
     from regente.generate import Sampling
     from regente.generate import generate as text
 
-    click.echo(text(found, prompt, words, Sampling(temperature, top_k), seed))
+    click.echo(printable(text(found, prompt, words, Sampling(temperature, top_k), seed)))
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -109,7 +110,7 @@ def predict(run: str, inputs: tuple[str, ...], out: Path | None) -> None:
         click.echo(f"{len(made.lines):,} predictions in {out}")
     elif out is None:
         for line in table(made.lines):
-            click.echo(line)
+            click.echo(printable(line))
     if made.bad:
         more = [f"and {len(made.bad) - LISTED:,} more"] if len(made.bad) > LISTED else []
         raise DataError("\n".join([f"{len(made.bad):,} left out:", *made.bad[:LISTED], *more]))
