@@ -1,6 +1,7 @@
 """What is faster is the same."""
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from regente.models.cnn import CNN
-from regente.speed import channels_last, fused
+from regente.speed import channels_last, fused, tune_process
 from regente.tracking.journal import read
 from tests.conftest import Ended
 from tests.test_train import jobs
@@ -137,3 +138,12 @@ def test_memory_that_a_step_frees_is_not_taken_from_the_kernel_again_by_the_next
     before, after = map(int, done.stdout.split())
     assert after < 50  # pages of 4 KiB; 20 MB are 5,000
     assert before > 10 * after
+
+
+def test_a_job_on_the_cpu_sees_no_gpu_and_one_on_any_device_sees_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    tune_process()
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1"
+    tune_process("cpu")
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+    assert torch.cuda.device_count() == 0

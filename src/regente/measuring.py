@@ -39,7 +39,7 @@ def evaluation(
     trainer = {**config["trainer"], "devices": 1, "num_nodes": 1, "strategy": "auto", "overfit_batches": 0}
     trainer["limit_train_batches"] = 0
     config["trainer"], notes = fit_trainer(trainer)
-    tune_process()
+    tune_process(config["trainer"]["accelerator"])
     logger = JournalLogger(recording.journal, str(job.path), job.experiment, job.path.name)
     parts = build({**config, "callbacks": {}}, job, [Outcomes(job.path, SPLITS)], logger)
     task: Any = parts.task

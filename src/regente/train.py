@@ -38,7 +38,7 @@ def train(job: Job, config: dict[str, Any], recording: Recording, out: Console) 
 
         config = settled(job, config, recording.journal, out)
     config["trainer"], notes = fit_trainer(config["trainer"])
-    tune_process()
+    tune_process(config["trainer"]["accelerator"])
     torch.set_float32_matmul_precision(config["trainer"].get("matmul_precision") or "highest")
     losses = TrainingLoss()
     progress = ProgressLine(out, losses)
@@ -92,7 +92,7 @@ def time_is_up(parts: Parts) -> bool:
 def replay(job: Job, config: dict[str, Any], trace: Replay) -> None:
     """Train as far as a trace goes, for the trace alone: no logger, no journal, no test."""
     config["trainer"], _ = fit_trainer(config["trainer"])
-    tune_process()
+    tune_process(config["trainer"]["accelerator"])
     if "steps_per_call" in read(config["task"]["_target_"]).parameters:
         config["task"]["steps_per_call"] = trace.group
     with suppress(Enough):
