@@ -32,6 +32,7 @@ CHECK = """Say everything that is wrong with an experiment under overrides; run 
 
     \b
     regente check mnist_cnn trainer.max_epoch=3
+    regente check -m optimizer.lr=1e-2,1e-3    every job of a sweep, or of a search what can be
 
 Devices and files are looked at when a run starts, not here.
 """
@@ -153,12 +154,18 @@ def train(
 
 @regente.command(help=CHECK, context_settings={"ignore_unknown_options": True})
 @request
-def check(words: tuple[str, ...], debug: bool) -> None:
+@click.option("-m", "--multirun", is_flag=True, help="Look at a sweep.")
+def check(words: tuple[str, ...], debug: bool, multirun: bool) -> None:
     from regente.request import checked, split
 
     experiment, overrides = split(words)
-    checked(experiment, overrides)
-    click.echo(f"{' '.join([experiment, *overrides])}: nothing wrong")
+    found = ""
+    if multirun or checked(experiment, overrides)[0].multirun:
+        from regente.sweep.plan import plan
+        from regente.sweep.session import look
+
+        found = f"{look(plan(experiment, overrides))}, "
+    click.echo(f"{' '.join([experiment, *overrides])}: {found}nothing wrong")
 
 
 for command in using.COMMANDS:

@@ -159,17 +159,19 @@ def _rename(file: Path, before: str, now: str) -> None:
 def _connect(address: str | None, shared: bool) -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if address is None:
+        os.environ.pop("RAY_ADDRESS", None)  # which would join another one
+        # the one switch upon which Ray's servers listen to this machine alone, also on Linux
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     import ray
 
     options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     if address is None:
         options |= {
             "include_dashboard": False,
-            "_node_ip_address": "127.0.0.1",
             "num_cpus": cores(),
             "object_store_memory": 256 * 2**20,
         }
-        os.environ.pop("RAY_ADDRESS", None)  # which would join another one
     else:
         options["address"] = address
         if not shared:

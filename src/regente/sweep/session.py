@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from regente import display
-from regente.errors import RegenteError, Stopped
+from regente.errors import ConfigError, Problem, RegenteError, Stopped
 from regente.launch import GRACE
 from regente.redact import Redactor, env_references, secret_values
 from regente.sweep.driver import Driver
@@ -91,6 +91,8 @@ def run(
     finally:
         folder.release()
     closing(out, states, what.swept, config["monitor"], stopped=driver.stopped is not None)
+    if why := getattr(source, "why", ""):
+        click.echo(why)
     if recorded and recorded.run_id:
         click.echo(f"sweep {recorded.run_id} in MLflow; the comparison: regente ui")
     click.echo(f"sweep {display.shown(str(folder.path))}")
@@ -114,17 +116,28 @@ def write_queue(what: Plan, folder: SweepFolder, config: dict[str, Any], total: 
 
 def show(what: Plan) -> int:
     """Print the jobs, and which of them are done."""
-    if what.adaptive:
-        with TemporaryDirectory() as folder:
-            source = what.make_source(Path(folder))
-            fill_plan(what, source)
-        click.echo(f"a search of {source.total or 'any number of'} jobs, its ends checked; none was started")
-        return 0
-    listed(what)
+    told = look(what)
     known = SweepFolder(what.folder).load()
     for id_, point in what.jobs:
         state = known[id_].state if id_ in known else "queued"
         click.echo(f"#{point.number}  {id_}  {state:<7}  {' '.join(varied(point.overrides, what.swept))}")
-    repeated = f", {what.repeated} of the points repeat another" if what.repeated else ""
-    click.echo(f"{len(what.jobs):,} jobs{repeated}; none was started")
+    click.echo(f"{told}; none was started")
     return 0
+
+
+def look(what: Plan) -> str:
+    """Check every job, or of a search what can be; how many there are.
+
+    Raises:
+        ConfigError: with all that is wrong with them.
+    """
+    if what.foreign:
+        raise ConfigError([Problem("-m", f"{' '.join(what.foreign)} alone knows the jobs")])
+    if what.adaptive:
+        with TemporaryDirectory() as folder:
+            source = what.make_source(Path(folder))
+            fill_plan(what, source)
+        return f"a search of {source.total or 'any number of'} jobs, its ends checked"
+    listed(what)
+    repeated = f", {what.repeated} of the points repeat another" if what.repeated else ""
+    return f"{len(what.jobs):,} jobs{repeated}"
