@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import psutil
@@ -23,15 +24,27 @@ def calls(project: Path) -> list[str]:
     return [line.rsplit(" ", 2)[0] for line in file.read_text().splitlines()] if file.is_file() else []
 
 
-def processes_of(project: Path) -> list[psutil.Process]:
-    """Jobs and what runs them; Ray's own agents stay for a minute, to tell the cluster that is gone of its end."""
+def wait_for_the_end(project: Path, seconds: float) -> None:
+    """Wait until no job is left, nor what ran it; Ray's own agents stay for a minute or two after a kill."""
+    end = time.monotonic() + seconds
+    while left := processes_of(project):
+        assert time.monotonic() < end, left
+        time.sleep(0.5)
+
+
+def processes_of(project: Path) -> list[str]:
     found = []
     for process in psutil.process_iter():
         try:
-            words = " ".join(process.cmdline())
-            ours = "regente" in words or "submitit" in words or "raylet" in words or "ray::_task" in words
-            if ours and process.cwd() == str(project) and process.status() != "zombie":
-                found.append(process)
+            words = " ".join(process.cmdline()).strip()
+            ours = any(name in words for name in ("regente", "submitit", "raylet", "ray::_task"))
+            if (
+                ours
+                and "forkserver" not in words
+                and process.cwd() == str(project)
+                and process.status() != "zombie"
+            ):
+                found.append(f"{process.pid} {words}")
         except psutil.Error:
             continue
     return found
@@ -53,7 +66,7 @@ def test_what_a_killed_driver_left_undone_is_done_later_and_a_killed_job_is_trie
     assert driver.pid is not None
     os.kill(driver.pid, signal.SIGKILL)
     driver.join()
-    until(lambda: not processes_of(net), 30)  # its jobs and what ran them have gone with it
+    wait_for_the_end(net, 40)
 
     ended = regente(*words, "model.ending=well,'at first',badly", "hydra.launcher.retries=1")
     assert ended.code == 1
@@ -66,7 +79,7 @@ def test_what_a_killed_driver_left_undone_is_done_later_and_a_killed_job_is_trie
     }
     assert sorted(calls(net)) == ["at first", "at first", "badly", "badly", "never", "well"]
     assert "boom in Net" in states(net)["model.ending=badly"]["reason"]
-    until(lambda: not processes_of(net), 30)
+    wait_for_the_end(net, 40)
 
 
 @pytest.mark.parametrize(
