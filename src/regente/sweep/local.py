@@ -18,6 +18,7 @@ from regente.job import Job
 from regente.launch import FOREIGN
 from regente.machine import cores, ranks_here
 from regente.sweep.identity import targets, users_files
+from regente.sweep.protocols import TRIAL
 from regente.sweep.warm import WarmServer
 from regente.tracking.owner import owner
 from regente.worker import DRIVER
@@ -128,6 +129,7 @@ class Local:
             if self.server:
                 self.lost += self.server.poll(0)
             packaged = [name.rpartition(".")[0] for name in targets(self.config) if not users_files(name)]
+            packaged += ["regente.sweep.study"] * (TRIAL in env)
             self.server = WarmServer(self.folder / "warm.log", [*dict.fromkeys(packaged)])
         self.server.start(path, env, self.threads)
 

@@ -46,13 +46,16 @@ def run_job(
     *,
     told: Callable[[], int] = lambda: 0,
     driver: Owner | None = None,
+    machines: int = 1,
 ) -> int:
     """Run the job in a directory to its end, with the user's own modules from `project`; its exit code.
+
+    On several machines this is called on each, as srun starts it: what Slurm says of them is kept then.
 
     `told` says how often the job has been asked to end, and so does each KeyboardInterrupt; the second time it is ended
     at once. Without its `driver`, as far as one can see it from here, it is asked to end too.
     """
-    process = _start(path, project, env)
+    process = _start(path, project, env, FOREIGN if machines == 1 else ())
     interrupts, asked, end = 0, 0, 0.0
     while process.poll() is None:
         try:
@@ -72,8 +75,10 @@ def run_job(
     return process.returncode if process.returncode >= 0 else 128 - process.returncode
 
 
-def _start(path: Path, project: Path, env: dict[str, str]) -> "subprocess.Popen[bytes]":
-    full = {key: value for key, value in os.environ.items() if not key.startswith(FOREIGN)} | env
+def _start(
+    path: Path, project: Path, env: dict[str, str], foreign: tuple[str, ...]
+) -> "subprocess.Popen[bytes]":
+    full = {key: value for key, value in os.environ.items() if not key.startswith(foreign)} | env
     full[DRIVER] = json.dumps(asdict(owner(os.getpid())))
     full["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(project)]))
     command = [sys.executable, "-m", "regente.sweep.slot", str(path)]

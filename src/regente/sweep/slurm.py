@@ -55,9 +55,10 @@ class Slurm:
         for name, value in (("jobs", jobs), ("minutes", minutes), ("cpus_per_job", cpus_per_job)):
             if value is not None and value <= 0:
                 raise ConfigError([Problem(f"hydra.launcher.{name}={value}", "must be above 0")])
-        if int(config["trainer"].get("num_nodes") or 1) > 1:
-            what = "a job of a sweep has one machine; give trainer.num_nodes=1"
-            raise ConfigError([Problem(f"trainer.num_nodes={config['trainer']['num_nodes']}", what)])
+        self.machines = int(config["trainer"].get("num_nodes") or 1)
+        if self.machines > 1 and cluster == "local":
+            what = "this machine is one; give hydra.launcher.cluster=slurm or trainer.num_nodes=1"
+            raise ConfigError([Problem(f"trainer.num_nodes={self.machines}", what)])
         self.slots, self.far = jobs, cluster == "slurm"
         self.driver = asdict(owner(os.getpid()))
         self.executor = _executor(folder, cluster)
@@ -68,7 +69,7 @@ class Slurm:
         )
         wanted = {
             "timeout_min": math.ceil(minutes),
-            "nodes": 1,
+            "nodes": self.machines,
             "tasks_per_node": 1,
             "cpus_per_task": cpus_per_job or ranks,
             "gpus_per_node": gpus,
@@ -88,7 +89,10 @@ class Slurm:
         sent = environment(job.config, {**job.env, **env})
         for name in (CODE, STOP):
             (job.path / name).unlink(missing_ok=True)
-        self.running[job.path] = job, self.executor.submit(_task, str(job.path), sent, self.driver)
+        self.running[job.path] = (
+            job,
+            self.executor.submit(_task, str(job.path), sent, self.driver, self.machines),
+        )
 
     def poll(self, timeout: float) -> list[tuple[Job, int]]:
         """The jobs that have ended, with exit codes."""
@@ -132,11 +136,15 @@ class Slurm:
                 handed.cancel(check=False)
 
 
-def _task(path: str, env: dict[str, str], driver: dict[str, Any]) -> None:
-    """On the machine of the job: run it, and leave its exit code in its directory."""
+def _task(path: str, env: dict[str, str], driver: dict[str, Any], machines: int) -> None:
+    """On each machine of the job: run it; the first one leaves its exit code in its directory."""
     job = Path(path)
-    code = run_job(job, project_of(job), env, told=lambda: _told(job), driver=Owner(**driver))
-    write_json(job / CODE, {"code": code})
+    first = os.environ.get("SLURM_PROCID", "0") == "0"
+    code = run_job(
+        job, project_of(job), env, told=lambda: _told(job), driver=Owner(**driver), machines=machines
+    )
+    if first:
+        write_json(job / CODE, {"code": code})
 
 
 def _told(path: Path) -> int:
