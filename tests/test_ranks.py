@@ -182,6 +182,40 @@ def test_two_ranks_learn_what_one_process_does_with_batches_of_twice_the_size(
             assert torch.allclose(weights[name][key], tensor, atol=1e-5), (name, key)
 
 
+def outer(kind: str, rank: int) -> dict[str, str]:
+    """What an outer launcher tells one of two ranks on a machine."""
+    port = 28000 + os.getpid() % 1000
+    if kind == "srun":
+        return {
+            "SLURM_JOB_ID": str(port), "SLURM_NTASKS": "2", "SLURM_NODELIST": "localhost", "SLURM_NODEID": "0",
+            "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank),
+        }  # fmt: skip
+    numbers = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    return numbers | {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+
+
+@pytest.mark.parametrize("kind", ["torchrun", "srun"])
+def test_the_ranks_of_an_outer_launcher_make_one_job(
+    kind: str, start: Callable[..., ForkServerProcess], project: Path
+) -> None:
+    both = [start("train", *FAST, "tracking=none", env=outer(kind, rank)) for rank in range(2)]
+    for process in both:
+        process.join(120)
+    assert [process.exitcode for process in both] == [0, 0], (project / "err").read_text()
+    assert len(jobs(project)) == 1
+    result = json.loads((jobs(project)[0] / "result.json").read_text())
+    assert result["epochs"] == 2
+
+
+def test_several_machines_need_a_place_to_meet(regente: Run) -> None:
+    ended = regente("train", *FAST, "trainer.num_nodes=2")
+    assert ended.code == 2
+    assert ended.lines == [
+        "trainer.num_nodes=2: give trainer.endpoint=HOST:PORT, an address of the first machine, the same on each; "
+        "or start it with srun"
+    ]
+
+
 class Machines:
     """Two machines: network namespaces with a cable between them or, where that is not allowed, this one twice."""
 
