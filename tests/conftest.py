@@ -153,6 +153,7 @@ def _regente(words: tuple[str, ...], project: str, env: dict[str, str], cold: bo
         Path(name).write_text("")
         redirect(name, number)
     sys.argv = ["regente", *words]
+    multiprocessing.set_start_method("fork", force=True)  # as users have it, where a loader has workers
     from regente.cli import main
 
     if not cold:

@@ -15,6 +15,14 @@ ANSWER = timedelta(minutes=10)  # for what another rank has to measure or to rea
 NEVER = timedelta(days=1)
 
 
+class Alone:
+    """One rank, which agrees with itself."""
+
+    def here(self, number: int) -> int:
+        """The signal that it was told, or 0."""
+        return number
+
+
 class Agreement:
     """Counts the places at which a rank may stop, which all ranks come to in the same order.
 

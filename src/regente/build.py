@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from lightning_fabric.plugins import CheckpointIO
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
 from pytorch_lightning.callbacks import ModelCheckpoint
@@ -13,13 +14,19 @@ from pytorch_lightning.loggers import Logger
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from regente.callbacks.agreed_stop import AgreedStop
+from regente.callbacks.resume_points import ResumePoints
+from regente.callbacks.step_randomness import StepRandomness
 from regente.errors import ConfigError, Problem, RegenteError
 from regente.features.serving import serve
 from regente.job import Job
 from regente.models.transfer import deferred
+from regente.saving import SafeSaving
 from regente.settings import theirs
 from regente.speed import channels_last, compiled, fused, steps_per_call
 from regente.strategies import strategy
+
+FIRST = (StepRandomness, ResumePoints, AgreedStop)  # of the callbacks
 
 
 @dataclass(frozen=True)
@@ -38,8 +45,17 @@ class Parts:
         return found[0] if found else None
 
 
-def build(config: dict[str, Any], job: Job, own_callbacks: list[Callback], logger: Logger | None) -> Parts:
+def build(
+    config: dict[str, Any],
+    job: Job,
+    own_callbacks: list[Callback],
+    logger: Logger | None,
+    saving: SafeSaving | None = None,
+    group: int | None = None,
+) -> Parts:
     """Seed, then data, model, optimizer, scheduler, task, callbacks and trainer.
+
+    `group`: the steps per call that an earlier life of the run has taken.
 
     Raises:
         ConfigError: when a part refuses its arguments.
@@ -61,31 +77,37 @@ def build(config: dict[str, Any], job: Job, own_callbacks: list[Callback], logge
         monitor=config["monitor"]["metric"],
     )
     callbacks = [_callback(name, node, job) for name, node in config["callbacks"].items() if node]
-    trainer = make_trainer(config, job, callbacks, own_callbacks, logger)
+    every = [StepRandomness(config["seed"]), *callbacks, *own_callbacks]
+    # first: a state is taken before others do what they do at the start of a batch
+    every.sort(
+        key=lambda each: next((n for n, kind in enumerate(FIRST) if isinstance(each, kind)), len(FIRST))
+    )
+    trainer = make_trainer(config, job, every, logger, saving)
     notes = serve(model, data, config, trainer.strategy.root_device)
-    steps, note = steps_per_call(config, data, task, [*callbacks, *own_callbacks])
+    steps, note = steps_per_call(config, data, task, every, group)
     if steps > 1:
         data.group = steps
-        task.group(data.batch_size)
+        task.group(data.batch_size, steps, config["seed"])
     return Parts(data, task, trainer, [*notes, *([note] if note else []), *_by_heart(trainer)])
 
 
 def make_trainer(
     config: dict[str, Any],
     job: Job,
-    callbacks: list[Callback],
-    own_callbacks: list[Callback],
+    every: list[Callback],
     logger: Logger | None,
+    saving: SafeSaving | None = None,
 ) -> Trainer:
     """Lightning's trainer as the config wants it, quiet, and with nothing of its own outside the job directory."""
     made: Trainer = _make(
         "trainer",
         _lightnings(config["trainer"]),
-        callbacks=[*callbacks, *own_callbacks],
+        callbacks=every,
         logger=logger or False,
         **strategy(config["trainer"]),
+        plugins=_with_saving(config["trainer"].get("plugins"), saving),
         default_root_dir=str(job.path),
-        enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
+        enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in every),
         enable_progress_bar=False,
         enable_model_summary=False,
     )
@@ -144,9 +166,19 @@ def _is_refusal(error: BaseException) -> bool:
     return trace is not None and trace.tb_frame.f_code.co_name == "__init__"
 
 
+def _with_saving(plugins: Any, saving: SafeSaving | None) -> list[Any]:
+    """The user's plugins, and ours for checkpoints unless one of them is such."""
+    given = plugins if isinstance(plugins, list) else [plugins] if plugins else []
+    return (
+        given if saving is None or any(isinstance(each, CheckpointIO) for each in given) else [*given, saving]
+    )
+
+
 def _callback(name: str, node: dict[str, Any], job: Job) -> Callback:
     if str(node["_target_"]).endswith("ModelCheckpoint") and not node.get("dirpath"):
         node = {**node, "dirpath": str(job.checkpoints)}
+    if str(node["_target_"]).endswith("ResumePoints") and not node.get("folder"):
+        node = {**node, "folder": str(job.resume_points)}
     callback = _make(f"callbacks.{name}", node)
     if not isinstance(callback, Callback):
         raise ConfigError(

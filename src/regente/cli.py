@@ -23,6 +23,7 @@ TRAIN = """Train a model: an EXPERIMENT under OVERRIDES.
     regente train model=mlp trainer=debug      other parts
     regente train -m optimizer.lr=1e-2,1e-3    a sweep: one run for each value
     regente train --cfg job                    the composed config, nothing run
+    regente train resume=RUN                   go on with a run that was interrupted (or: train JOB_DIR)
 
 Overrides are Hydra's: key=value sets (a key that the class takes needs no +), +key=value adds,
 ~key removes, group=option chooses. Your own ./conf and ./experiments come before the packaged ones.
@@ -92,6 +93,14 @@ def request(command: Any) -> Any:
     return words(debug(folder(command)))
 
 
+def allowing(command: Any) -> Any:
+    """The option of a run that goes on with other settings."""
+    return click.option(
+        "--allow", multiple=True, metavar="KEY",
+        help="Let this setting change though the run then is no longer the one that was interrupted.",
+    )(command)  # fmt: skip
+
+
 def _add_config_dir(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
     if path is not None:
         from regente.catalog import add_config_dir
@@ -101,6 +110,7 @@ def _add_config_dir(ctx: click.Context, param: click.Parameter, path: Path | Non
 
 @regente.command(help=TRAIN, context_settings={"ignore_unknown_options": True})
 @request
+@allowing
 @click.option("-m", "--multirun", is_flag=True, help="Run every combination of the values given with commas.")
 @click.option("--dry-run", is_flag=True, help="With -m: check the jobs and print them; run nothing.")
 @click.option("-c", "--cfg", type=click.Choice(["job", "hydra", "all"]), help="Print the composed config.")
@@ -113,6 +123,7 @@ def _add_config_dir(ctx: click.Context, param: click.Parameter, path: Path | Non
 def train(
     words: tuple[str, ...],
     debug: bool,
+    allow: tuple[str, ...],
     multirun: bool,
     dry_run: bool,
     cfg: str | None,
@@ -122,6 +133,13 @@ def train(
 ) -> None:
     from regente.request import checked, freeze_job, split
 
+    if any(word.startswith("resume=") for word in words) or (
+        words and (Path(words[0]) / "job.json").is_file()
+    ):
+        from regente.resume import named
+
+        if asked := named(words):
+            return go_on(*asked, allow, debug=debug)
     experiment, overrides = split(words)
     if cfg:
         return show(experiment, overrides, cfg, package, resolve)
@@ -150,6 +168,67 @@ def train(
     require(config["trainer"])
     job = find_job(config["trainer"], lambda: freeze_job(composed, Path("runs") / experiment))
     sys.exit(launch(job, config, alone=True, debug=debug))
+
+
+RUN = """RUN is latest, an experiment, the start of an MLflow run id, or a job directory."""
+
+
+@regente.command(
+    help=f"""Go on with a RUN that was interrupted, to the same numbers as if it had not been.
+
+    {RUN} OVERRIDES may change what leaves its steps as they were, such as
+    trainer.max_epochs; anything else needs --allow KEY.
+
+    \b
+    regente resume latest
+    regente resume digits_cnn trainer.max_epochs=20
+    regente resume runs/digits_cnn/20260101-120000-0a1b2c optimizer.lr=1e-4 --allow optimizer.lr
+""",
+    context_settings={"ignore_unknown_options": True},
+)
+@click.argument("run", default="latest", metavar="[RUN]")
+@click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
+@allowing
+@click.option("--debug", is_flag=True, help="Print whole tracebacks.")
+def resume(run: str, overrides: tuple[str, ...], allow: tuple[str, ...], debug: bool) -> None:
+    go_on(run, list(overrides), allow, debug=debug)
+
+
+@regente.command(
+    help=f"""Begin a new run with the config and the best weights of a RUN.
+
+    {RUN} OVERRIDES may change anything that the weights fit.
+
+    \b
+    regente fork digits_cnn optimizer.lr=1e-4 trainer.max_epochs=5
+    regente fork latest data=mnist
+""",
+    context_settings={"ignore_unknown_options": True},
+)
+@click.argument("run", metavar="RUN")
+@click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
+@click.option("--debug", is_flag=True, help="Print whole tracebacks.")
+def fork(run: str, overrides: tuple[str, ...], debug: bool) -> None:
+    from regente.launch import launch
+    from regente.machine import require
+    from regente.resume import fork as forked
+
+    found = forked(run, overrides)
+    require(found.config["trainer"])
+    sys.exit(launch(found.job, found.config, alone=True, debug=debug))
+
+
+def go_on(name: str, overrides: list[str], allow: tuple[str, ...], *, debug: bool) -> None:
+    """Run a job again from where it was interrupted; say so where there is nothing to do."""
+    from regente.launch import launch
+    from regente.machine import require
+    from regente.resume import resume as resumed
+
+    found = resumed(name, overrides, allow)
+    if found.done:
+        return click.echo(found.done)
+    require(found.config["trainer"])
+    sys.exit(launch(found.job, found.config, alone=True, debug=debug))
 
 
 @regente.command(help=CHECK, context_settings={"ignore_unknown_options": True})

@@ -60,6 +60,7 @@ class Root:
     """The keys at the root of every config; each part's own arguments are in its class's signature."""
 
     seed: int = MISSING
+    init_from: str | None = None
     monitor: Monitor = field(default_factory=Monitor)
     data: Any = MISSING
     model: Any = MISSING
@@ -212,6 +213,26 @@ def lenient(overrides: Sequence[str]) -> list[str]:
         return f"++{override}"
 
     return [mark(override) for override in overrides]
+
+
+def plain_overrides(overrides: Sequence[str]) -> dict[str, Any] | None:
+    """The values by dotted key, if all that the overrides do is to set; none if one chooses, adds or removes.
+
+    Raises:
+        ConfigError: for one that cannot be read.
+    """
+    parser, values = OverridesParser.create(), {}
+    for word in overrides:
+        try:
+            parsed = parser.parse_override(word)
+        except HydraException as error:
+            raise ConfigError([_bad_override(word, str(error))[0]]) from error
+        if parsed.type is None or parsed.type.name != "CHANGE" or parsed.key_or_group in groups():
+            return None
+        if parsed.is_sweep_override():
+            raise ConfigError([Problem(word, "several values; a run goes on with one")])
+        values[parsed.key_or_group] = parsed.value()
+    return values
 
 
 def swept_keys(overrides: Sequence[str], params: Mapping[str, Any] | None) -> list[str]:

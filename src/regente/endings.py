@@ -17,7 +17,8 @@ from typing import NoReturn
 from regente.errors import DivergedError, RegenteError, Stopped
 
 PACKAGE = Path(__file__).parent
-SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+# SIGUSR1 is what Slurm sends some time before a job's end, if asked to
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,7 @@ def signals_as_exceptions() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         for each in SIGNALS:
             signal.signal(each, signal.SIG_DFL)
-        if number == signal.SIGINT and os.isatty(2):
-            os.write(2, b"\nstopping; Ctrl-C once more ends it at once\n")
+        stopping(number)
         raise Stopped(number)
 
     before = {each: signal.signal(each, stop) for each in SIGNALS}
@@ -47,6 +47,12 @@ def signals_as_exceptions() -> Iterator[None]:
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
+
+
+def stopping(number: int) -> None:
+    """Tell who has pressed Ctrl-C that it was heard."""
+    if number == signal.SIGINT and os.isatty(2):
+        os.write(2, b"\nstopping; Ctrl-C once more ends it at once\n")
 
 
 def ending_of(error: BaseException) -> Ending:

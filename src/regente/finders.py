@@ -209,7 +209,7 @@ def find_batch_size(job: Job, config: dict[str, Any], journal: Journal) -> tuple
     size, why, base, free = 8, "", peak_memory(), psutil.virtual_memory().available
     while not why:
         data.batch_size, clock = size, Clock()
-        trainer = make_trainer(trial, job, [], [clock], None)
+        trainer = make_trainer(trial, job, [clock], None)
         try:
             trainer.fit(parts.task, datamodule=data)
         except RuntimeError as error:

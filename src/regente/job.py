@@ -1,15 +1,16 @@
 """Step 3 of a run: a directory that holds everything a worker needs to run it."""
 
+import fcntl
 import json
 import os
 import secrets
 import shutil
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import IO, Any, get_args, get_origin
 
 from regente.errors import ConfigError, RegenteError
 
@@ -35,6 +36,9 @@ class Job:
     env: dict[str, str] = field(default_factory=dict)  # hydra.job.env_set
     swept: list[str] = field(default_factory=list)  # keys that tell it from the other jobs of its sweep
     rerun_of: str = ""  # the run that it does once more: its MLflow id, or its directory
+    resumes: dict[str, dict[str, str]] = field(
+        default_factory=dict
+    )  # by number of life: what was changed for it
 
     @property
     def config(self) -> str:
@@ -45,6 +49,11 @@ class Job:
     def checkpoints(self) -> Path:
         """Where checkpoints go."""
         return self.path / "checkpoints"
+
+    @property
+    def resume_points(self) -> Path:
+        """Where the states go from which the run can go on."""
+        return self.path / "resume"
 
     @property
     def journal(self) -> Path:
@@ -69,7 +78,7 @@ def freeze(config: str, folder: Path, name: str | None = None, **facts: Any) -> 
     try:
         draft.mkdir(parents=True)
         (draft / "config.yaml").write_text(config, encoding="utf-8")
-        write_json(draft / "job.json", {key: value for key, value in asdict(job).items() if key != "path"})
+        write_json(draft / "job.json", _facts(job))
         path = _rename_to_new(draft, job.path)
     except OSError as error:
         shutil.rmtree(draft, ignore_errors=True)
@@ -90,6 +99,44 @@ def _rename_to_new(draft: Path, path: Path) -> Path:
             if not target.exists():
                 raise
             target = path.with_name(f"{path.name}-{secrets.token_hex(2)}")
+
+
+def claim(job: Job) -> IO[str]:
+    """The right to run a job, held by this process until it closes the file or ends in whatever way.
+
+    Raises:
+        ConfigError: when another process has it.
+    """
+    file = (job.path / "running.lock").open("a+", encoding="utf-8")
+    try:
+        # a record lock, which forked shippers and loaders do not inherit
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.seek(0)
+        holder = file.read().strip() or "unknown"
+        file.close()
+        raise ConfigError(
+            f"{job.path}: is running already (process {holder}); wait for it, or end it first"
+        ) from error
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
+
+
+def refreeze(job: Job, config: str, life: int, changes: dict[str, str]) -> Job:
+    """The job with a changed config, for its next life."""
+    draft = job.path / f".config.yaml.{os.getpid()}"
+    draft.write_text(config, encoding="utf-8")
+    draft.replace(job.path / "config.yaml")
+    resumes = {**job.resumes, str(life): changes}
+    job = replace(job, digest=sha256(config.encode()).hexdigest(), resumes=resumes)
+    write_json(job.path / "job.json", _facts(job))
+    return job
+
+
+def _facts(job: Job) -> dict[str, Any]:
+    return {key: value for key, value in asdict(job).items() if key != "path"}
 
 
 def open_job(path: Path) -> Job:

@@ -88,11 +88,16 @@ def compiled(model: nn.Module) -> nn.Module:
 
 
 def steps_per_call(
-    config: dict[str, Any], data: Any, task: Any, callbacks: Sequence[Callback]
+    config: dict[str, Any], data: Any, task: Any, callbacks: Sequence[Callback], group: int | None = None
 ) -> tuple[int, str]:
-    """How many optimizer steps a call of the loop takes, and why it is one where the user wants more."""
+    """How many optimizer steps a call of the loop takes, and why it is one where the user wants more.
+
+    `group` is how many it took before the run was interrupted: positions are counted in calls.
+    """
     if not isinstance(task, Supervised):
         return 1, ""
+    if group is not None:
+        return group, ""
     wanted = task.steps_per_call
     why = "" if wanted == 1 else _obstacle(config, data, task, callbacks)
     if wanted == 1 or why:

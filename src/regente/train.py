@@ -2,6 +2,7 @@
 
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from pytorch_lightning.callbacks import Timer
 from rich.console import Console
 
 from regente import display
+from regente.beginning import Point, begin_from, resume_point
 from regente.build import Parts, build
 from regente.callbacks.agreed_stop import AgreedStop
 from regente.callbacks.checkpoint_metrics import CheckpointMetrics
@@ -17,6 +19,7 @@ from regente.callbacks.outcomes import Outcomes
 from regente.callbacks.progress import ProgressLine
 from regente.callbacks.ranks_in_step import RanksInStep
 from regente.callbacks.report_trial import reporter
+from regente.callbacks.resume_points import save_point
 from regente.callbacks.run_facts import RunFacts
 from regente.callbacks.sample_texts import SampleTexts
 from regente.callbacks.step_profile import StepProfile
@@ -24,6 +27,7 @@ from regente.callbacks.trace import Enough, Replay, RunTrace
 from regente.callbacks.training_loss import TrainingLoss
 from regente.job import Job, write_json
 from regente.machine import fit_trainer, world_size
+from regente.saving import SafeSaving, load
 from regente.signatures import read
 from regente.speed import tune_process
 from regente.tracking.logger import JournalLogger
@@ -47,25 +51,30 @@ def train(job: Job, config: dict[str, Any], recording: Recording, out: Console) 
     callbacks: list[Callback] = [facts, trace, losses, CheckpointMetrics(), outcomes, samples, progress]
     if (trial := reporter(recording.journal)) is not None:
         callbacks.append(trial)
+    callbacks.append(AgreedStop(save_point))
     if world_size(config["trainer"]) > 1:
-        callbacks = [AgreedStop(), RanksInStep(), *callbacks]
+        callbacks.append(RanksInStep())
     if calls := config["trainer"].get("profile_calls"):
         callbacks.append(StepProfile(job.path / "profile", recording.journal, calls))
     logger = JournalLogger(recording.journal, str(job.path), job.experiment, job.path.name)
+    saving = SafeSaving(lambda text: display.note(out, text))
+    point = resume_point(job, notes)
 
-    parts = build(config, job, callbacks, logger)
+    parts = build(config, job, callbacks, logger, saving, point.group if point else None)
+    if point is None and config["init_from"]:
+        notes.append(begin_from(parts.task, config["init_from"], Path(job.project)))
     recording.require_store()
     if recording.trouble:
         notes.append(f"{recording.trouble_line()}")
     display.setup(out, parts, [*notes, *parts.notes])
-    fit(parts)
+    fit(parts, point)
     if time_is_up(parts):
         minutes = config["trainer"]["max_minutes"]
         display.note(
             out, f"trainer.max_minutes={minutes}: time is up in epoch {parts.trainer.current_epoch + 1}"
         )
     pruned = trial is not None and trial.pruned
-    best, metrics = evaluate(parts, test=not pruned)
+    best, metrics = evaluate(parts, saving, test=not pruned)
 
     result = {
         **best,
@@ -95,25 +104,32 @@ def replay(job: Job, config: dict[str, Any], trace: Replay) -> None:
     tune_process(config["trainer"]["accelerator"])
     if "steps_per_call" in read(config["task"]["_target_"]).parameters:
         config["task"]["steps_per_call"] = trace.group
+    saving = SafeSaving(lambda _: None)
     with suppress(Enough):
-        fit(build(config, job, [trace], None))
+        fit(build(config, job, [trace], None, saving))
+    saving.teardown()
 
 
-def fit(parts: Parts) -> None:
+def fit(parts: Parts, point: Point | None = None) -> None:
     """Train, with validation as the trainer says."""
-    parts.trainer.fit(parts.task, datamodule=parts.data)
+    path = None
+    if point is not None:
+        path = str(point.path)
+        for each in parts.trainer.checkpoint_callbacks:  # what it saves again replaces what it had saved
+            vars(each)["_enable_version_counter"] = False
+    parts.trainer.fit(parts.task, datamodule=parts.data, ckpt_path=path, weights_only=True)
 
 
-def evaluate(parts: Parts, *, test: bool) -> tuple[dict[str, Any], dict[str, float]]:
+def evaluate(parts: Parts, saving: SafeSaving, *, test: bool) -> tuple[dict[str, Any], dict[str, float]]:
     """Test the best weights, or the last where none were kept, if they are worth it.
 
     Returns the best checkpoint with its epoch (from 0), and the validation and test metrics of those weights.
     """
-    path = parts.checkpoint.best_model_path if parts.checkpoint else ""
+    path = saving.kept(parts.checkpoint.best_model_path) if parts.checkpoint else ""
     metrics = {name: float(value) for name, value in parts.trainer.callback_metrics.items()}
     epoch = None
     if path:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        content = load(Path(path), mmap=True)
         epoch, metrics = content["epoch"], content["metrics"]
     if test:
         parts.trainer.test(

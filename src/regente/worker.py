@@ -10,7 +10,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,9 @@ from regente import display
 from regente.compose import resolve
 from regente.endings import Ending, SwiftExit, ending_of, say, signals_as_exceptions
 from regente.errors import RegenteError, TrackingError
-from regente.job import Job, open_job, write_json
+from regente.job import Job, claim, open_job, write_json
 from regente.meeting import is_rank
-from regente.ranks import shared_ending, this_rank
+from regente.ranks import Rank, shared_ending, this_rank
 from regente.redact import Redactor, env_references, secret_values
 from regente.streams import forgive
 from regente.tracking.owner import Owner, owner
@@ -42,6 +42,11 @@ def run(path: Path, *, debug: bool = False, act: Act | None = None, kind: str = 
     job = open_job(path)
     is_rank(resolve(job.config)["trainer"])  # what srun says of it comes into the words of torchrun
     rank = this_rank()
+    with claim(job) if rank.number == 0 else nullcontext():
+        return _run(job, rank, debug, act, kind)
+
+
+def _run(job: Job, rank: Rank, debug: bool, act: Act | None, kind: str) -> int:
     out = display.console(quiet=rank.number > 0)
     if job.project not in sys.path:
         sys.path.append(job.project)  # the user's own modules

@@ -1,4 +1,4 @@
-"""Signals under several ranks."""
+"""Signals while it trains."""
 
 import os
 import signal
@@ -8,16 +8,16 @@ from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from regente.agreement import Agreement
+from regente.agreement import Agreement, Alone
 from regente.data.batches import Batches
-from regente.endings import SIGNALS
+from regente.endings import SIGNALS, stopping
 from regente.errors import Stopped
 
 Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
 
 
 class AgreedStop(Callback):
-    """Ends training, validation and test at the same batch on all ranks, once one of them gets a signal.
+    """Ends training, validation and test at the start of a batch, the same on all ranks, once one gets a signal.
 
     `save` is called before, by all of them, where they stop in a training or its validation. A second signal ends the
     process at once. Lightning's own handler of SIGTERM, which would wait for the other ranks, is put out of the way.
@@ -25,15 +25,20 @@ class AgreedStop(Callback):
 
     def __init__(self, save: Callable[[Trainer], None] | None = None) -> None:
         self.save = save
-        self.agreement: Agreement | None = None
+        self.agreement: Agreement | Alone | None = None
         self.told = 0
         self.before: dict[signal.Signals, Handler] = {}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.agreement = self.agreement or Agreement(trainer.global_rank, trainer.world_size)
+        self._meet(trainer)
+
+    def _meet(self, trainer: Trainer) -> None:
+        if self.agreement is None:
+            many = trainer.world_size > 1
+            self.agreement = Agreement(trainer.global_rank, trainer.world_size) if many else Alone()
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.agreement = self.agreement or Agreement(trainer.global_rank, trainer.world_size)
+        self._meet(trainer)
         self._listen()
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -85,6 +90,7 @@ class AgreedStop(Callback):
         if self.told:
             os._exit(128 + number)
         self.told = number
+        stopping(number)
 
 
 def batches_of_all(loader: Any) -> int:

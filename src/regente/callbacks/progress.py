@@ -30,6 +30,7 @@ class ProgressLine(Callback):
             display.note(self.console, note)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.since = time.perf_counter()  # a run that goes on in the middle of an epoch has no start of it
         if not self.console.is_terminal or not trainer.is_global_zero:
             return
         columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]

@@ -27,7 +27,7 @@ class RunFacts(Callback):
         self.job, self.journal = job, journal
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or trainer.ckpt_path:  # said in an earlier life
             return
         sizes = [(p.numel(), p.numel() * p.element_size(), p.requires_grad) for p in pl_module.parameters()]
         # as tags: among the params they would differ wherever a width is swept

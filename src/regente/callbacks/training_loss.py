@@ -23,6 +23,17 @@ class TrainingLoss(Callback):
         self.read = 0  # steps of this epoch that the host has read
         self.sum = 0.0  # of their losses
 
+    def state_dict(self) -> dict[str, Any]:
+        waiting = torch.cat(self.waiting) if self.waiting else torch.zeros(0)
+        facts = {"latest": self.latest, "rates": list(self.rates), "read": self.read, "sum": self.sum}
+        return {"waiting": waiting, **facts}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        waiting = state_dict["waiting"]
+        self.waiting = [waiting] if len(waiting) else []
+        self.latest, self.rates = state_dict["latest"], state_dict["rates"]
+        self.read, self.sum = state_dict["read"], state_dict["sum"]
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.read, self.sum = 0, 0.0
 
@@ -51,7 +62,9 @@ class TrainingLoss(Callback):
         """Log the mean of each `every` steps that are complete, or of all that wait."""
         if not self.waiting:
             return
-        losses, last = torch.cat(self.waiting), trainer.global_step
+        # what waits since before a resume is on the CPU
+        losses = torch.cat([each.to(self.waiting[-1].device) for each in self.waiting])
+        last = trainer.global_step
         if trainer.world_size > 1:  # each rank has the losses of its share
             losses = trainer.strategy.reduce(losses, reduce_op="mean")
         values, rates = losses.double().tolist(), self.rates

@@ -84,6 +84,7 @@ class Batches:
         self.source, self.batch_size, self.seed = source, batch_size, seed
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
+        self.begin = 0  # the batch that the next iteration starts with
 
     @property
     def sampler(self) -> "Batches":
@@ -123,7 +124,8 @@ class Batches:
         return -(-self.steps // self.group)
 
     def __iter__(self) -> Iterator[Batch]:
+        begin, self.begin = self.begin, 0
         order = self.order().to(self.source.tensors[0].device)
-        for index in order.split(self.batch_size * self.group):
+        for index in order.split(self.batch_size * self.group)[begin:]:
             x, y = self.source.take(index)
             yield (x.pin_memory(), y.pin_memory()) if self.pin else (x, y)

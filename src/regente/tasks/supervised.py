@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from regente.errors import ConfigError, Problem
+from regente.keyed import STEP, reseed
 
 Batch = tuple[Tensor, Tensor]
 
@@ -59,23 +60,28 @@ class Supervised(LightningModule):
     def loss(self, batch: Batch) -> Tensor:
         """The loss of a batch, which a training step makes smaller."""
 
-    def group(self, batch_size: int) -> None:
+    def group(self, batch_size: int, steps: int, seed: int) -> None:
         """Take several optimizer steps in each `training_step`, one for each `batch_size` samples.
 
         What Lightning does around a `training_step` takes longer than the step of a small model. The weights
-        come out the same to the bit; `global_step` counts steps as always.
+        come out the same to the bit; `global_step` counts steps as always. `steps` is how many a call takes; each
+        draws by (seed, epoch, batch), as StepRandomness has it.
         """
         self.automatic_optimization, self.batch_size = False, batch_size
+        self.grouped, self.seed = steps, seed
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | dict[str, Any]:
         """The loss of a batch; of a group of them the last one, and `losses` [n] and learning rates of all."""
-        return self.loss(batch) if self.automatic_optimization else self._steps(batch)
+        return self.loss(batch) if self.automatic_optimization else self._steps(batch, batch_idx)
 
-    def _steps(self, batch: Batch) -> dict[str, Any]:
+    def _steps(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         optimizer: Any = self.optimizers()
         scheduler = self._scheduler("step")
         losses, rates = [], []
+        number, epoch, rank = batch_idx * self.grouped, self.trainer.current_epoch, self.trainer.global_rank
         for x, y in zip(*(torch.split(part, self.batch_size) for part in batch), strict=True):
+            reseed(self.device, self.seed, epoch, number, rank, STEP)
+            number += 1
             loss = self.loss((x, y))
             optimizer.zero_grad()
             self.trainer.strategy.pre_backward(loss)  # several ranks: gradients travel while backward runs
@@ -157,4 +163,7 @@ class Supervised(LightningModule):
                 total = (self.trainer.max_epochs or 0) * loader.steps
             schedule: Any = self.make_scheduler(optimizer, total_steps=int(total))
             return [optimizer], [{"scheduler": schedule, "interval": "step"}]
-        return [optimizer], [{"scheduler": self.make_scheduler(optimizer), "monitor": self.monitor}]
+        # a plateau is of validations: in epochs without one there is nothing to look at
+        every = (self.trainer.check_val_every_n_epoch or 1) if kind is ReduceLROnPlateau else 1
+        schedule = self.make_scheduler(optimizer)
+        return [optimizer], [{"scheduler": schedule, "monitor": self.monitor, "frequency": every}]

@@ -144,16 +144,17 @@ def log_checkpoints(
     }[policy]
     local = local_path(client.get_run(run_id).info.artifact_uri)
     for file in wanted:
+        whole = file.resolve()  # last.ckpt is a link
         if local is None:
-            client.log_artifact(run_id, str(file), "checkpoints")
+            client.log_artifact(run_id, str(whole), "checkpoints")
             continue
         target = local / "checkpoints" / file.name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
         try:
-            os.link(file, target)
+            os.link(whole, target)
         except OSError:  # another file system
-            shutil.copy2(file, target)
+            shutil.copy2(whole, target)
     if local is not None and (local / "checkpoints").is_dir():
         for file in (local / "checkpoints").glob("*.ckpt"):
             if file.name not in {each.name for each in wanted}:

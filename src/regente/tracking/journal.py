@@ -2,6 +2,7 @@
 
 Kinds of lines:
     start     experiment, name, params, tags
+    resume    number (1, 2, ...), tags, params; the run goes on after an end, or after a death without one
     metrics   step, values
     params    values
     tags      values

@@ -1,21 +1,32 @@
 """Lightning's way into the journal."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from regente.tracking.journal import Journal
+from regente.tracking.journal import Journal, read
 
 
 class JournalLogger(Logger):
-    """A Lightning logger that appends to the journal; nothing here waits for the tracking store."""
+    """A Lightning logger that appends to the journal; nothing here waits for the tracking store.
+
+    A run that goes on from an earlier state comes to steps whose metrics were recorded before it was interrupted:
+    what has the same value is not recorded again, nor is `train/samples_per_second`, which never has.
+    """
 
     def __init__(self, journal: Journal, save_dir: str, name: str, version: str) -> None:
         super().__init__()
         self.journal = journal
         self._facts = save_dir, name, version
+        self.known = {
+            (key, line["step"]): value
+            for line in read(journal.path, 0)[0]
+            if line["kind"] == "metrics"
+            for key, value in line["values"].items()
+        }
 
     @property
     def save_dir(self) -> str:
@@ -36,6 +47,15 @@ class JournalLogger(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Append the metrics of a step; Lightning's own `epoch` is left out, the step is the one axis."""
+        step = step or 0
         values = {key: float(value) for key, value in metrics.items() if key != "epoch"}
+        if self.known:
+            values = {key: value for key, value in values.items() if not self._is_known(key, step, value)}
         if values:
-            self.journal.write("metrics", step=step or 0, values=values)
+            self.journal.write("metrics", step=step, values=values)
+
+    def _is_known(self, key: str, step: int, value: float) -> bool:
+        before = self.known.get((key, step))
+        if before is None or key == "train/samples_per_second":
+            return before is not None
+        return value == before or (math.isnan(value) and math.isnan(before))

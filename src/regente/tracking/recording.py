@@ -13,7 +13,7 @@ from typing import Any
 from regente.errors import TrackingError
 from regente.job import Job, write_json
 from regente.redact import Redactor
-from regente.tracking.journal import Journal
+from regente.tracking.journal import Journal, read
 from regente.tracking.owner import owner
 from regente.tracking.shipper import read_state
 from regente.tracking.store import unreachable
@@ -48,16 +48,28 @@ class Recording:
             return
         me = owner(os.getpid())
         write_json(job.path / "owner.json", asdict(me))
-        self.journal.write(
-            "start",
-            experiment=tracking["experiment"] or job.experiment,
-            name=redact.text(tracking["run_name"] or run_name(job)),
-            params=redact.tree(parameters(config, job.choices)) if kind == "job" else {},
-            tags=self._tags(redact) | {f"regente.{key}": str(value) for key, value in asdict(me).items()},
-        )
+        mine = {f"regente.{key}": str(value) for key, value in asdict(me).items()}
+        if life := lives(job):
+            self._resume(life, mine)
+        else:
+            self.journal.write(
+                "start",
+                experiment=tracking["experiment"] or job.experiment,
+                name=redact.text(tracking["run_name"] or run_name(job)),
+                params=redact.tree(parameters(config, job.choices)) if kind == "job" else {},
+                tags=self._tags(redact) | origin(config.get("init_from")) | mine,
+            )
         self.uri, self.shown_uri = tracking["uri"], redact.text(tracking["uri"])
         self.shipper = start_shipper(job)
         threading.Thread(target=self._probe, daemon=True).start()
+
+    def _resume(self, number: int, tags: dict[str, str]) -> None:
+        """Open the run again; what has been changed for it is recorded beside the old values."""
+        changes = self.job.resumes.get(str(number), {})
+        params = {f"resume.{number}/{key}": value for key, value in changes.items()}
+        self.journal.write(
+            "resume", number=number, tags={**tags, "regente.resumes": str(number)}, params=params
+        )
 
     def _tags(self, redact: Redactor) -> dict[str, str]:
         return {
@@ -105,7 +117,7 @@ class Recording:
         """How the recording ended, once it has or has been waited for long enough."""
         assert self.shipper is not None
         gone, state = self.shipper.poll() is not None, read_state(self.job.path)
-        if state["ended"]:
+        if state["ended"] and state["offset"] >= self.job.journal.stat().st_size:  # not of an earlier life
             return Recorded(None)
         if state["refused"]:
             return Recorded(None, reason=state["refused"], refused=True)
@@ -126,6 +138,21 @@ def start_shipper(job: Job) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
+
+
+def origin(init_from: str | None) -> dict[str, str]:
+    """The tags that link a run to the weights that it begins with, and to the run they are of."""
+    if not init_from:
+        return {}
+    tags = {"regente.init_from": init_from}
+    if run_id := read_state(Path(init_from).parent.parent).get("run_id"):
+        tags["regente.forked_from"] = run_id
+    return tags
+
+
+def lives(job: Job) -> int:
+    """How often a job has been started so far."""
+    return sum(line["kind"] in ("start", "resume") for line in read(job.journal, 0)[0])
 
 
 def parameters(config: dict[str, Any], choices: dict[str, str]) -> dict[str, str]:

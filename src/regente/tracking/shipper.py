@@ -30,6 +30,7 @@ STATE = "recorded.json"  # what of the journal is in MLflow: see State
 POLL = 0.2  # seconds between looks at the journal
 BEAT = 10.0  # seconds between signs of life in the store
 PATIENCE = 20.0  # seconds to go on trying after the job has ended and the store is away
+LOCK_WAIT = 60.0  # seconds to wait for the shipper of the run's life before
 LIMIT = 6000  # characters of a parameter that MLflow keeps
 
 State = dict[str, Any]
@@ -100,6 +101,20 @@ class Shipment:
             client.log_dict(self.state["run_id"], cut, "config/long_params.json")
             client.log_batch(self.state["run_id"], tags=[RunTag("regente.long_params", ", ".join(cut))])
         contents.log_start(client, self.state["run_id"], self.job)
+
+    def _resume(self, lines: list[dict[str, Any]]) -> None:
+        from mlflow.entities import Param, RunTag
+
+        tags = [RunTag(key, value) for line in lines for key, value in line["tags"].items()]
+        params = [Param(key, value[:LIMIT]) for line in lines for key, value in line["params"].items()]
+        self.reopen()
+        self._open().log_batch(self.state["run_id"], params=params, tags=tags)
+
+    def reopen(self) -> None:
+        """Say of a run that had ended that it goes on."""
+        if "run_id" in self.state:
+            self._open().update_run(self.state["run_id"], status="RUNNING")
+        self.note(ended=False, complete=False)
 
     def _parent(self) -> dict[str, str]:
         """The tag that makes a run the child of its sweep, whose directory holds the job's; waited for a while."""
@@ -236,8 +251,12 @@ def main(path: Path) -> None:
     job = open_job(path)
     uri = resolve(job.config)["tracking"]["uri"]
     owner = Owner(**json.loads((path / "owner.json").read_text()))
-    with suppress(Timeout), lock_of(path):
+    with suppress(Timeout), lock_of(path, LOCK_WAIT):
         shipment = Shipment(job, uri)
+        if shipment.state["ended"] and not journal_ended(
+            job.journal
+        ):  # as killed, while the run was going on again
+            shipment.reopen()
         follow(shipment, owner)
         try:
             shipment.complete()

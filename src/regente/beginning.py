@@ -1,0 +1,58 @@
+"""Where a training begins: at its start, with the weights of another run, or where it was interrupted."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytorch_lightning import LightningModule
+from torch import nn
+
+from regente import checkpoints
+from regente.errors import CheckpointError
+from regente.job import Job
+from regente.runs import find, shown
+from regente.saving import load
+
+
+@dataclass(frozen=True)
+class Point:
+    """The state that a run goes on from."""
+
+    path: Path
+    group: int  # batches that came as one
+
+
+def resume_point(job: Job, notes: list[str]) -> Point | None:
+    """The newest whole state of a job that was interrupted; none where it begins. Damaged ones are removed.
+
+    Raises:
+        CheckpointError: when there are some, all damaged.
+    """
+    checkpoints.sweep(job.resume_points)
+    checkpoints.sweep(job.checkpoints)
+    path, wrong = checkpoints.newest_valid(job.resume_points)
+    notes += [f"{what}; the one before it is taken" for what in wrong.values()]
+    for damaged in wrong:
+        checkpoints.remove(damaged)
+    if path is None:
+        return None
+    content = load(path, mmap=True)
+    notes.append(f"goes on from step {content['global_step']:,}")
+    return Point(path, content["position"]["group"])
+
+
+def begin_from(task: LightningModule, name: str, project: Path) -> str:
+    """Give the task the weights of a file or of a run's best; what was done, in words.
+
+    Raises:
+        CheckpointError: when they are missing, damaged or another model's.
+    """
+    path = Path(name) if Path(name).suffix or Path(name).is_file() else find(name, project).checkpoint
+    content = load(path)
+    state, whole = content.get("state_dict", content), "state_dict" in content
+    module: nn.Module = task if whole else task.model  # type: ignore[assignment]  # bare weights are the model's
+    try:
+        module.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{path}: the weights of another model ({reason})") from error
+    return f"begins with the weights of {shown(path)}"
