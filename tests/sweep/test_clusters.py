@@ -107,17 +107,19 @@ def test_what_a_launcher_cannot_do_is_told_in_a_line_and_no_job_is_started(
 
 
 @pytest.mark.slow
-def test_ray_alone_listens_to_this_machine_only_and_sends_jobs_there_and_back(
+def test_ray_alone_listens_to_this_machine_only_sends_jobs_there_and_back_and_outlives_a_worker(
     start: Start, net: Path
 ) -> None:
     words = ["train", *FAST, "-m", *LAUNCHERS["ray"], "hydra.launcher.shared=false", "model=net", "seed=1,2"]
-    driver = start(*words)
+    driver = start(*words, "hydra.launcher.retries=1")
     until(lambda: calls(net), 120)
     mine = [psutil.Process(driver.pid), *psutil.Process(driver.pid).children(recursive=True)]
     heard = {c.laddr.ip for process in mine for c in process.net_connections("tcp") if c.status == "LISTEN"}
     assert heard and heard <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
-    driver.join(100)
+    next(process for process in mine if "ray::_task" in " ".join(process.cmdline())).kill()
+    driver.join(150)
     assert driver.exitcode == 0, (net / "err").read_text()
+    assert sorted(state["attempt"] for state in states(net).values()) == [1, 2]
     for state in states(net).values():
         result = json.loads((sweep_of(net) / state["directory"] / "result.json").read_text())
         assert result["pruned"] is False

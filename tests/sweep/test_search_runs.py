@@ -57,6 +57,39 @@ def test_a_search_is_checked_before_it_starts(regente: Run, project: Path) -> No
     assert not list(project.glob("runs/*"))
 
 
+def test_a_config_of_hydras_own_plugin_carries_over(regente: Run, project: Path) -> None:
+    (project / "experiments").mkdir()
+    (project / "experiments/carried.yaml").write_text(
+        """# A search as it was written for Hydra's plugin
+defaults:
+  - /digits_mlp
+  - override /hydra/sweeper: optuna
+  - override /hydra/sweeper/sampler: tpe
+  - _self_
+hydra:
+  mode: MULTIRUN
+  sweeper:
+    _target_: hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper
+    storage: null
+    study_name: null
+    n_jobs: 1
+    direction: maximize
+    n_trials: 20
+    max_failure_rate: 0.5
+    sampler:
+      _target_: optuna.samplers.TPESampler
+      seed: 1234
+      n_startup_trials: 10
+    params:
+      optimizer.lr: interval(0.0001, 0.1)
+      data.batch_size: choice(32, 64, 128, 256)
+"""
+    )
+    ended = regente("check", "carried")
+    assert ended.code == 0, ended.err
+    assert "a search of 20 jobs" in ended.out
+
+
 def test_a_search_most_of_whose_trials_fail_ends_early_and_says_so(regente: Run, net: Path) -> None:
     failing = [
         "model=net",

@@ -19,7 +19,8 @@ from regente.sweep.points import table
 from regente.sweep.protocols import Launcher, Point, Source
 
 OURS = "regente.sweep."
-BASIC = {  # Hydra's own, whose settings ours take
+BASIC = {  # of Hydra, whose settings ours take
+    "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper": "regente.sweep.search.Search",
     "hydra._internal.core_plugins.basic_sweeper.BasicSweeper": "regente.sweep.grid.Grid",
     "hydra._internal.core_plugins.basic_launcher.BasicLauncher": "regente.sweep.local.Local",
 }
@@ -86,7 +87,8 @@ class Plan:
     @property
     def our_search(self) -> bool:
         """Whether a search of ours is to run on a launcher that is not."""
-        return self._target("sweeper") not in (*BASIC.values(),) and self._target("sweeper").startswith(OURS)
+        target = self._target("sweeper")
+        return target != "regente.sweep.grid.Grid" and target.startswith(OURS)
 
     @property
     def foreign(self) -> list[str]:

@@ -8,6 +8,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omegaconf import OmegaConf
+
 from regente.errors import ConfigError, Problem
 from regente.sweep.distributions import Space, space
 from regente.sweep.extras import require
@@ -137,4 +139,4 @@ def _function(path: str | None, config: dict[str, Any]) -> Any:
     except (ImportError, AttributeError, ValueError) as error:
         what = f"no such function ({error}); give module.function, of a module in this folder or installed"
         raise ConfigError([Problem(f"hydra.sweeper.custom_search_space={path}", what)]) from error
-    return lambda trial: function(config, trial)
+    return lambda trial: function(OmegaConf.create(config), trial)
