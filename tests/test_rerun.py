@@ -199,3 +199,13 @@ def test_a_hostile_job_directory_is_refused(
     ended = regente("rerun", str(found.path), *words)
     assert ended.code == 2 and where in ended.err and len(ended.lines) <= 8, ended.err
     assert [path for path in sorted(project.rglob("*")) if path.name not in ("out", "err")] == before
+
+
+def test_a_run_that_found_its_learning_rate_is_replayed_with_what_it_found(
+    regente: Run, project: Path
+) -> None:
+    assert regente("train", *FAST, "trainer.find_lr=true", "scheduler=onecycle", "tracking=none").code == 0
+    ended = regente("rerun", "latest", "--verify")
+    assert ended.code == 0 and ended.out.splitlines()[-1].startswith("equal to the bit"), (
+        ended.out + ended.err
+    )

@@ -472,3 +472,18 @@ def test_a_folder_to_predict_may_hold_pipes_and_devices(regente: Callable[..., A
     assert len(ended.lines) == 2
     assert regente("predict", "latest", "images/pipe.npy", timeout=60).code == 4
     assert not list(project.rglob(MARK))
+
+
+def test_what_a_job_says_it_has_found_is_numbers_of_two_settings_alone(project: Path) -> None:
+    from regente.finders import found_before, with_found
+
+    job = frozen(compose("digits_mlp", ["trainer.find_lr=true"]).yaml(), project)
+    found = {
+        "optimizer.lr": 0.25,
+        "data.batch_size": "${oc.env:HOME}",
+        "callbacks.x._target_": "posix.system",
+    }
+    (job.path / "found.json").write_text(json.dumps(found))
+    assert found_before(job) == {"optimizer.lr": 0.25}
+    config = with_found(job, found_before(job))
+    assert config["optimizer"]["lr"] == 0.25 and set(config["callbacks"]) == {"checkpoint"}

@@ -4,7 +4,6 @@ Each is tried out with parts of its own, which are thrown away. The run is then 
 values in it, seed and all: it is the run that would have been, had they been given.
 """
 
-import json
 import math
 import resource
 import sys
@@ -23,10 +22,11 @@ from regente import display
 from regente.build import build, make_trainer
 from regente.compose import recompose, resolve
 from regente.errors import ConfigError, Problem
-from regente.job import FOUND, Job, write_json
+from regente.job import FOUND, Job, read_json, write_json
 from regente.machine import fit_trainer, world_size
 from regente.tracking.journal import Journal
 
+SETTINGS = {"find_batch_size": "data.batch_size", "find_lr": "optimizer.lr"}  # in the order of finding
 RATES = (1e-6, 10.0)  # of learning, from the first step to the last
 STEPS = 100  # of the optimizer, 14 for each power of ten
 BLUR = 3.0  # steps: the standard deviation of the kernel that smooths the losses
@@ -51,22 +51,26 @@ def settled(job: Job, config: dict[str, Any], journal: Journal, out: Console) ->
     if world_size(trainer) > 1:
         what = "takes one device; find it with trainer.devices=1, and give it to the run of several"
         raise ConfigError([Problem(f"trainer.{wanted[0]}", what)])
-    file = job.path / FOUND
-    found: Found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    for key, setting, finder in (
-        ("find_batch_size", "data.batch_size", find_batch_size),
-        ("find_lr", "optimizer.lr", find_lr),
-    ):
+    found = found_before(job)
+    for (key, setting), finder in zip(SETTINGS.items(), (find_batch_size, find_lr), strict=True):
         if key in wanted and setting not in found:
-            value, line = finder(job, _with(job, found), journal)
+            value, line = finder(job, with_found(job, found), journal)
             display.note(out, f"trainer.{key}: {line}")
             found[setting] = value
             journal.write("params", values={f"found.{setting}": value})
-    write_json(file, found)
-    return _with(job, found)
+    write_json(job.path / FOUND, found)
+    journal.write("artifact", path=str(job.path / FOUND), to="")
+    return with_found(job, found)
 
 
-def _with(job: Job, found: Found) -> dict[str, Any]:
+def found_before(job: Job) -> Found:
+    """What a job has found already: numbers, of these settings alone, whatever else its file may say."""
+    values = read_json(job.path / FOUND)
+    return {key: values[key] for key in SETTINGS.values() if type(values.get(key)) in (int, float)}
+
+
+def with_found(job: Job, found: Found) -> dict[str, Any]:
+    """The config of a job, resolved, with what was found in it."""
     return resolve(recompose(job.config, [f"{setting}={value}" for setting, value in found.items()]))
 
 

@@ -139,8 +139,11 @@ def verify(job: Job, config: dict[str, Any], steps: int | None) -> Verdict:
     if world_size(config["trainer"]) > 1:
         what = "--verify replays runs of one process; regente rerun runs it whole, with a trace of its own"
         raise ConfigError([Problem("trainer.devices", what)])
+    from regente.finders import found_before, with_found
     from regente.train import replay
 
+    if found := found_before(job):
+        config = with_found(job, found)
     with TemporaryDirectory() as folder:
         again = Replay(lines)
         replay(replace(job, path=Path(folder)), config, again)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from regente.errors import RegenteError, TrackingError
-from regente.job import DATA, PROVENANCE, Job, open_job
+from regente.job import DATA, FOUND, PROVENANCE, Job, open_job
 from regente.runs import job_directories, run_id
 from regente.tracking.store import DEFAULT, open_store, sqlite_path
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 FILES = {  # of a job directory, by their places among the artifacts
     "config.yaml": "config", "job.json": "config", PROVENANCE: "environment", "torch.json": "environment",
-    DATA: "environment", "trace.jsonl": "",
+    DATA: "environment", FOUND: "", "trace.jsonl": "",
 }  # fmt: skip
 NEEDED = ("config.yaml", "job.json")
 
