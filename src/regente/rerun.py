@@ -58,7 +58,10 @@ def differences(job: Job, config: dict[str, Any], project: Path) -> Iterator[str
         yield from _packages(then.get("packages") or [])
     else:
         yield "code, packages: not recorded (tracking=none keeps neither)"
-    yield from _machine({**(then.get("hardware") or {}), **read_json(job.path / "torch.json")})
+    yield from _machine(
+        {**(then.get("hardware") or {}), **read_json(job.path / "torch.json")},
+        str(config["trainer"].get("accelerator", "auto")),
+    )
     yield from _data(read_json(job.path / DATA), config)
 
 
@@ -87,11 +90,12 @@ def _packages(then: Sequence[str]) -> Iterator[str]:
         yield f"packages: {'; '.join(words[:MOST])}{more}"
 
 
-def _machine(then: dict[str, Any]) -> Iterator[str]:
+def _machine(then: dict[str, Any], accelerator: str) -> Iterator[str]:
     from regente.speed import tune_process
 
-    tune_process()  # its threads are compared
-    now = {**provenance.hardware(), **provenance.torch_facts()}
+    now: dict[str, Any] = provenance.hardware()  # before the GPUs are hidden from a job on the CPU
+    tune_process(accelerator)
+    now |= provenance.torch_facts()
     late = {"cudnn", "torch_gpus"} - set(now)  # which only a process that has begun to use a GPU knows
     for key in [*provenance.DECISIVE, "python"]:
         if key in then and key not in late and then[key] != now.get(key):

@@ -16,7 +16,7 @@ from regente.job import Job, claim, freeze, open_job, read_json, refreeze
 from regente.redact import Redactor, env_references, externalize
 from regente.runs import find, find_job, shown
 from regente.tracking.recording import lives, parameters
-from regente.trust import require_trusted
+from regente.trust import inside, read_config, require_known_env, require_trusted, require_trusted_job
 
 # What may change without being allowed by name: it leaves the weights of a step as they were
 FREE = (
@@ -107,6 +107,7 @@ def resume(name: str, overrides: Sequence[str], allow: Collection[str] = ()) -> 
         CheckpointError: when none of its states is whole.
     """
     job = job_of(name)
+    require_trusted_job(job, Path.cwd())
     claim(job).close()
     node = _changed(job, overrides)
     config, before = _checked(node), resolve(job.config)
@@ -139,6 +140,9 @@ def resume(name: str, overrides: Sequence[str], allow: Collection[str] = ()) -> 
 def fork(name: str, overrides: Sequence[str]) -> Next:
     """Make a job of a run's config under overrides, which begins with the run's best weights."""
     run = find(name, Path.cwd())
+    require_known_env(run.job)
+    inside(Path.cwd() / "runs", run.job.experiment)
+    read_config(run.job, Path.cwd())
     node = _changed(run.job, [*overrides, f"init_from={run.checkpoint}"])
     config = _checked(node)
     text, secrets = externalize(OmegaConf.to_yaml(node))

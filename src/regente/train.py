@@ -41,9 +41,7 @@ def train(job: Job, config: dict[str, Any], recording: Recording, out: Console) 
         from regente.finders import settled
 
         config = settled(job, config, recording.journal, out)
-    config["trainer"], notes = fit_trainer(config["trainer"])
-    tune_process(config["trainer"]["accelerator"])
-    torch.set_float32_matmul_precision(config["trainer"].get("matmul_precision") or "highest")
+    notes = _settle(config)
     losses = TrainingLoss()
     progress = ProgressLine(out, losses)
     facts, outcomes = RunFacts(job, recording.journal), Outcomes(job.path)
@@ -98,15 +96,25 @@ def time_is_up(parts: Parts) -> bool:
     return any((left := timer.time_remaining()) is not None and left <= 0 for timer in timers)
 
 
+def _settle(config: dict[str, Any]) -> list[str]:
+    """Fit the trainer's settings to this machine, and this process to them; a line for each thing done otherwise."""
+    config["trainer"], notes = fit_trainer(config["trainer"])
+    tune_process(config["trainer"]["accelerator"])
+    torch.set_float32_matmul_precision(config["trainer"].get("matmul_precision") or "highest")
+    return notes
+
+
 def replay(job: Job, config: dict[str, Any], trace: Replay) -> None:
     """Train as far as a trace goes, for the trace alone: no logger, no journal, no test."""
-    config["trainer"], _ = fit_trainer(config["trainer"])
-    tune_process(config["trainer"]["accelerator"])
+    _settle(config)
     if "steps_per_call" in read(config["task"]["_target_"]).parameters:
         config["task"]["steps_per_call"] = trace.group
     saving = SafeSaving(lambda _: None)
+    parts = build(config, job, [trace], None, saving)
+    if config["init_from"]:
+        begin_from(parts.task, config["init_from"], Path.cwd())
     with suppress(Enough):
-        fit(build(config, job, [trace], None, saving))
+        fit(parts)
     saving.teardown()
 
 

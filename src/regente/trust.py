@@ -120,6 +120,19 @@ def require_trusted(config: dict[str, Any], project: Path) -> None:
         raise ConfigError(problems)
 
 
+def require_trusted_job(job: Job, project: Path) -> None:
+    """Refuse to run a found job in its place unless it may: its environment, its folder to start in, its config.
+
+    Raises:
+        ConfigError: naming each place.
+    """
+    require_known_env(job)
+    if Path(job.project).resolve() != project.resolve():
+        what = f"it belongs to {ascii(job.project)[1:200]}; start there, if that is your project"
+        raise ConfigError([Problem(f"run {job.path}", what)])
+    read_config(job, project)
+
+
 def require_known_env(job: Job) -> None:
     """Refuse what a found job would set in the environment, unless it is harmless or set already.
 
