@@ -8,6 +8,7 @@ from regente.compose import compose, resolve
 
 EXPERIMENTS = experiment_files()
 PHOTOS = ["data.root=photos", "data.num_classes=2"]
+TEXTS = ["data.path=texts.csv", "data.num_classes=2"]
 OPTIONS = [(group, option) for group, options in groups().items() for option in options]
 # Options that want others beside them, and an experiment that has those
 FITTING = {
@@ -18,6 +19,8 @@ FITTING = {
     ("data", "text"): "text_lstm",
     ("model", "lstm"): "text_lstm",
     ("task", "language_model"): "text_lstm",
+    ("data", "text_classification"): "text_minilm",
+    ("model", "text_transfer"): "text_minilm",
 }
 # Groups that only another choice brings
 BESIDE = {f"hydra/sweeper/{group}": ["hydra/sweeper=optuna"] for group in ("sampler", "pruner")}
@@ -25,6 +28,9 @@ BESIDE = {f"hydra/sweeper/{group}": ["hydra/sweeper=optuna"] for group in ("samp
 NEEDED = {
     "folder_cnn": PHOTOS,
     "image_folder": PHOTOS,
+    "text_minilm": TEXTS,
+    "text_classification": TEXTS,
+    "text_transfer": TEXTS,
     "arrays": ["data.path=own.npz", "data.num_classes=10", "data.input_shape=[1,28,28]"],
 }
 

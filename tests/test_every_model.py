@@ -14,19 +14,29 @@ from torch import Tensor, nn
 
 from regente.catalog import groups
 from regente.compose import compose, resolve
+from tests.tiny_bert import VOCABULARY, tiny_bert
 
 OPTIONS = list(groups()["model"])
-FITTING = {"gru": "series_move", "lstm": "text_lstm"}  # an experiment whose data the model takes
+FITTING = {
+    "gru": "series_move",
+    "lstm": "text_lstm",
+    "text_transfer": "text_minilm",
+}  # an experiment whose data the model takes
 
 # What makes it small, and lets it start offline
-SMALL = {"transfer": ["model.backbone=squeezenet1_1", "model.weights=null", "model.hidden=[256]"]}
+SMALL = {
+    "transfer": lambda: ["model.backbone=squeezenet1_1", "model.weights=null", "model.hidden=[256]"],
+    "text_transfer": lambda: [
+        *("data.path=texts.csv", "data.num_classes=10", "data.max_tokens=24", "model.hidden=[256]"),
+        *(f"data.tokenizer={tiny_bert()}", f"data.vocab_size={len(VOCABULARY)}"),
+    ],
+}
 
 
 @cache
 def config(option: str) -> dict[str, Any]:
-    return resolve(
-        compose(FITTING.get(option, "digits_cnn"), [f"model={option}", *SMALL.get(option, [])]).node
-    )
+    small = SMALL.get(option, list)()
+    return resolve(compose(FITTING.get(option, "digits_cnn"), [f"model={option}", *small]).node)
 
 
 def classes(option: str) -> int:

@@ -6,21 +6,21 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from regente.data.class_folders import class_names, find_splits
+from regente.data.labelled_texts import Columns, read_texts
 from regente.errors import ConfigError, Problem
 from regente.runs import find, shown
 from regente.signatures import TargetNotFound, read
 
 TRANSFER = "regente.models.transfer.Transfer"
-IMAGE_FOLDER = "regente.data.image_folder.ImageFolder"
 
 
 def fill(config: DictConfig) -> None:
-    """Write the number of class directories into `data.num_classes`, where an image folder leaves it open (`???`),
+    """Write the number of classes into `data.num_classes`, where a folder of images or texts leaves it open (`???`),
     and the job directory of the run that `model.backbone=run:RUN` means today.
 
     Raises:
-        ConfigError: when it is not said which folder.
-        DataError: when the folder is not there, or not one of classes.
+        ConfigError: when it is not said which folder or file.
+        DataError: when it is not there, or not one of classes.
         TrackingError: when no run is meant, or several are.
     """
     _fill_classes(config)
@@ -40,15 +40,35 @@ def _fill_classes(config: DictConfig) -> None:
     data = config.get("data")
     if not isinstance(data, DictConfig) or not OmegaConf.is_missing(data, "num_classes"):
         return
+    for target, (setting, what, count) in COUNTED.items():
+        if not _is_a(data, target):
+            continue
+        if OmegaConf.is_missing(data, setting) or data.get(setting) is None:
+            raise ConfigError([Problem(f"data.{setting}", f"has no value; name {what}: data.{setting}=...")])
+        data.num_classes = count(data, Path(str(data[setting])).expanduser())
+
+
+def _is_a(data: DictConfig, target: str) -> bool:
     try:
-        target, root = (
-            str(data.get("_target_")),
-            None if OmegaConf.is_missing(data, "root") else data.get("root"),
-        )
-        if target != IMAGE_FOLDER and not read(target).derives_from(IMAGE_FOLDER):
-            return
+        own = str(data.get("_target_"))
+        return own == target or read(own).derives_from(target) is True
     except (OmegaConfBaseException, TargetNotFound, SyntaxError):
-        return  # which `check` says better
-    if root is None:
-        raise ConfigError([Problem("data.root", "has no value; name the folder of images: data.root=FOLDER")])
-    data.num_classes = len(class_names(find_splits(Path(str(root)).expanduser())["train"]))
+        return False  # which `check` says better
+
+
+def _folders(data: DictConfig, root: Path) -> int:
+    return len(class_names(find_splits(root)["train"]))
+
+
+def _labels(data: DictConfig, path: Path) -> int:
+    if data.get("class_names"):
+        return len(data.class_names)
+    columns = Columns(str(data.text_column), str(data.label_column), data.get("split_column"))
+    return len(read_texts(path, columns).classes)
+
+
+# The setting that says where the samples are, what it names, and how their classes are counted
+COUNTED = {
+    "regente.data.image_folder.ImageFolder": ("root", "the folder of images", _folders),
+    "regente.data.text_classification.TextClassification": ("path", "a file or folder of texts", _labels),
+}

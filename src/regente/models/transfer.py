@@ -46,8 +46,24 @@ class Transfer(nn.Module):
         seed: Annotated[int, Ge(0)] = 0,
         feature_bank: FeatureBank | None = None,
     ) -> None:
+        origin = open_backbone(backbone, weights, input_shape, seed)
+        self._assemble(origin, input_shape, num_classes, hidden, dropout, frozen, feature_bank, mean, std)
+
+    def _assemble(
+        self,
+        origin: Backbone,
+        input_shape: list[Side],
+        num_classes: int,
+        hidden: list[Side] | None,
+        dropout: float,
+        frozen: bool,
+        feature_bank: FeatureBank | None,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+    ) -> None:
+        """The head, and the backbone unless it is deferred."""
         super().__init__()
-        self.origin: Backbone = open_backbone(backbone, weights, input_shape, seed)
+        self.origin = origin
         self.frozen, self.feature_bank, self.shape = frozen, feature_bank, input_shape
         self.altered = not frozen  # whether the backbone is no longer what the config says
         self.notes: list[str] = []  # what a user should know, a line each

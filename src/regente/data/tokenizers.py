@@ -1,0 +1,67 @@
+"""Tokenizers and encoders of the Hugging Face hub: where their files are, and text as numbers."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from regente.errors import CheckpointError, MachineError
+
+FILES = ["*.json", "*.txt", "*.safetensors", "pytorch_model*.bin"]
+
+
+def checkpoint_folder(setting: str, name: str) -> Path:
+    """The folder of that name, or that of a network of the hub, downloaded unless it is in the cache of the hub.
+
+    Raises:
+        MachineError: when transformers is not installed.
+        CheckpointError: when it is not there and cannot be downloaded.
+    """
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        what = "transformers is not installed; pip install 'regente[text]'"
+        raise MachineError(f"{setting}={name}: {what}") from error
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if name.startswith(("/", "~", ".")) or name.count("/") > 1:
+        raise CheckpointError(f"{setting}={name}: no such folder; name one that is there, or one of the hub")
+    try:
+        found = Path(snapshot_download(name, allow_patterns=FILES, local_files_only=True))
+        if (found / "config.json").is_file():
+            return found
+    except Exception:  # not in the cache: the hub's library has many errors for it
+        pass
+    try:
+        return Path(snapshot_download(name, allow_patterns=FILES, etag_timeout=10))
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        raise CheckpointError(
+            f"{setting}={name}: not in the cache of Hugging Face and cannot be downloaded ({reason}); "
+            f"fetch it where there is a network (hf download {name}), or name a folder that holds it"
+        ) from error
+
+
+def open_tokenizer(setting: str, name: str) -> Any:
+    """The tokenizer of a network; nothing of the network itself is loaded.
+
+    Raises:
+        CheckpointError: when it is not there, or cannot be read.
+    """
+    folder = checkpoint_folder(setting, name)
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, use_fast=True)
+    except Exception as error:  # of a torn or foreign file, whatever its reader raises
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        what = f"no tokenizer that can be read ({reason}); vocab.txt or tokenizer.json should be in {folder}"
+        raise CheckpointError(f"{setting}={name}: {what}") from error
+
+
+def numbered(tokenizer: Any, texts: Sequence[str], most: int) -> list[list[int]]:
+    """The numbers of each text's tokens, at most so many, with those that begin and end a text."""
+    found: list[list[int]] = tokenizer(
+        list(texts), truncation=True, max_length=most, return_attention_mask=False
+    )["input_ids"]
+    return found
