@@ -27,6 +27,9 @@ BESIDE = {f"hydra/sweeper/{group}": ["hydra/sweeper=optuna"] for group in ("samp
 # What only a user can say
 NEEDED = {
     "folder_cnn": PHOTOS,
+    "photos_vgg16": PHOTOS,
+    "photos_resnet18": PHOTOS,
+    "head_sweep": PHOTOS,
     "image_folder": PHOTOS,
     "text_minilm": TEXTS,
     "text_classification": TEXTS,

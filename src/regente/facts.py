@@ -5,9 +5,10 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from regente.catalog import experiment_files
 from regente.data.class_folders import class_names, find_splits
 from regente.data.labelled_texts import Columns, read_texts
-from regente.errors import ConfigError, Problem
+from regente.errors import ConfigError, Problem, TrackingError
 from regente.runs import find, shown
 from regente.signatures import TargetNotFound, read
 
@@ -33,7 +34,14 @@ def _pin_backbone(config: DictConfig) -> None:
         return
     name = model.get("backbone")
     if isinstance(name, str) and name.startswith("run:"):
-        model.backbone = f"run:{shown(find(name.removeprefix('run:'), Path.cwd()).job.path)}"
+        run = name.removeprefix("run:")
+        try:
+            model.backbone = f"run:{shown(find(run, Path.cwd()).job.path)}"
+        except TrackingError as error:
+            if (experiment := run.partition(":")[0]) not in experiment_files():
+                raise
+            what = f"model.backbone={name}: no finished run here; make one: regente train {experiment}"
+            raise TrackingError(what) from error
 
 
 def _fill_classes(config: DictConfig) -> None:

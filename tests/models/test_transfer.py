@@ -221,7 +221,7 @@ def test_ones_own_run_is_a_backbone(regente: Run, project: Path) -> None:
     model = load_model(open_job(job), Path(result["best_checkpoint"]))
     assert isinstance(model, Transfer)
     assert model.backbone is not None
-    assert model.width == 64
+    assert model.width == 576
     saved = torch.load(json.loads((before / "result.json").read_text())["best_checkpoint"], weights_only=True)
     for key, value in model.backbone.state_dict().items():
         assert torch.equal(value, saved["state_dict"][f"model.{key}"])

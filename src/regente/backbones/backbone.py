@@ -52,7 +52,8 @@ class Backbone(ABC):
         """
         try:
             with torch.no_grad():
-                return flat(self.skeleton().eval()(torch.zeros(1, *shape, device="meta"))).shape[1]
+                x = torch.zeros(1, *shape, device="meta")
+                return int(self.skeleton().eval()(x).flatten(1).shape[1])
         except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
             size = self.preprocessing.size or 224
@@ -60,24 +61,41 @@ class Backbone(ABC):
             raise ConfigError([Problem(f"model.backbone={self.name}", what)]) from error
 
 
-def flat(features: Tensor) -> Tensor:
-    """Features [B, D] of what comes out of a network that was cut; of maps that were to be averaged, the average."""
-    return features.flatten(1)
+def cut_classifier(network: nn.Module) -> nn.Module:
+    """The network cut before the first dense layer of its classifier, the child that holds the last one.
 
-
-def cut_last_linear(network: nn.Module) -> nn.Module:
-    """The network with its last dense layer taken out.
+    Where nothing that learns comes before the classifier, as in a chain of dense layers, its last layer alone is cut.
 
     Raises:
-        ConfigError: when it has none.
+        ConfigError: when there is no dense layer.
     """
-    layers = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)]
-    if not layers:
+    dense = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)]
+    if not dense:
         what = f"{type(network).__name__} has no dense layer to be cut before"
         raise ConfigError([Problem("model.backbone", what)])
-    holder, _, last = layers[-1].rpartition(".")
-    setattr(network.get_submodule(holder), last, nn.Identity())
+    child = dense[-1].partition(".")[0]
+    classifier = network.get_submodule(child)
+    others = [name for name, _ in network.named_parameters() if not name.startswith(f"{child}.")]
+    if others and isinstance(classifier, nn.Sequential):
+        setattr(network, child, before_dense(classifier))
+    else:
+        holder, _, last = dense[-1].rpartition(".")
+        setattr(network.get_submodule(holder), last, nn.Identity())
     return network
+
+
+def before_dense(classifier: nn.Module) -> nn.Module:
+    """What a classifier does before its first dense layer; nothing, where it is that layer.
+
+    Maps that a 1x1 convolution would classify and that are averaged then (SqueezeNet's) are averaged.
+    """
+    if not isinstance(classifier, nn.Sequential):
+        return nn.Identity()
+    layers = list(classifier.children())
+    first = next(n for n, layer in enumerate(layers) if isinstance(layer, nn.Linear | nn.Conv2d))
+    if isinstance(layers[first], nn.Conv2d):
+        return nn.Sequential(*layers[:first], nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return nn.Sequential(*layers[:first])
 
 
 def fill(network: nn.Module, state: Mapping[str, Tensor], where: str, spare: Iterable[str] = ()) -> None:

@@ -6,14 +6,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from regente.backbones.backbone import Backbone, Preprocessing, cut_last_linear
+from regente.backbones.backbone import Backbone, Preprocessing, cut_classifier
 from regente.backbones.files import sha256_of
 from regente.runs import Run, find
 from regente.trust import read_config
 
 
 class RunBackbone(Backbone):
-    """The model of a run with its best weights, cut before its last dense layer; `name` is run:RUN."""
+    """The model of a run with its best weights, cut before its classifier; `name` is run:RUN."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -36,7 +36,7 @@ class RunBackbone(Backbone):
         from regente.weights import load_model
 
         with torch.random.fork_rng(devices=[]):  # the initial weights that are then replaced
-            return cut_last_linear(load_model(self.run.job, self.run.checkpoint))
+            return cut_classifier(load_model(self.run.job, self.run.checkpoint))
 
     def skeleton(self) -> nn.Module:
         from copy import deepcopy

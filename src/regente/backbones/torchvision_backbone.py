@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from regente.backbones import files
-from regente.backbones.backbone import Backbone, Preprocessing, fill
+from regente.backbones.backbone import Backbone, Preprocessing, before_dense, fill
 from regente.catalog import suggest
 from regente.errors import ConfigError, Problem
 from regente.keyed import keyed
@@ -91,7 +91,7 @@ class TorchvisionBackbone(Backbone):
             setattr(network, name[:-1], None)
         network.aux_logits = False
         head = next(name for name in HEADS if hasattr(network, name))
-        kept = cut_classifier(getattr(network, head))
+        kept = before_dense(getattr(network, head))
         setattr(network, head, kept)
         return network, [*spare, f"{head}."]
 
@@ -103,17 +103,6 @@ class TorchvisionBackbone(Backbone):
             # published weights want the channels as TensorFlow scales them
             options |= {"transform_input": self.published is not None, "init_weights": True}
         return options
-
-
-def cut_classifier(classifier: nn.Module) -> nn.Module:
-    """What a classifier does before its first dense layer; nothing, where it is that layer."""
-    if not isinstance(classifier, nn.Sequential):
-        return nn.Identity()
-    layers = list(classifier.children())
-    first = next(n for n, layer in enumerate(layers) if isinstance(layer, nn.Linear | nn.Conv2d))
-    if isinstance(layers[first], nn.Conv2d):
-        return nn.Sequential(*layers[:first], nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    return nn.Sequential(*layers[:first])
 
 
 def _published(name: str, weights: str) -> Any:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from annotated_types import Ge
+from annotated_types import Ge, Interval
 
 from regente.data.batches import Split
 from regente.data.images import Images
@@ -18,14 +18,21 @@ NUM_VAL = NUM_TEST = 270  # 15 % each; 1,257 are left for training
 class Digits(Images):
     """1,797 digits of 43 people, 8x8 with 17 grey levels, enlarged bilinearly to 28x28.
 
+    `digits`: only these, which are then the classes 0, 1, ...; `per_class`: only so many training images of each class.
     Split: 1,257 train, 270 val, 270 test, a permutation drawn from `split_seed` alone.
     Source: Alpaydin and Kaynak, 1998, UCI Optical Recognition of Handwritten Digits (test part), CC BY 4.0;
     the file is the one that scikit-learn ships.
     """
 
-    def __init__(self, split_seed: Annotated[int, Ge(0)] = 0, **common: Any) -> None:
+    def __init__(
+        self,
+        split_seed: Annotated[int, Ge(0)] = 0,
+        digits: list[Annotated[int, Interval(ge=0, le=9)]] | None = None,
+        per_class: Annotated[int, Ge(1)] | None = None,
+        **common: Any,
+    ) -> None:
         super().__init__(**common)
-        self.split_seed = split_seed
+        self.split_seed, self.digits, self.per_class = split_seed, digits, per_class
 
     def read(self) -> dict[str, Split]:
         table = np.loadtxt(_file(), delimiter=",", dtype=np.uint8)
@@ -36,7 +43,25 @@ class Digits(Images):
         order = torch.randperm(len(y), generator=torch.Generator().manual_seed(self.split_seed))
         sizes = [len(y) - NUM_VAL - NUM_TEST, NUM_VAL, NUM_TEST]
         parts = zip(("train", "val", "test"), order.split(sizes), strict=True)
-        return {name: Split(x[index], y[index]) for name, index in parts}
+        splits = {name: Split(x[index], y[index]) for name, index in parts}
+        if self.digits is not None:
+            splits = {name: _only(split, self.digits) for name, split in splits.items()}
+        if self.per_class is not None:
+            splits["train"] = _first(splits["train"], self.per_class)
+        return splits
+
+
+def _only(split: Split, digits: list[int]) -> Split:
+    """The samples of these digits; a label is the digit's place among them."""
+    match = split.y.unsqueeze(1) == torch.tensor(digits)
+    rows = match.any(1)
+    return Split(split.x[rows], match[rows].int().argmax(1))
+
+
+def _first(split: Split, number: int) -> Split:
+    """The first samples of each class, in their order."""
+    rows = torch.cat([(split.y == label).nonzero().flatten()[:number] for label in split.y.unique()])
+    return Split(*split.take(rows.sort().values))
 
 
 def _file() -> Path:

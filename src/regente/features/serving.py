@@ -116,6 +116,7 @@ class Bank:
             "version": VERSION,
             "backbone": model.origin.name,
             **model.origin.identity,
+            "width": model.width,
             "data": {key: value for key, value in data.identity().items() if key != "source"},
             "preprocessing": [
                 getattr(data, "mean", None),

@@ -72,13 +72,13 @@ class Transfer(nn.Module):
         self.group: int | None = None  # frozen, the backbone takes so many images at a time: see `features`
         channels = self._adapt(input_shape, mean, std)
         self.width = self.origin.width([channels, *input_shape[1:]])
+        self.register_module("backbone", None)  # the head comes after it
         widths = [self.width, *(hidden or [])]
         layers: list[nn.Module] = []
         for wide, narrow in pairwise(widths):
             layers += [nn.Linear(wide, narrow), nn.ReLU()]
         layers += [nn.Dropout(dropout)] if dropout else []
         self.head = nn.Sequential(*layers, nn.Linear(widths[-1], num_classes))
-        self.register_module("backbone", None)
         if not _deferred:
             self.complete()
         self.register_state_dict_post_hook(_leave_out_backbone)  # type: ignore[no-untyped-call]
