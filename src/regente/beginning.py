@@ -19,6 +19,7 @@ class Point:
 
     path: Path
     group: int  # batches that came as one
+    life: int  # the life of the run in which it was saved
 
 
 def resume_point(job: Job, notes: list[str]) -> Point | None:
@@ -37,7 +38,8 @@ def resume_point(job: Job, notes: list[str]) -> Point | None:
         return None
     content = load(path, mmap=True)
     notes.append(f"goes on from step {content['global_step']:,}")
-    return Point(path, content["position"]["group"])
+    position = content["position"]
+    return Point(path, position["group"], position["life"])
 
 
 def begin_from(task: LightningModule, name: str, project: Path) -> str:

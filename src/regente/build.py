@@ -52,10 +52,11 @@ def build(
     logger: Logger | None,
     saving: SafeSaving | None = None,
     group: int | None = None,
+    life: int = 0,
 ) -> Parts:
     """Seed, then data, model, optimizer, scheduler, task, callbacks and trainer.
 
-    `group`: the steps per call that an earlier life of the run has taken.
+    `group`: the steps per call that an earlier life of the run has taken; `life`: how many it has had.
 
     Raises:
         ConfigError: when a part refuses its arguments.
@@ -77,6 +78,9 @@ def build(
         monitor=config["monitor"]["metric"],
     )
     callbacks = [_callback(name, node, job) for name, node in config["callbacks"].items() if node]
+    for each in callbacks:
+        if isinstance(each, ResumePoints):
+            each.life = life
     every = [StepRandomness(config["seed"]), *callbacks, *own_callbacks]
     # first: a state is taken before others do what they do at the start of a batch
     every.sort(

@@ -3,6 +3,7 @@
 import atexit
 import logging
 import os
+import re
 import signal
 import sys
 import sysconfig
@@ -14,7 +15,8 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import NoReturn
 
-from regente.errors import DivergedError, RegenteError, Stopped
+from regente import checkpoints
+from regente.errors import DivergedError, MachineError, RegenteError, Stopped
 
 PACKAGE = Path(__file__).parent
 # SIGUSR1 is what Slurm sends some time before a job's end, if asked to
@@ -55,13 +57,17 @@ def stopping(number: int) -> None:
         os.write(2, b"\nstopping; Ctrl-C once more ends it at once\n")
 
 
-def ending_of(error: BaseException) -> Ending:
-    """What an exception out of the run means."""
+def ending_of(error: BaseException, states: Path | None = None) -> Ending:
+    """What an exception out of the run means; `states` is where it keeps those to go on from."""
     trace = "".join(traceback.format_exception(error))
     if isinstance(error, Stopped):
-        return Ending("KILLED", error.exit_code, f"{error.name}: stopped", trace)
+        saved = checkpoints.points(states) if states else []
+        what = f", the state of step {checkpoints.place(saved[0])[0]:,} is saved" if saved else ""
+        return Ending("KILLED", error.exit_code, f"{error.name}: stopped{what}", trace)
     if isinstance(error, RegenteError):
         return Ending("FAILED", error.exit_code, str(error), trace)
+    if type(error).__name__ == "OutOfMemoryError":
+        return Ending("FAILED", MachineError.exit_code, out_of_memory(error), trace)
     if isinstance(error, RuntimeError) and "returned nan values" in str(error):  # trainer.detect_anomaly
         return Ending(
             "FAILED", DivergedError.exit_code, f"the gradient is no longer a number: {error}", trace
@@ -72,6 +78,16 @@ def ending_of(error: BaseException) -> Ending:
         return Ending("FAILED", 1, f"{place}: {what}", trace)
     return Ending(
         "FAILED", 1, f"{trace}\nThis looks like a fault of Regente, or of a library it builds on.", trace
+    )
+
+
+def out_of_memory(error: BaseException) -> str:
+    """One line of torch's ten, and what to lower."""
+    size = re.search(r"Tried to allocate ([\d.]+ \w+)", str(error))
+    wanted = f" ({size[1]} more were wanted)" if size else ""
+    return (
+        f"out of memory on the device{wanted}; lower data.batch_size, "
+        "or keep it with trainer.on_oom=halve, or trainer.precision=bf16"
     )
 
 

@@ -19,6 +19,7 @@ DATA = "data.json"  # in the job directory: name, place, digest and splits of th
 PROVENANCE = "provenance.json"  # in the job directory: code, hardware and packages when it started
 FOUND = "found.json"  # in the job directory: settings that were found for it, by their dotted names
 EXAMPLE = "example.npy"  # in the job directory: two samples as the model gets them
+ARROW = " -> "  # between an old value and a new one
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,8 @@ class Job:
     env: dict[str, str] = field(default_factory=dict)  # hydra.job.env_set
     swept: list[str] = field(default_factory=list)  # keys that tell it from the other jobs of its sweep
     rerun_of: str = ""  # the run that it does once more: its MLflow id, or its directory
-    resumes: dict[str, dict[str, str]] = field(
-        default_factory=dict
-    )  # by number of life: what was changed for it
+    # by number of life: what was changed for it, "old -> new" by key
+    resumes: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @property
     def config(self) -> str:
@@ -49,6 +49,15 @@ class Job:
     def checkpoints(self) -> Path:
         """Where checkpoints go."""
         return self.path / "checkpoints"
+
+    def changes_since(self, life: int) -> dict[str, tuple[str, str]]:
+        """Old and new value of what was changed for later lives, by key."""
+        found: dict[str, tuple[str, str]] = {}
+        for number in sorted(map(int, self.resumes)):
+            for key, text in self.resumes[str(number)].items() if number > life else ():
+                old, _, new = text.partition(ARROW)
+                found[key] = (found.get(key, (old, ""))[0], new)
+        return found
 
     @property
     def resume_points(self) -> Path:

@@ -12,7 +12,7 @@ from regente import checkpoints
 from regente.check import check
 from regente.compose import compose, plain_overrides, resolve
 from regente.errors import CheckpointError, ConfigError, Problem
-from regente.job import Job, claim, freeze, open_job, read_json, refreeze
+from regente.job import ARROW, Job, claim, freeze, open_job, read_json, refreeze
 from regente.redact import Redactor, env_references, externalize
 from regente.runs import find, find_job, shown
 from regente.tracking.recording import lives, parameters
@@ -133,7 +133,8 @@ def resume(name: str, overrides: Sequence[str], allow: Collection[str] = ()) -> 
         text, secrets = externalize(OmegaConf.to_yaml(node))
         os.environ.update(secrets)
         redact = Redactor(secrets.values(), env_references(text))
-        job = refreeze(job, text, lives(job), {key: redact.text(new) for key, (_, new) in changes.items()})
+        was_to_be = {key: redact.text(ARROW.join(pair)) for key, pair in changes.items()}
+        job = refreeze(job, text, lives(job), was_to_be)
     return Next(job, config)
 
 
@@ -215,7 +216,8 @@ def _done(job: Job, before: dict[str, Any], config: dict[str, Any]) -> str:
     """Why there is nothing to do, if that is so."""
     result = read_json(job.path / "result.json")
     limits = [
-        (key, before["trainer"].get(key), config["trainer"].get(key)) for key in ("max_epochs", "max_steps")
+        (key, before["trainer"].get(key), config["trainer"].get(key))
+        for key in ("max_epochs", "max_steps", "max_minutes")
     ]
     if not result or any(old != new for _, old, new in limits):
         return ""

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 FINDERS = {"find_lr": ("optimizer", "lr"), "find_batch_size": ("data", "batch_size")}
+ON_NAN = ("stop", "skip_step", "rollback")
+ON_OOM = ("stop", "halve", "halve_batchnorm")
 MATMUL = ("highest", "high", "medium")
 
 
@@ -40,6 +42,8 @@ OURS = {
             lambda v: v is None or (isinstance(v, str) and bool(re.fullmatch(r".+:\d{1,5}", v))),
             "needs HOST:PORT, an address of the first machine",
         ),
+        "on_nan": Limit(lambda v: v in ON_NAN, f"needs one of {', '.join(ON_NAN)}"),
+        "on_oom": Limit(lambda v: v in ON_OOM, f"needs one of {', '.join(ON_OOM)}"),
         "max_restarts": Limit(lambda v: _whole(v) and v >= 0, "needs a whole number >= 0"),
     },
 }

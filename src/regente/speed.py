@@ -117,7 +117,7 @@ def _obstacle(config: dict[str, Any], data: Any, task: Supervised, callbacks: Se
     harmless = {
         "accumulate_grad_batches": (1,), "gradient_clip_val": (0,), "max_steps": (-1,), "max_time": (),
         "limit_train_batches": (1.0,), "val_check_interval": (1.0,), "overfit_batches": (0,), "detect_anomaly": (False,),
-        "fast_dev_run": (False,), "profiler": (), "strategy": ("auto", "ddp"), "plugins": (),
+        "fast_dev_run": (False,), "profiler": (), "on_nan": ("stop", "rollback"), "strategy": ("auto", "ddp"), "plugins": (),
     }  # fmt: skip
     for key, values in harmless.items():
         if trainer.get(key) is not None and trainer[key] not in values:

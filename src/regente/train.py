@@ -14,6 +14,7 @@ from regente import display
 from regente.beginning import Point, begin_from, resume_point
 from regente.build import Parts, build
 from regente.callbacks.agreed_stop import AgreedStop
+from regente.callbacks.changed_settings import changed
 from regente.callbacks.checkpoint_metrics import CheckpointMetrics
 from regente.callbacks.outcomes import Outcomes
 from regente.callbacks.progress import ProgressLine
@@ -22,11 +23,14 @@ from regente.callbacks.report_trial import reporter
 from regente.callbacks.resume_points import save_point
 from regente.callbacks.run_facts import RunFacts
 from regente.callbacks.sample_texts import SampleTexts
+from regente.callbacks.skip_steps import SkipSteps
 from regente.callbacks.step_profile import StepProfile
 from regente.callbacks.trace import Enough, Replay, RunTrace
 from regente.callbacks.training_loss import TrainingLoss
+from regente.errors import DivergedError
 from regente.job import Job, write_json
 from regente.machine import fit_trainer, world_size
+from regente.recovery import Recovery, release
 from regente.saving import SafeSaving, load
 from regente.signatures import read
 from regente.speed import tune_process
@@ -42,7 +46,8 @@ def train(job: Job, config: dict[str, Any], recording: Recording, out: Console) 
 
         config = settled(job, config, recording.journal, out)
     notes = _settle(config)
-    losses = TrainingLoss()
+    recovery = Recovery(job, config)
+    losses = TrainingLoss(skipping=config["trainer"].get("on_nan") == "skip_step")
     progress = ProgressLine(out, losses)
     facts, outcomes = RunFacts(job, recording.journal), Outcomes(job.path)
     samples, trace = SampleTexts(job, recording.journal), RunTrace(job, recording.journal)
@@ -54,18 +59,30 @@ def train(job: Job, config: dict[str, Any], recording: Recording, out: Console) 
         callbacks.append(RanksInStep())
     if calls := config["trainer"].get("profile_calls"):
         callbacks.append(StepProfile(job.path / "profile", recording.journal, calls))
-    logger = JournalLogger(recording.journal, str(job.path), job.experiment, job.path.name)
+    if config["trainer"].get("on_nan") == "skip_step":
+        callbacks.append(SkipSteps())
     saving = SafeSaving(lambda text: display.note(out, text))
-    point = resume_point(job, notes)
-
-    parts = build(config, job, callbacks, logger, saving, point.group if point else None)
-    if point is None and config["init_from"]:
-        notes.append(begin_from(parts.task, config["init_from"], Path(job.project)))
-    recording.require_store()
-    if recording.trouble:
-        notes.append(f"{recording.trouble_line()}")
-    display.setup(out, parts, [*notes, *parts.notes])
-    fit(parts, point)
+    while True:
+        logger = JournalLogger(recording.journal, str(job.path), job.experiment, job.path.name)
+        point = resume_point(job, notes)
+        change = changed(config, job.changes_since(point.life) if point else {}, recovery.rate)
+        parts = build(
+            config, job, [*callbacks, change], logger, saving, point.group if point else None, recording.life
+        )
+        if point is None and config["init_from"]:
+            notes.append(begin_from(parts.task, config["init_from"], Path(job.project)))
+        recording.require_store()
+        if recording.trouble:
+            notes.append(f"{recording.trouble_line()}")
+        display.setup(out, parts, [*notes, *parts.notes])
+        try:
+            fit(parts, point)
+            break
+        except (DivergedError, torch.OutOfMemoryError) as error:
+            saving.flush()
+            notes = [recovery.answer(error, parts)]
+            parts.trainer.strategy.teardown()
+        release()
     if time_is_up(parts):
         minutes = config["trainer"]["max_minutes"]
         display.note(

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from regente import display
 from regente.compose import resolve
-from regente.endings import Ending, SwiftExit, ending_of, say, signals_as_exceptions
+from regente.endings import SIGNALS, Ending, SwiftExit, ending_of, say, signals_as_exceptions
 from regente.errors import RegenteError, TrackingError
 from regente.job import Job, claim, open_job, write_json
 from regente.meeting import is_rank
@@ -29,6 +29,7 @@ from regente.streams import forgive
 from regente.tracking.owner import Owner, owner
 from regente.tracking.recording import Recording
 
+CAN_GO_ON = {1, 7, *(128 + each for each in SIGNALS)}  # exit codes after which the run may be taken up again
 DRIVER = "REGENTE_DRIVER"  # the process that waits for this one, as JSON
 # Lightning's tips and checks, which repeat in other words what `check` and the header have said
 QUIET = ("pytorch_lightning", "lightning_fabric", "lightning_utilities", "torch", "torchmetrics")
@@ -64,7 +65,7 @@ def _run(job: Job, rank: Rank, debug: bool, act: Act | None, kind: str) -> int:
             (act or _train)(job, config, recording, out)
         ending = Ending("FINISHED", 0)
     except BaseException as error:  # also what a signal raises, and a sys.exit in the user's code
-        ending = ending_of(error)
+        ending = ending_of(error, job.resume_points)
         if rank.of > 1:
             ending = shared_ending(job, rank, error, ending)
     ending = replace(ending, message=redact.text(ending.message), trace=redact.text(ending.trace))
@@ -76,6 +77,8 @@ def _run(job: Job, rank: Rank, debug: bool, act: Act | None, kind: str) -> int:
         say(ending, debug=debug)
     recorded = recording.finish(ending.status)
     display.run(out, job, recorded, ended_well=ending.exit_code == 0)
+    if kind == "job" and ending.exit_code in CAN_GO_ON:
+        display.row(out, "go on", f"regente resume {display.shown(str(job.path))}")
     return ending.exit_code or (TrackingError.exit_code if recorded.refused else 0)
 
 

@@ -7,8 +7,10 @@ from typing import Annotated, Any
 import torch
 from annotated_types import Ge
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import Timer
 
 from regente import checkpoints
+from regente.callbacks.training_loss import TrainingLoss, require_finite_weights
 
 LAST = "last.ckpt"  # beside the best weights: leads to the newest state
 APART = 16  # batches between two agreements of several ranks
@@ -26,6 +28,7 @@ class ResumePoints(Callback):
     ) -> None:
         self.every, self.keep, self.folder = 60 * every_minutes, keep, Path(folder)
         self.saved_at = 0.0
+        self.life = 0  # how often the run had been started before
         self.finished = False  # whether the training has come to its end
         self.loaded: dict[str, Any] | None = None
 
@@ -38,6 +41,7 @@ class ResumePoints(Callback):
         checkpoint["position"] = {
             "validation_due": trainer.validating,
             "finished": self.finished,
+            "life": self.life,
             "limits": _limits(trainer),
             "group": _group(trainer),
             "callback_metrics": {k: torch.as_tensor(v) for k, v in trainer.callback_metrics.items()},
@@ -80,7 +84,15 @@ class ResumePoints(Callback):
         self.save(trainer)
 
     def save(self, trainer: Trainer) -> None:
-        """Save the state of this moment."""
+        """Save the state of this moment.
+
+        Raises:
+            DivergedError: when it holds what is not a number.
+        """
+        for each in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(each, TrainingLoss):
+                each.settle(trainer)
+        require_finite_weights(trainer, trainer.lightning_module)
         stage = "-end" if self.finished else "-validation" if trainer.validating else ""
         path = self.folder / f"step-{trainer.global_step:08d}{stage}.ckpt"
         older = [file for file in checkpoints.points(self.folder) if file != path]
@@ -107,7 +119,9 @@ def _group(trainer: Trainer) -> int:
 
 
 def _limits(trainer: Trainer) -> list[int | None]:
-    return [trainer.max_epochs, trainer.max_steps]
+    timers = [each for each in trainer.callbacks if isinstance(each, Timer)]  # type: ignore[attr-defined]
+    seconds = [left + each.time_elapsed() for each in timers if (left := each.time_remaining()) is not None]
+    return [trainer.max_epochs, trainer.max_steps, *(round(each) for each in seconds)]
 
 
 def put_back(trainer: Trainer, *, validation_due: bool) -> None:

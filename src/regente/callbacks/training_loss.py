@@ -16,7 +16,8 @@ class TrainingLoss(Callback):
     each validation. A loss that is not finite ends the run.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, skipping: bool = False) -> None:
+        self.skipping = skipping  # steps whose loss is not finite are left out
         self.latest = math.nan  # the last logged mean
         self.waiting: list[torch.Tensor] = []  # losses that the host has not read, each [n]
         self.rates: list[float] = []  # the learning rate after each of their steps
@@ -51,7 +52,11 @@ class TrainingLoss(Callback):
             self._log(trainer, every)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._log(trainer)  # before a checkpoint could take weights that are not numbers for the best
+        self._log(trainer)
+        if (
+            not trainer.sanity_checking
+        ):  # before a checkpoint could take weights that are not numbers for the best
+            require_finite_weights(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._log(trainer)
@@ -68,6 +73,7 @@ class TrainingLoss(Callback):
         if trainer.world_size > 1:  # each rank has the losses of its share
             losses = trainer.strategy.reduce(losses, reduce_op="mean")
         values, rates = losses.double().tolist(), self.rates
+        self._require_finite(trainer, values, last)
         begin = 0
         while begin < len(values):
             size = len(values) - begin if every is None else every - self.read % every
@@ -83,14 +89,50 @@ class TrainingLoss(Callback):
         self.waiting, self.rates = [losses[begin:]] if begin < len(values) else [], rates[begin:]
 
     def _write(self, trainer: Trainer, losses: list[float], rate: float, step: int) -> None:
-        self.read, self.sum = self.read + len(losses), self.sum + sum(losses)
+        self.read, self.sum = self.read + len(losses), self.sum + sum(filter(math.isfinite, losses))
+        losses = [loss for loss in losses if math.isfinite(loss)] or losses
         self.latest = sum(losses) / len(losses)
         if trainer.logger is not None and trainer.is_global_zero:
             trainer.logger.log_metrics({"train/loss": self.latest, "train/lr": rate}, step=step)
-        if not math.isfinite(self.latest):
-            good = [path for c in trainer.checkpoint_callbacks if (path := getattr(c, "best_model_path", ""))]
-            raise DivergedError(
-                f"train/loss is {self.latest} at step {step} (epoch {trainer.current_epoch}, within the last "
-                f"{len(losses)} batches); last good weights: {good[0] if good else 'none yet'}; "
-                "try a lower optimizer.lr or trainer.gradient_clip_val=1, or look at the data"
-            )
+
+    def settle(self, trainer: Trainer) -> None:
+        """Before the state is saved: what waits is finite, and the same on all ranks.
+
+        Raises:
+            DivergedError: when a loss that nobody has looked at yet is not a number.
+        """
+        if self.waiting:
+            losses = torch.cat([each.to(self.waiting[-1].device) for each in self.waiting])
+            if trainer.world_size > 1:
+                losses = trainer.strategy.reduce(losses, reduce_op="mean")
+            self.waiting = [losses]
+            self._require_finite(trainer, losses.tolist(), trainer.global_step)
+
+    def _require_finite(self, trainer: Trainer, values: list[float], last: int) -> None:
+        """Raise for the first that is not; the last value is of step `last`."""
+        finite = sum(map(math.isfinite, values))
+        if finite == len(values) or (self.skipping and finite):
+            return
+        place = next(place for place, value in enumerate(values) if not math.isfinite(value))
+        if trainer.logger is not None and trainer.is_global_zero:
+            trainer.logger.log_metrics({"train/loss": values[place]}, step=last - len(values) + place + 1)
+        where = f"step {last - len(values) + place + 1} (epoch {trainer.current_epoch}, batch {self.read + place})"
+        raise diverged(trainer, f"train/loss is {values[place]} at {where}")
+
+
+def diverged(trainer: Trainer, what: str) -> DivergedError:
+    """The error, with the last good weights and what to try."""
+    good = [path for c in trainer.checkpoint_callbacks if (path := getattr(c, "best_model_path", ""))]
+    return DivergedError(
+        f"{what}; last good weights: {good[0] if good else 'none yet'}; "
+        "try a lower optimizer.lr or trainer.gradient_clip_val=1, or look at the data; "
+        "trainer.on_nan=rollback goes back and on at half the rate"
+    )
+
+
+def require_finite_weights(trainer: Trainer, module: LightningModule) -> None:
+    """Raise DivergedError if a weight is not a number, as after a step whose gradient was not."""
+    bad = next((name for name, p in module.named_parameters() if not torch.isfinite(p).all()), "")
+    if bad:
+        where = f"after step {trainer.global_step} (epoch {trainer.current_epoch})"
+        raise diverged(trainer, f"the weights {bad} are not numbers {where}")

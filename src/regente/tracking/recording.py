@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from regente.errors import TrackingError
-from regente.job import Job, write_json
+from regente.job import ARROW, Job, write_json
 from regente.redact import Redactor
 from regente.tracking.journal import Journal, read
 from regente.tracking.owner import owner
@@ -43,14 +43,14 @@ class Recording:
         self.journal = Journal(job.journal if rank == 0 else Path(os.devnull))
         self.trouble = ""  # why the store does not answer, once that is known
         tracking = config["tracking"]
+        self.life = lives(job)  # how often it has been started before
         self.shipper: subprocess.Popen[bytes] | None = None
-        if tracking["uri"] is None or rank > 0:
+        if rank > 0:
             return
         me = owner(os.getpid())
-        write_json(job.path / "owner.json", asdict(me))
         mine = {f"regente.{key}": str(value) for key, value in asdict(me).items()}
-        if life := lives(job):
-            self._resume(life, mine)
+        if self.life:
+            self._resume(self.life, mine)
         else:
             self.journal.write(
                 "start",
@@ -59,6 +59,9 @@ class Recording:
                 params=redact.tree(parameters(config, job.choices)) if kind == "job" else {},
                 tags=self._tags(redact) | origin(config.get("init_from")) | mine,
             )
+        if tracking["uri"] is None:
+            return
+        write_json(job.path / "owner.json", asdict(me))
         self.uri, self.shown_uri = tracking["uri"], redact.text(tracking["uri"])
         self.shipper = start_shipper(job)
         threading.Thread(target=self._probe, daemon=True).start()
@@ -66,7 +69,7 @@ class Recording:
     def _resume(self, number: int, tags: dict[str, str]) -> None:
         """Open the run again; what has been changed for it is recorded beside the old values."""
         changes = self.job.resumes.get(str(number), {})
-        params = {f"resume.{number}/{key}": value for key, value in changes.items()}
+        params = {f"resume.{number}/{key}": text.rpartition(ARROW)[2] for key, text in changes.items()}
         self.journal.write(
             "resume", number=number, tags={**tags, "regente.resumes": str(number)}, params=params
         )
