@@ -95,6 +95,7 @@ def test_what_a_killed_driver_left_undone_is_done_later_and_a_killed_job_is_trie
         (["hydra/launcher=ray", "hydra.launcher.gpus_per_job=-1"], 2, "must be above 0, or null"),
         (["hydra/launcher=ray", "hydra.launcher.shared=false", "tracking=mlflow"], 2, "give a server"),
         (["hydra/launcher=ray", "+hydra.launcher.adress=auto"], 2, "adress"),
+        (["hydra/launcher=ray", "hydra.launcher.address='127.0.0.1:1'"], 3, "no Ray cluster answers"),
     ],
 )  # fmt: skip
 def test_what_a_launcher_cannot_do_is_told_in_a_line_and_no_job_is_started(

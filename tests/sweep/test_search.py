@@ -260,3 +260,17 @@ def test_an_objective_that_no_job_has_ends_the_search_after_the_first(project: P
     assert point is not None
     with pytest.raises(ConfigError, match="has no such metric; it has: val/loss"):
         found.tell(point, Outcome(0, {"val/loss": 1.0}))
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["mysql://me:pa55w0rd@127.0.0.1:1/db", "sqlite:////nowhere/study.db", "nonsense", "redis://127.0.0.1:1"],
+)
+def test_a_storage_that_does_not_open_is_told_in_a_line_without_its_password(project: Path, url: str) -> None:
+    found = search(project / "runs/e/a", LR, f"hydra.sweeper.storage='{url}'")
+    with pytest.raises(
+        ConfigError, match=r"hydra.sweeper.storage=.*: cannot be opened \(.*\); give a URL"
+    ) as raised:
+        found.ask()
+    assert "\n" not in str(raised.value)
+    assert "pa55w0rd" not in str(raised.value)

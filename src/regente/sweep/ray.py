@@ -3,6 +3,7 @@
 import io
 import os
 import signal
+import socket
 import tarfile
 import time
 from math import inf
@@ -16,6 +17,7 @@ from regente.machine import cores, ranks_here
 from regente.sweep.extras import require
 from regente.sweep.remote import environment, project_of, run_job
 
+ANSWER = 5.0  # seconds that a cluster may take to answer
 TERMINATED, KILLED = 128 + signal.SIGTERM, 128 + signal.SIGKILL
 
 
@@ -173,6 +175,7 @@ def _connect(address: str | None, shared: bool) -> Any:
             "object_store_memory": 256 * 2**20,
         }
     else:
+        _require_answer(address)
         options["address"] = address
         if not shared:
             excluded = ["runs", "mlflow.db", "mlartifacts", ".venv", ".git"]
@@ -183,6 +186,18 @@ def _connect(address: str | None, shared: bool) -> Any:
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise MachineError(f"hydra.launcher.address={address}: no Ray cluster answers ({line})") from error
     return ray
+
+
+def _require_answer(address: str) -> None:
+    """Raise MachineError where nobody listens: Ray itself would wait for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not host or not port.isdigit():
+        return  # auto, local
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER).close()
+    except OSError as error:
+        what = f"no Ray cluster answers ({error}); give auto, HOST:PORT of one that runs, or null to start one here"
+        raise MachineError(f"hydra.launcher.address={address}: {what}") from error
 
 
 def _needs(

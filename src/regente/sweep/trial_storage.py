@@ -5,10 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, get_storage
 from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import BaseJournalFileLock
+from sqlalchemy.exc import SQLAlchemyError
 
+from regente.errors import ConfigError, Problem
+from regente.redact import Redactor, secret_values
 from regente.tracking.journal import cut_torn_line
 
 SCHEME = "journal:"  # before the path of a journal file
@@ -47,7 +51,20 @@ class Journal(JournalFileBackend):
 
 
 def open_storage(name: str) -> BaseStorage:
-    """The storage of a URL; `journal:PATH` is a journal file."""
-    if name.startswith(SCHEME):
-        return JournalStorage(Journal(Path(name.removeprefix(SCHEME))))
-    return get_storage(name)
+    """The storage of a URL; `journal:PATH` is a journal file.
+
+    Raises:
+        ConfigError: when there is none that answers.
+    """
+    try:
+        if name.startswith(SCHEME):
+            return JournalStorage(Journal(Path(name.removeprefix(SCHEME))))
+        return get_storage(name)
+    except (SQLAlchemyError, StorageInternalError, ImportError, OSError, ValueError) as error:
+        redact = Redactor(secret_values(name), {})
+        where, line = (
+            redact.text(name),
+            redact.text((str(error).strip() or type(error).__name__).splitlines()[0]),
+        )
+        what = f"cannot be opened ({line}); give a URL as sqlite:///study.db, or null for a file in the sweep's folder"
+        raise ConfigError([Problem(f"hydra.sweeper.storage={where}", what)]) from error
