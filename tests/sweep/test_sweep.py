@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from tests.conftest import Ended
+from tests.test_train import query
 
 Run = Callable[..., Ended]
 Start = Callable[..., ForkServerProcess]
@@ -310,3 +311,38 @@ def test_of_jobs_with_two_ranks_each_one_fails_and_the_others_run(regente: Run, 
     assert ended.code == 1
     assert "2 of 3 jobs done" in ended.out
     assert re.search(r"#1  failed with exit code 1: .*RuntimeError: boom in Net", ended.out)
+
+
+@pytest.mark.usefixtures("store")
+def test_an_interrupted_job_goes_on_in_its_directory_and_its_run_as_if_nothing_had_been(
+    start: Start, regente: Run, project: Path
+) -> None:
+    words = [
+        "digits_mlp",
+        "trainer.max_epochs=20",
+        "data.batch_size=64",
+        "tracking.log_model=false",
+        ONE,
+        "-m",
+        "seed=1,2",
+    ]
+    process = start("train", *words)
+    until(lambda: training(project))
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGINT)
+    process.join(60)
+    assert process.exitcode == 130
+    ended = regente("train", *words)
+    assert ended.code == 0, ended.out + ended.err
+    assert len(job_dirs(project)) == 2
+    lines = [json.loads(line) for line in (job_dirs(project)[0] / "journal.jsonl").read_text().splitlines()]
+    resumed = [
+        json.loads(line)
+        for path in job_dirs(project)
+        for line in (path / "journal.jsonl").read_text().splitlines()
+    ]
+    assert [line["number"] for line in resumed if line["kind"] == "resume"] == [1]
+    assert lines[-1]["status"] == "FINISHED"
+    runs = query(project, "select status, name from runs order by name")
+    assert runs[-2:] == [("FINISHED", "seed=1"), ("FINISHED", "seed=2")]
+    assert [status for status, _ in runs] == ["FINISHED"] * 3  # the parent too, opened again

@@ -1,6 +1,5 @@
 """The loop of a sweep: free slots get jobs, ends of jobs are written down, until there is nothing more to do."""
 
-import os
 import signal
 import threading
 import time
@@ -13,15 +12,13 @@ from typing import Any
 from regente.errors import ConfigError
 from regente.job import Job, open_job, read_json, write_json
 from regente.launch import GRACE
-from regente.request import freeze_job
 from regente.sweep.callbacks import HydraCallbacks
 from regente.sweep.plan import Plan, Policy
 from regente.sweep.protocols import Launcher, Outcome, Point, Source
-from regente.sweep.records import Parent
+from regente.sweep.records import Parent, frozen
 from regente.sweep.slot import last_line
 from regente.sweep.state import JobState, SweepFolder, result_fields
 from regente.sweep.table import Table
-from regente.tracking.owner import owner
 from regente.tracking.recording import Recorded
 
 LOOK = 0.5  # seconds between looks at time limits and signals while no job ends
@@ -140,13 +137,8 @@ class Driver:
         composed, config = self.plan.composer.checked_config(point.overrides)
         self._prepare()
         assert self.launcher is not None
-        before = self.session[id_]
-        attempt = before.attempt + 1
-        directory = id_ if attempt == 1 else f"{id_}-{attempt}"
-        me = asdict(owner(os.getpid()))
-        state = JobState(id_, point.overrides, "running", attempt, directory, me)
-        self.session[id_] = self.folder.save(state)
-        job = freeze_job(composed, self.folder.path, directory, swept=self.plan.swept)
+        state = self.session[id_] = self.folder.save(self.session[id_].started())
+        job = frozen(self.folder, state, composed, self.plan.swept)
         self.tries[id_] = self.tries.get(id_, 0) + 1
         self.jobs[id_] = job, time.monotonic()
         self.callbacks.job_started(id_, composed)

@@ -2,7 +2,7 @@
 
 import os
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,14 +18,12 @@ from regente.errors import ConfigError, Problem, Stopped
 from regente.facts import fill
 from regente.job import Job, open_job, read_json
 from regente.launch import GRACE, launch
-from regente.request import freeze_job
 from regente.sweep.identity import Identities
 from regente.sweep.plan import Plan
-from regente.sweep.records import Parent, make_folder
+from regente.sweep.records import Parent, frozen, make_folder
 from regente.sweep.session import write_queue
 from regente.sweep.state import JobState, SweepFolder, result_fields, settle
 from regente.sweep.table import closing
-from regente.tracking.owner import owner
 
 
 @dataclass(frozen=True)
@@ -62,11 +60,8 @@ class Task:
     def _run(
         self, composed: Composed, config: dict[str, Any], folder: SweepFolder, before: JobState
     ) -> float | None:
-        attempt = before.attempt + 1
-        directory = before.id if attempt == 1 else f"{before.id}-{attempt}"
-        me = asdict(owner(os.getpid()))
-        state = folder.save(JobState(before.id, before.overrides, "running", attempt, directory, me))
-        job = freeze_job(composed, folder.path, directory, swept=self.swept)
+        state = folder.save(before.started())
+        job = frozen(folder, state, composed, self.swept)
         begun = time.monotonic()
         try:
             code = launch(job, config, alone=False)

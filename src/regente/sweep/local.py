@@ -131,7 +131,7 @@ class Local:
             packaged = [name.rpartition(".")[0] for name in targets(self.config) if not users_files(name)]
             packaged += ["regente.sweep.study"] * (TRIAL in env)
             self.server = WarmServer(self.folder / "warm.log", [*dict.fromkeys(packaged)])
-        self.server.start(path, env, self.threads)
+        self.server.start(path, env, int(env["OMP_NUM_THREADS"].split(",")[0]))
 
     def _environment(self, slot: Slot) -> dict[str, str]:
         env = {key: value for key, value in os.environ.items() if not key.startswith(FOREIGN)}

@@ -11,12 +11,12 @@ from typing import Any
 
 from regente.compose import Composed
 from regente.errors import ConfigError
-from regente.job import Job
+from regente.job import Job, open_job
 from regente.redact import Redactor, env_references, secret_values
 from regente.request import freeze_job
 from regente.runs import run_id
 from regente.sweep.plan import Plan, varied
-from regente.sweep.state import JobState, SweepFolder
+from regente.sweep.state import PROCESS, JobState, SweepFolder
 from regente.tracking.recording import Recorded, Recording
 
 
@@ -45,6 +45,15 @@ def make_folder(plan: Plan, first: Composed) -> SweepFolder:
         if job.path.name != plan.folder.name:  # another command line was faster
             shutil.rmtree(job.path)
     return SweepFolder(plan.folder.resolve())
+
+
+def frozen(folder: SweepFolder, state: JobState, composed: Composed, swept: Sequence[str]) -> Job:
+    """The directory of a job that is to start: the one it had before, in which it goes on, or a new one."""
+    path = folder.path / state.directory
+    (path / PROCESS).unlink(missing_ok=True)  # of its life before
+    if (path / "job.json").is_file():
+        return open_job(path)
+    return freeze_job(composed, folder.path, state.directory, swept=swept)
 
 
 def seed_groups(states: Sequence[JobState], swept: Sequence[str]) -> list[SeedGroup]:

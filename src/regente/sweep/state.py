@@ -4,7 +4,7 @@ runs/EXPERIMENT/sweep-<identity>/
   config.yaml job.json ...   the sweep's own run: the parent in MLflow
   queue.json                 the jobs of the latest command line, in their order
   states/<identity>.json     what has become of a job: see JobState; without the file it is queued
-  <identity>/                the job's directory; a later attempt afresh is <identity>-2, -3 ...
+  <identity>/                the job's directory; of a job that is done again <identity>-2, -3 ...
   driver.json .driver.lock   the process that runs the sweep
 """
 
@@ -34,14 +34,20 @@ class JobState:
     id: str
     overrides: list[str]
     state: str = "queued"
-    attempt: int = 0
-    directory: str = ""  # below the sweep's; that of the latest attempt
+    attempt: int = 0  # how often it was started
+    directory: str = ""  # below the sweep's; what was done already and is done again has another one
     owner: dict[str, Any] | None = None  # the driver that started it
     code: int | None = None
     reason: str = ""
     value: float | None = None  # the monitored metric of the best weights
     pruned: bool = False
     seconds: float = 0.0
+
+    def started(self) -> "JobState":
+        """The same job, running now and driven by this process; where it was interrupted it goes on."""
+        attempt = self.attempt + 1
+        directory = f"{self.id}-{attempt}" if self.state == "done" else self.directory or self.id
+        return JobState(self.id, self.overrides, "running", attempt, directory, asdict(owner(os.getpid())))
 
 
 class SweepFolder:
