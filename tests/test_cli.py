@@ -15,7 +15,14 @@ from tests.conftest import Ended
 Run = Callable[..., Ended]
 
 HEAVY = ("torch", "pytorch_lightning", "mlflow", "torchvision", "sklearn", "pandas")
-USING = ("evaluate", "predict", "generate", "rerun")  # commands that take the name of a run
+USING = (
+    "evaluate",
+    "predict",
+    "export",
+    "serve",
+    "generate",
+    "rerun",
+)  # commands that take the name of a run
 PROBE = f"""
 import json, sys
 sys.argv = ["regente", *sys.argv[1:]]

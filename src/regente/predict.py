@@ -20,6 +20,7 @@ from regente.data.inputs import Inputs
 from regente.errors import DataError
 from regente.machine import cores
 from regente.runs import Run
+from regente.speed import tune_process
 
 CHUNK = 256  # files that are read before they are answered
 BATCH = 64  # samples that are answered at a time
@@ -43,7 +44,7 @@ def predict(run: Run, inputs: Sequence[str]) -> Predictions:
         ConfigError: when its data module can read no files.
     """
     opened, made = open_run(run), Predictions()
-    torch.set_num_threads(min(torch.get_num_threads(), cores()))
+    tune_process()
     device = device_of(opened.config)
     opened.answers.to(device)
     things = list(_things(opened, inputs))

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from regente.errors import ConfigError, DataError, Problem
+from regente.errors import ConfigError, DataError, MachineError, Problem
 from regente.runs import find
 from regente.streams import printable
 
@@ -116,6 +116,97 @@ def predict(run: str, inputs: tuple[str, ...], out: Path | None) -> None:
         raise DataError("\n".join([f"{len(made.bad):,} left out:", *made.bad[:LISTED], *more]))
 
 
+@click.command()
+@run_name
+@click.option(
+    "--format", "form", type=click.Choice(["onnx", "torch", "safetensors"]), default="onnx", show_default=True,
+    help="An ONNX graph, a program of torch.export, or the weights with their config.",
+)  # fmt: skip
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), help="A folder; else export/ in the run's."
+)
+@click.option("--quantize", type=click.Choice(["int8"]), help="With onnx: also a file for small devices.")
+@click.option(
+    "--bound", type=click.FloatRange(0, min_open=True), default=1e-4, show_default=True,
+    help="The largest difference from the run's own probabilities, or of values in standard deviations of the target.",
+)  # fmt: skip
+@click.option(
+    "--opset", type=click.IntRange(17), default=18, show_default=True, help="With onnx: the operator set."
+)
+def export(run: str, form: str, out: Path | None, quantize: str | None, bound: float, opset: int) -> None:
+    """Write the model of a RUN as a file that works without Regente, its preprocessing inside.
+
+    Images go in as uint8, words as numbers, a series in its own units; probabilities or values come out, for any number
+    of samples. The file is held against the run on samples of its validation data, and a model card is put beside it.
+
+    \b
+    regente export digits_cnn:best
+    regente export latest --quantize int8          accuracy before and after is shown
+    regente export latest --format torch --out to_go
+    regente export latest --opset 17               for TensorRT before 10, as on JetPack 5
+
+    \b
+    On a Jetson, with TensorRT:
+    trtexec --onnx=model.onnx --minShapes=x:1x1x28x28 --optShapes=x:8x1x28x28 \\
+            --maxShapes=x:64x1x28x28 --fp16 --saveEngine=model.engine
+    """
+    if quantize and form != "onnx":
+        raise ConfigError([Problem(f"--quantize {quantize}", "goes with --format onnx")])
+    found = find(run, Path.cwd())
+    if form == "onnx":
+        from regente.extras import require
+
+        for package in ("onnx", "onnxscript", "onnxruntime"):
+            require(package, "export", "--format onnx")
+    from regente.display import console
+    from regente.export import Wanted
+    from regente.export import export as write
+
+    write(found, Wanted(form, bound, opset, quantize == "int8"), out, console(quiet=False))
+
+
+OPEN = "Let --host be an address that others reach: anyone who does may send requests, there is no password."
+
+
+@click.command()
+@run_name
+@click.option("--port", type=click.IntRange(1, 65535), default=5001, show_default=True)
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--open-to-network", is_flag=True, help=OPEN)
+def serve(run: str, port: int, host: str, open_to_network: bool) -> None:
+    """Answer requests over HTTP with the model of a RUN, for this machine alone.
+
+    It is MLflow's own model server, on the model with its preprocessing inside: POST /invocations with any number of
+    samples gives probabilities or values, what does not fit gets a status 400 that says what would; /health says 200.
+
+    \b
+    regente serve digits_cnn:best
+    regente serve latest --port 8000
+    regente serve latest --host 0.0.0.0 --open-to-network
+    """
+    if host not in ("127.0.0.1", "localhost", "::1") and not open_to_network:
+        what = "lets everyone who reaches this machine send requests; add --open-to-network if that is meant"
+        raise ConfigError([Problem(f"--host {host}", what)])
+    found = find(run, Path.cwd())
+    from regente.tracking.front import is_free
+
+    if not is_free(port):
+        raise MachineError(f"--port {port} is taken; try --port {port + 1}")
+    from regente.runs import shown
+    from regente.serve import packed, start
+
+    model, request = packed(found)
+    click.echo(
+        f"{shown(model)} on http://{host}:{port}, ready in about ten seconds; Ctrl-C ends it. To ask it:"
+    )
+    reached = "127.0.0.1" if host == "0.0.0.0" else host
+    click.echo(
+        f"curl -H 'Content-Type: application/json' -d @{shown(request)} http://{reached}:{port}/invocations"
+    )
+    sys.stdout.flush()
+    start(model, host, port)
+
+
 def split(words: Sequence[str]) -> tuple[str, list[str]]:
     """The name of the run, if the first word is one, and the overrides.
 
@@ -173,4 +264,4 @@ def rerun(run: str, verify: bool, steps: int | None, debug: bool) -> None:
     sys.exit(launch(new, config, alone=True, debug=debug))
 
 
-COMMANDS: list[click.Command] = [evaluate, predict, generate, rerun]
+COMMANDS: list[click.Command] = [evaluate, predict, export, serve, generate, rerun]

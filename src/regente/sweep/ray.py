@@ -12,9 +12,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from regente.errors import ConfigError, MachineError, Problem
+from regente.extras import require
 from regente.job import Job
 from regente.machine import cores, ranks_here
-from regente.sweep.extras import require
 from regente.sweep.remote import environment, project_of, run_job
 
 ANSWER = 5.0  # seconds that a cluster may take to answer

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from regente.errors import ConfigError, Problem
+from regente.extras import require
 from regente.sweep.distributions import Space, space
-from regente.sweep.extras import require
 from regente.sweep.points import table
 from regente.sweep.protocols import TRIAL, Outcome, Point
 from regente.sweep.search_check import check

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from regente.errors import ConfigError, MachineError, Problem
+from regente.extras import require
 from regente.job import Job, write_json
 from regente.machine import ranks_here
-from regente.sweep.extras import require
 from regente.sweep.remote import environment, project_of, run_job
 from regente.tracking.owner import Owner, owner
 

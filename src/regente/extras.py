@@ -1,4 +1,4 @@
-"""Packages that only some sweeps need."""
+"""Packages that only some commands need."""
 
 from importlib.util import find_spec
 
