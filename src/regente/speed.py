@@ -51,9 +51,6 @@ def tune_process(accelerator: str = "auto") -> None:
     for which torch, told so by Lightning, loads NVIDIA's library anew: 0.2 ms where there is none.
     """
     torch.set_num_threads(min(torch.get_num_threads(), cores()))
-    if not torch.cuda.is_available():
-        # Lightning sets it to 1: then each optimizer step looks for NVIDIA's library anew, for 40 microseconds
-        os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     if platform.libc_ver()[0] == "glibc":
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_MMAP_THRESHOLD, LARGEST_PIECE)
