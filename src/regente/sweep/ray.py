@@ -161,25 +161,20 @@ def _rename(file: Path, before: str, now: str) -> None:
 def _connect(address: str | None, shared: bool) -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if address is None:
-        os.environ.pop("RAY_ADDRESS", None)  # which would join another one
-        # the one switch upon which Ray's servers listen to this machine alone, also on Linux
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    import ray
-
     options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     if address is None:
-        options |= {
-            "include_dashboard": False,
-            "num_cpus": cores(),
-            "object_store_memory": 256 * 2**20,
-        }
+        os.environ.pop("RAY_ADDRESS", None)  # which would join another one
+        options |= {"include_dashboard": False, "num_cpus": cores(), "object_store_memory": 256 * 2**20}
     else:
-        _require_answer(address)
         options["address"] = address
         if not shared:
             excluded = ["runs", "mlflow.db", "mlartifacts", ".venv", ".git"]
             options["runtime_env"] = {"working_dir": str(Path.cwd()), "excludes": excluded}
+    if address is None or _is_loopback(address):
+        # the one switch upon which Ray knows this machine by its loopback address alone, also on Linux
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    import ray
+
     try:
         ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
@@ -188,16 +183,30 @@ def _connect(address: str | None, shared: bool) -> Any:
     return ray
 
 
-def _require_answer(address: str) -> None:
-    """Raise MachineError where nobody listens: Ray itself would wait for minutes."""
+def _is_loopback(address: str) -> bool:
+    """Whether a cluster listens to this machine alone.
+
+    Raises:
+        MachineError: where nobody listens, for which Ray itself would wait for minutes.
+    """
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if not host or not port.isdigit():
-        return  # auto, local
+        return False  # auto, local
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER).close()
     except OSError as error:
         what = f"no Ray cluster answers ({error}); give auto, HOST:PORT of one that runs, or null to start one here"
         raise MachineError(f"hydra.launcher.address={address}: {what}") from error
+    if host not in ("127.0.0.1", "localhost", "[::1]"):
+        return False
+    try:  # Ray takes this machine's outward address in place of localhost
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as outward:
+            outward.connect(("192.0.2.1", 9))  # sends nothing; an address that is kept for examples
+            own = outward.getsockname()[0]
+        socket.create_connection((own, int(port)), timeout=ANSWER).close()
+    except OSError:
+        return True
+    return False
 
 
 def _needs(
