@@ -97,3 +97,34 @@ def test_its_state_says_whether_it_is_done() -> None:
     assert callback.state_key == twin.state_key != Unfreeze(4, 2).state_key
     twin.load_state_dict(callback.state_dict())
     assert twin.done
+
+
+DIE = """
+import os, signal
+from pytorch_lightning import Callback
+class Die(Callback):
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if os.environ.get("DIE_AT") == str(trainer.global_step):
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_before_at_and_after_it_goes_on_to_the_same_weights(
+    regente: Run, project: Path
+) -> None:
+    (project / "own.py").write_text(DIE)
+    words = [*TUNE, "data.batch_size=256", "callbacks.unfreeze.stages=2", "scheduler=cosine"]
+    words += ["+callbacks.die._target_=own.Die", "callbacks.resume.every_minutes=0"]
+    assert regente(*words).code == 0
+    (undisturbed,) = jobs(project)
+    assert regente(*words, env={"DIE_AT": "3"}).code == -9  # five steps an epoch
+    (job,) = [each for each in jobs(project) if each != undisturbed]
+    for step in ("5", "7"):
+        assert regente("resume", str(job), env={"DIE_AT": step}).code == -9
+    ended = regente("resume", str(job))
+    assert ended.code == 0, ended.err
+    ours, theirs = (torch.load(j / "checkpoints/last.ckpt", weights_only=True) for j in (job, undisturbed))
+    assert ours["state_dict"].keys() == theirs["state_dict"].keys()
+    assert all(torch.equal(value, theirs["state_dict"][key]) for key, value in ours["state_dict"].items())
+    assert str(ours["optimizer_states"]) == str(theirs["optimizer_states"])
