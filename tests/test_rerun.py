@@ -105,6 +105,7 @@ def test_a_run_leaves_its_trace_and_comes_out_the_same_to_the_bit(regente: Run, 
     ended = regente("rerun", "latest", "--verify")
     assert ended.code == 0, ended.out + ended.err
     assert ended.out.splitlines()[-1].startswith("equal to the bit: weights, and losses at")
+    assert ended.err == ""
     assert sorted(project.rglob("*")) == before
 
     ended = regente("rerun", "latest")
@@ -209,3 +210,19 @@ def test_a_run_that_found_its_learning_rate_is_replayed_with_what_it_found(
     assert ended.code == 0 and ended.out.splitlines()[-1].startswith("equal to the bit"), (
         ended.out + ended.err
     )
+
+
+def test_a_run_that_went_on_is_verified_across_the_place(regente: Run, project: Path) -> None:
+    assert regente("train", *FAST, "trainer.max_epochs=1", "tracking=none").code == 0
+    ended = regente("resume", "latest", "trainer.max_epochs=2")
+    assert ended.code == 0, ended.err
+    (job,) = jobs(project)
+    points = read_trace(job / "trace.jsonl")
+    assert [each["epoch"] for each in points if "epoch" in each] == [1, 2]
+    keys = [(each["step"], each.get("epoch")) for each in points]
+    assert len(set(keys)) == len(keys)
+    ended = regente("rerun", "latest", "--verify")
+    assert ended.code == 0 and ended.out.splitlines()[-1].startswith("equal to the bit"), (
+        ended.out + ended.err
+    )
+    assert f"of {points[-1]['step']} steps" in ended.out

@@ -16,7 +16,8 @@ from regente.catalog import experiment_files, groups
 from regente.compose import compose, resolve
 from regente.errors import ConfigError
 from regente.job import Job, freeze
-from regente.trust import inside, is_own, read_config, require_trusted
+from regente.trust import inside, read_config, require_trusted
+from regente.trusted_names import is_own
 from tests.test_every_config import BESIDE, FITTING, NEEDED
 
 Node = dict[str, Any]

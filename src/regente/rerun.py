@@ -14,6 +14,7 @@ from regente.runs import find_job, run_id, shown
 from regente.tracking import provenance
 from regente.tracking.recall import recall
 from regente.trust import inside, read_config, require_known_env
+from regente.worker import imports, quiet_libraries
 
 CLOSE = 1e-5  # of a loss, relative above 1: what other threads, or another CPU, may change
 STEPS = 300  # that are verified, without being told
@@ -143,12 +144,13 @@ def verify(job: Job, config: dict[str, Any], steps: int | None) -> Verdict:
     if world_size(config["trainer"]) > 1:
         what = "--verify replays runs of one process; regente rerun runs it whole, with a trace of its own"
         raise ConfigError([Problem("trainer.devices", what)])
-    from regente.finders import found_before, with_found
-    from regente.train import replay
+    with imports():
+        from regente.finders import found_before, with_found
+        from regente.train import replay
 
     if found := found_before(job):
         config = with_found(job, found)
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, quiet_libraries():
         again = Replay(lines)
         replay(replace(job, path=Path(folder)), config, again)
     return compare(lines, again.lines)

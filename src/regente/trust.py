@@ -1,8 +1,8 @@
 """What comes out of a run, an artifact or a download is data, not code: it may only be made of known parts.
 
 The command line, `conf/` and the folder that the user starts in are code, and free to name anything. A config that
-was recorded may name classes under the packages below, and component classes of the project in that folder. What
-else it may name the project itself says, never the config, in its pyproject.toml:
+was recorded may name classes under the packages of trusted_names.py, and component classes of the project in that
+folder. What else it may name the project itself says, never the config, in its pyproject.toml:
 
     [tool.regente]
     trusted = ["segmentation_models_pytorch", "own_models.make_net", "env:DATASET_TOKEN"]
@@ -10,15 +10,9 @@ else it may name the project itself says, never the config, in its pyproject.tom
 A package or class; a function by its full name; an environment variable with a secret's name; the address of a store.
 """
 
-import importlib
 import os
 import re
-import sys
-import tomllib
 from collections.abc import Collection, Iterator
-from functools import cache
-from importlib.machinery import ModuleSpec, PathFinder
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,32 +24,8 @@ from regente.errors import ConfigError, Problem
 from regente.job import Job
 from regente.redact import looks_secret
 from regente.tracking.store import sqlite_path
+from regente.trusted_names import listed_by, remedy, why_not, why_not_imported
 
-PACKAGES = (  # classes below these, of one of the kinds below
-    *(f"regente.{room}" for room in ("augment", "callbacks", "data", "features", "models", "tasks")),
-    *("torch.nn", "torch.optim", "torchvision.models", "torchvision.ops", "torchvision.transforms"),
-    *(
-        "pytorch_lightning.callbacks",
-        "pytorch_lightning.Trainer",
-        "pytorch_lightning.trainer.trainer.Trainer",
-    ),
-)
-DENIED = (  # also where the project trusts all of torch: they load, compile or run what they are told to
-    *("torch.hub", "torch.jit", "torch.package", "torch.distributed", "torch.multiprocessing", "torch.serialization"),
-    *("torch.utils", "torch.fx", "torch.onnx", "torch.export", "torch.ops", "torch.classes", "torch.library"),
-    *("torch._C", "torch._dynamo", "torch._inductor", "torch.testing", "torch.nn.parallel"),
-    *("pytorch_lightning.callbacks.LambdaCallback", "pytorch_lightning.callbacks.lambda_function"),
-)  # fmt: skip
-KINDS = (
-    *(
-        "torch.nn.Module",
-        "torch.optim.Optimizer",
-        "torch.optim.lr_scheduler.LRScheduler",
-        "torch.utils.data.Dataset",
-    ),
-    *("pytorch_lightning.LightningDataModule", "pytorch_lightning.Callback", "pytorch_lightning.Trainer"),
-)
-PLAIN = ("regente.augment", "regente.features")  # whose classes are of no such kind
 SPECIAL = {  # Hydra's own keys
     "_target_": lambda value: value is None or isinstance(value, str),
     "_partial_": lambda value: isinstance(value, bool),
@@ -63,7 +33,6 @@ SPECIAL = {  # Hydra's own keys
     "_convert_": lambda value: value in ("none", "partial", "object", "all"),
     "_args_": lambda value: isinstance(value, list),
 }
-NAME = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)+", re.ASCII)  # nothing private, nothing with dunders
 KEY = r"[A-Za-z_][\w.\[\]]*"
 READS = rf"oc\.env:\s*(?P<name>[A-Za-z_]\w*)\s*(?:,[^${{}}]*)?|oc\.(?:select|dict\.keys|dict\.values):\s*{KEY}|\.*{KEY}"
 REFERENCE = re.compile(rf"\$\{{\s*(?:{READS})\s*\}}", re.ASCII)
@@ -74,8 +43,6 @@ OUT = re.compile(
 HARMLESS = r"(OMP|MKL|OPENBLAS|KMP|NUMEXPR)_\w+|NCCL_(DEBUG|SOCKET_IFNAME|IB_DISABLE|P2P_DISABLE)|" + (
     r"CUDA_VISIBLE_DEVICES|CUBLAS_WORKSPACE_CONFIG|TOKENIZERS_PARALLELISM|PYTORCH_(CUDA_)?ALLOC_CONF"
 )  # variables of the environment that a run may set
-OUTPUTS = ("runs", "multirun", "mlartifacts", "mlruns")  # folders of a project that hold no code
-INSTALLED = ("site-packages", "dist-packages")
 DEEPEST, LARGEST = 40, 1_000_000  # levels, and bytes, of a recorded config
 
 
@@ -89,7 +56,7 @@ def read_config(job: Job, project: Path, parts: Collection[str] | None = None) -
         text = job.config
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError([Problem(f"{job.path}/config.yaml", f"cannot be read ({error})")]) from error
-    if problems := list(_text(text, parts, _listed(project))):
+    if problems := list(_text(text, parts, listed_by(project))):
         raise ConfigError(problems)
     config = resolve(text, parts)
     if missing := [part for part in parts or () if not isinstance(config.get(part), dict)]:
@@ -106,15 +73,15 @@ def require_trusted(config: dict[str, Any], project: Path) -> None:
     Raises:
         ConfigError: naming each place.
     """
-    listed = _listed(project)
+    listed = listed_by(project)
     problems = list(_plain(config, ""))
     if "tracking" in config:
         problems += _store(config["tracking"], project)
     places = [] if problems else list(_targets(config, ""))
-    problems += [Problem(where, why) for where, name in places if (why := _by_name(name, project, listed))]
+    problems += [Problem(where, why) for where, name in places if (why := why_not(name, project, listed))]
     if not problems:
         problems += [
-            Problem(where, why) for where, name in places if (why := _imported(name, project, listed))
+            Problem(where, why) for where, name in places if (why := why_not_imported(name, project, listed))
         ]
     if problems:
         raise ConfigError(problems)
@@ -184,7 +151,7 @@ def _text(text: str, parts: Collection[str] | None, listed: tuple[str, ...]) -> 
         for found in REFERENCE.finditer(value):
             name = found["name"] or ""
             if looks_secret(name) and not name.startswith("REGENTE_SECRET_") and f"env:{name}" not in listed:
-                yield Problem(where, f"refused: it reads ${name}; if it may, {_remedy(f'env:{name}')}")
+                yield Problem(where, f"refused: it reads ${name}; if it may, {remedy(f'env:{name}')}")
         if "${" in REFERENCE.sub("", DECODED.sub(r"\1", value)):
             yield Problem(where, f"refused: {value[:60]} is more than a reference")
 
@@ -239,7 +206,7 @@ def _leads_out(where: str, text: str) -> bool:
 def _store(tracking: Any, project: Path) -> Iterator[Problem]:
     """A store that only the config names gets neither results nor the credentials of the environment."""
     uri = tracking.get("uri") if isinstance(tracking, dict) else tracking
-    if uri is None or uri == os.environ.get("MLFLOW_TRACKING_URI") or uri in _listed(project):
+    if uri is None or uri == os.environ.get("MLFLOW_TRACKING_URI") or uri in listed_by(project):
         return
     path = sqlite_path(str(uri), project)
     near = path is not None and path.resolve().is_relative_to(project.resolve()) and "?" not in str(uri)
@@ -248,7 +215,7 @@ def _store(tracking: Any, project: Path) -> Iterator[Problem]:
     if not near and not here:
         shown = str(uri).rpartition("@")[2][:80]
         what = f"refused: {shown} is not this project's; if it is, give it as MLFLOW_TRACKING_URI, or"
-        yield Problem("tracking.uri", f"{what} {_remedy('ADDRESS')}")
+        yield Problem("tracking.uri", f"{what} {remedy('ADDRESS')}")
 
 
 def _targets(node: Any, where: str) -> Iterator[tuple[str, Any]]:
@@ -258,124 +225,3 @@ def _targets(node: Any, where: str) -> Iterator[tuple[str, Any]]:
             if key == "_target_" and value is not None:
                 yield path, value
             yield from _targets(value, path)
-
-
-def _by_name(target: str, project: Path, listed: tuple[str, ...]) -> str:
-    """Why a name is not to be trusted; nothing is imported to tell."""
-    refused = f"refused: {target[:100]} "
-    if not NAME.fullmatch(target):
-        return refused + "is not the name of a class"
-    first = target.partition(".")[0]
-    if first in sys.stdlib_module_names or _below(target, DENIED):
-        return refused + "is not a component"
-    if _below(target, PACKAGES) or _below(target, listed) or is_own(target, project):
-        return ""
-    return refused + f"is not of a trusted package; start in the folder of its project, or {_remedy(first)}"
-
-
-def _remedy(name: str) -> str:
-    return f'write in pyproject.toml [tool.regente] trusted = ["{name}"]'
-
-
-def _below(target: str, names: Collection[str]) -> bool:
-    return any(target == name or target.startswith(f"{name}.") for name in names)
-
-
-def _imported(target: str, project: Path, listed: tuple[str, ...]) -> str:
-    """Why what stands under a name is not to be trusted, now that it is imported."""
-    place, _, name = target.rpartition(".")
-    refused = f"refused: {target[:100]} "
-    try:
-        found = getattr(importlib.import_module(place), name)
-    except (ModuleNotFoundError, AttributeError) as error:
-        return refused + f"is not there ({error})"
-    if target in listed:
-        return ""
-    if not isinstance(found, type):
-        return (
-            ""
-            if _builds_a_model(target, found)
-            else refused + f"is no class; {_remedy(target)} if it may be called"
-        )
-    real = f"{found.__module__}.{found.__qualname__}"
-    if real != target and (why := _by_name(real, project, listed)):
-        return f"{why} ({target})"
-    if _below(real, PLAIN) or any(issubclass(found, _kind(name)) for name in KINDS):
-        return ""
-    return refused + f"is no component; {_remedy(target)} if it may be made"
-
-
-def _kind(name: str) -> type:
-    place, _, name = name.rpartition(".")
-    kind: type = getattr(importlib.import_module(place), name)
-    return kind
-
-
-def _builds_a_model(target: str, found: Any) -> bool:
-    """Whether it is one of the functions that torchvision lists as its models."""
-    if not target.startswith("torchvision.models."):
-        return False
-    from torchvision import models
-
-    name = target.rpartition(".")[2]
-    return name in models.list_models() and models.get_model_builder(name) is found
-
-
-def is_own(target: str, project: Path) -> bool:
-    """Whether a dotted name leads to a module of the project, found where an import would find it.
-
-    Not to what is installed in a folder of it, nor to what lies in or around a job directory: that may be a download.
-    """
-    names, project = target.split("."), project.resolve()
-    if any(package.startswith(f"{names[0]}.") for package in PACKAGES):
-        return False
-    try:
-        spec = find_spec(names[0])
-    except (ImportError, ValueError):
-        return False
-    file = _source(spec)
-    if file is None or not file.is_relative_to(project):
-        return False
-    for name in names[1:-1]:
-        assert spec is not None
-        spec = PathFinder.find_spec(name, spec.submodule_search_locations or [])
-        inner = _source(spec)
-        if inner is None or not inner.is_relative_to(file.parent):
-            return False
-    home = file.parent if file.name == "__init__.py" else None
-    folders = [folder for folder in file.parents if folder.is_relative_to(project)]
-    inward = file.relative_to(project).parts
-    return not (
-        set(inward) & {*OUTPUTS, *INSTALLED}
-        or any((folder / "job.json").exists() for folder in folders)
-        or (home and any(home.rglob("job.json")))
-    )
-
-
-def _source(spec: ModuleSpec | None) -> Path | None:
-    """The file of a module or of a package; a namespace package has none."""
-    return Path(spec.origin).resolve() if spec and spec.has_location and spec.origin else None
-
-
-def _listed(project: Path) -> tuple[str, ...]:
-    """What the project says that it trusts; a job directory says nothing."""
-    file = project / "pyproject.toml"
-    if not file.is_file() or (project / "job.json").exists():
-        return ()
-    return _trusted_of(file, file.stat().st_mtime_ns)
-
-
-@cache
-def _trusted_of(file: Path, changed: int) -> tuple[str, ...]:
-    try:
-        names = (
-            tomllib.loads(file.read_text(encoding="utf-8"))
-            .get("tool", {})
-            .get("regente", {})
-            .get("trusted", [])
-        )
-    except (ValueError, AttributeError) as error:
-        raise ConfigError([Problem(str(file), f"cannot be read: {error}")]) from error
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ConfigError([Problem(f"{file}: tool.regente.trusted", 'needs a list of names: ["package"]')])
-    return tuple(names)
