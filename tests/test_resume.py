@@ -88,11 +88,11 @@ def fragile(project: Path) -> Path:
 
 
 def metrics(job: Path) -> dict[tuple[str, int], list[float]]:
-    """Every value that a job recorded, by metric and step; what is measured by the clock left out."""
+    """Every value that a job recorded, by metric and step; what is measured by the clock, or after the training, left out."""
     found: dict[tuple[str, int], list[float]] = {}
     for line in read(job / "journal.jsonl", 0)[0]:
         for key, value in line["values"].items() if line["kind"] == "metrics" else ():
-            if key != "train/samples_per_second":
+            if key != "train/samples_per_second" and not key.startswith("test/"):
                 found.setdefault((key, line["step"]), []).append(value)
     return found
 

@@ -93,9 +93,9 @@ def _state(path: Path) -> Path:
         hint = f"newest whole one: {shown(newest)}" if newest else "name a run; regente train makes one"
         raise CheckpointError(f"{path}: {what}; {hint}")
     if checkpoints.POINT.fullmatch(whole.name) is None or not (home / "job.json").is_file():
-        raise CheckpointError(
-            f"{path}: weights alone, not the state of a run to go on from; regente train EXPERIMENT init_from={path}"
-        )
+        given = f"init_from={path}" if "=" not in str(path) else f"'init_from=\"{path}\"'"
+        what = "weights alone, not the state of a run to go on from"
+        raise CheckpointError(f"{path}: {what}; regente train EXPERIMENT {given}")
     return whole
 
 
@@ -144,7 +144,8 @@ def fork(name: str, overrides: Sequence[str]) -> Next:
     require_known_env(run.job)
     inside(Path.cwd() / "runs", run.job.experiment)
     read_config(run.job, Path.cwd())
-    node = _changed(run.job, [*overrides, f"init_from={run.checkpoint}"])
+    node = _changed(run.job, overrides)
+    node.init_from = str(run.checkpoint)
     config = _checked(node)
     text, secrets = externalize(OmegaConf.to_yaml(node))
     os.environ.update(secrets)

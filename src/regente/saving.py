@@ -1,5 +1,6 @@
 """Lightning's way to the files of `checkpoints`: written by a thread while the training goes on."""
 
+import re
 from collections.abc import Callable, Mapping, MutableMapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy as shallow
@@ -147,10 +148,10 @@ def load(path: Path, map_location: Any = "cpu", *, mmap: bool = False) -> dict[s
         if what := checkpoints.damage(path):
             raise CheckpointError(f"{path}: {what}; name another checkpoint or run") from error
         reason = " ".join(str(error).split())
-        code = reason.partition("Unsupported global: GLOBAL ")[2] or reason.partition("Unsupported class ")[2]
+        code = re.search(r"(?:GLOBAL|class) ([\w.]+)", reason)
         if code:
             raise CheckpointError(
-                f"{path}: refused, it holds code ({code.split()[0]}); only plain types and tensors are loaded"
+                f"{path}: refused, it holds code ({code[1]}); only plain types and tensors are loaded"
             ) from error
         raise CheckpointError(f"{path}: not a checkpoint ({reason[:150]}); name another") from error
     if not isinstance(content, dict):

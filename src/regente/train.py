@@ -27,7 +27,7 @@ from regente.callbacks.skip_steps import SkipSteps
 from regente.callbacks.step_profile import StepProfile
 from regente.callbacks.trace import Enough, Replay, RunTrace
 from regente.callbacks.training_loss import TrainingLoss
-from regente.errors import DivergedError
+from regente.errors import CheckpointError, DivergedError
 from regente.job import Job, write_json
 from regente.machine import fit_trainer, world_size
 from regente.recovery import Recovery, release
@@ -104,6 +104,8 @@ def train(job: Job, config: dict[str, Any], recording: Recording, out: Console) 
         recording.journal.write("tags", values={"regente.best_checkpoint": best["best_checkpoint"] or "none"})
         write_json(job.path / "result.json", result)
         recording.journal.write("result", **result)
+    if saving.trouble:  # said last: everything else is done
+        raise CheckpointError(f"{saving.trouble}; make room, regente resume starts from what there is")
     return result
 
 
