@@ -30,6 +30,7 @@ from regente.tracking.owner import Owner, owner
 from regente.tracking.recording import Recording
 
 CAN_GO_ON = {1, 7, *(128 + each for each in SIGNALS)}  # exit codes after which the run may be taken up again
+PATIENCE = 120.0  # seconds to save and end once the driver is gone
 DRIVER = "REGENTE_DRIVER"  # the process that waits for this one, as JSON
 # Lightning's tips and checks, which repeat in other words what `check` and the header have said
 QUIET = ("pytorch_lightning", "lightning_fabric", "lightning_utilities", "torch", "torchmetrics")
@@ -98,6 +99,8 @@ def follow_driver() -> None:
         while driver.alive():
             time.sleep(1)
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(PATIENCE)
+        os.kill(os.getpid(), signal.SIGKILL)  # it hangs where no signal is heard
 
     threading.Thread(target=watch, daemon=True).start()
 

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
+from regente.sweep import local
 from tests.conftest import Ended
 from tests.test_train import query
 
@@ -31,8 +33,6 @@ class Net(nn.Module):
         super().__init__()
         self.ending = ending
         self.layers = nn.Sequential(nn.Flatten(), nn.Linear(784, num_classes))
-        with open("runs/calls", "a") as file:
-            print(ending, os.environ.get("CUDA_VISIBLE_DEVICES"), time.time(), file=file)
         if ending == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         if ending == "at first" and not Path("tried").exists():
@@ -206,16 +206,22 @@ def test_a_job_over_its_time_is_ended(regente: Run, net: Path) -> None:
     assert "hydra.launcher.max_minutes=0.05 were over" in ended.out
 
 
-@pytest.mark.parametrize(("share", "expected"), [(1, "0 1 2 3"), (2, "0 1 2 3")])
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the jobs are to say which GPU they looked for in vain")
+@pytest.mark.parametrize(("words", "seen"), [((), "0123"), (("hydra.launcher.jobs_per_gpu=2",), "00112233")])
 def test_each_job_sees_its_own_gpu_or_its_share_of_one(
-    regente: Run, net: Path, share: int, expected: str
+    regente: Run, project: Path, words: tuple[str, ...], seen: str
 ) -> None:
-    words = ["model=net", f"hydra.launcher.jobs_per_gpu={share}", "-m", "seed=range(8)"]
-    ended = regente("train", *FAST, *words, env={"CUDA_VISIBLE_DEVICES": "0,1,2,3"})
-    assert ended.code == 0, ended.err
-    seen = [line.split()[1] for line in (net / "runs/calls").read_text().splitlines()]
-    assert len(seen) == 8
-    assert " ".join(sorted(set(seen))) == expected
+    env = {"CUDA_VISIBLE_DEVICES": "0,1,2,3"}
+    ended = regente("train", *FAST, "trainer=gpu", *words, "-m", f"seed=range({len(seen)})", env=env)
+    assert ended.code == 1
+    found = [re.search(r"CUDA_VISIBLE_DEVICES='(.*?)'", s["reason"]) for s in states(project).values()]
+    assert sorted(match[1] for match in found if match) == list(seen)
+
+
+def test_a_job_may_have_several_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    slots = local.slots({"accelerator": "auto", "devices": 2}, None, None, 1)
+    assert slots == [local.Slot(("4", "5")), local.Slot(("6", "7"))]
 
 
 def test_an_interrupted_sweep_saves_and_starts_no_other_job(start: Start, project: Path) -> None:
