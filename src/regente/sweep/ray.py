@@ -179,7 +179,9 @@ def _connect(address: str | None, shared: bool) -> Any:
         ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise MachineError(f"hydra.launcher.address={address}: no Ray cluster answers ({line})") from error
+        raise MachineError(
+            f"hydra.launcher.address={address}: no Ray cluster lets us in ({line}); one with a token wants RAY_AUTH_MODE=token"
+        ) from error
     return ray
 
 
