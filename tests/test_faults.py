@@ -68,6 +68,10 @@ CASES = {
     "two limits of time": (
         ["trainer.max_minutes=5", "trainer.max_time=00:00:05:00"], 2, "trainer.max_time", "give one of them",
     ),
+    "validation after no batch": (
+        ["trainer.val_check_interval=0"], 2, "trainer.val_check_interval=0", "a number of batches from 1 on",
+    ),
+    "what Lightning refuses by itself": (["trainer.profiler=simpel", "tracking=none"], 2, "trainer:", "'simple', 'advanced'"),
     "negative clipping": (["trainer.gradient_clip_val=-1"], 2, "trainer.gradient_clip_val=-1", "must be at least 0"),
     "unknown clipping": (
         ["trainer.gradient_clip_algorithm=sum"], 2, "trainer.gradient_clip_algorithm=sum", "must be norm or value",
@@ -142,6 +146,13 @@ def test_nothing_is_left_behind_by_a_request_that_is_refused(
 ) -> None:
     regente("train", "trainer.max_epoch=3")
     assert {path.name for path in project.iterdir()} <= {"out", "err", "cache"}
+
+
+@pytest.mark.parametrize("devices", ["-1", "auto"])
+def test_all_devices_of_a_cpu_are_one(devices: str, regente: Callable[..., Ended]) -> None:
+    words = ["digits_mlp", "trainer=debug", f"trainer.devices={devices}", "tracking=none"]
+    ended = regente("train", *words)
+    assert ended.code == 0, ended.err
 
 
 def test_one_device_with_ddp_trains_and_says_that_it_gains_nothing(regente: Callable[..., Ended]) -> None:

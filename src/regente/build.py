@@ -151,8 +151,8 @@ def _make(where: str, node: dict[str, Any], **given: Any) -> Any:
         if given:
             return instantiate({**node, "_partial_": True}, _convert_="all")(**given)
         return instantiate(node, _convert_="all")
-    except InstantiationException as error:
-        cause = error.__cause__
+    except (InstantiationException, MisconfigurationException) as error:
+        cause = error.__cause__ if isinstance(error, InstantiationException) else error
         if isinstance(cause, RegenteError):
             raise cause from None
         if isinstance(cause, MisconfigurationException) or (

@@ -76,6 +76,10 @@ LIMITS = {
     "trainer.check_val_every_n_epoch": _positive,
     "trainer.gradient_clip_val": Limit(lambda v: v is None or v >= 0, "must be at least 0"),
     "trainer.gradient_clip_algorithm": Limit(lambda v: v in (None, "norm", "value"), "must be norm or value"),
+    "trainer.val_check_interval": Limit(
+        lambda v: v is None or isinstance(v, str | dict) or (v >= 1 if isinstance(v, int) else 0 < v <= 1),
+        "needs a number of batches from 1 on, or a share of an epoch above 0.0 up to 1.0",
+    ),
     "trainer.num_sanity_val_steps": Limit(
         lambda v: v is None or v >= -1, "must be at least 0, or -1 for all"
     ),
