@@ -21,4 +21,5 @@ class RanksInStep(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for buffer in pl_module.buffers():
-            torch.distributed.broadcast(buffer, 0)
+            if buffer.is_floating_point():  # counts and masks are the same on all ranks, and gloo sends no bool
+                torch.distributed.broadcast(buffer, 0)
