@@ -126,6 +126,35 @@ def test_a_rank_that_is_killed_is_named(regente: Run, project: Path) -> None:
     assert json.loads((jobs(project)[0] / "logs" / "rank-0.json").read_text())["lost"]
 
 
+def test_a_rank_that_is_killed_is_started_again_and_the_run_comes_out_the_same(
+    regente: Run, project: Path
+) -> None:
+    (project / "fails.py").write_text(FAILS)
+    words = ["digits_mlp", *TWO, "trainer.max_epochs=2", "data.batch_size=16", "tracking=none"]
+    words += ["trainer.max_restarts=1", "callbacks.resume.every_minutes=0", "trainer.log_every_n_steps=1"]
+    found = {}
+    for step in (-1, 53):
+        before = set(jobs(project))
+        fail = f"+callbacks.fail={{_target_: fails.Fail, rank: 1, step: {step}, how: kill}}"
+        ended = regente("train", *words, fail)
+        assert ended.code == 0, ended.err
+        assert ("goes on from step 40" in ended.out) == (step == 53)
+        (job,) = set(jobs(project)) - before
+        lines = list(map(json.loads, (job / "journal.jsonl").read_text().splitlines()))
+        values = [
+            (key, line["step"], value)
+            for line in lines
+            if line["kind"] == "metrics"
+            for key, value in line["values"].items()
+            if key != "train/samples_per_second"
+        ]
+        result = json.loads((job / "result.json").read_text())
+        state = torch.load(result["best_checkpoint"], weights_only=True)["state_dict"]
+        found[step] = sorted(values), result["metrics"], {k: v.tolist() for k, v in state.items()}
+        assert [line["status"] for line in lines if line["kind"] == "end"] == ["FINISHED"]
+    assert found[-1] == found[53]
+
+
 NORMED = """
 from torch import nn
 class Own(nn.Sequential):

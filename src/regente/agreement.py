@@ -7,10 +7,10 @@ from datetime import timedelta
 from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
+from regente.ranks import this_rank
+
 ASKED = "asked"
-PATIENCE = timedelta(
-    seconds=10
-)  # for the promises of the others; they come from threads that wait for nothing else
+PATIENCE = timedelta(seconds=10)  # for the others' promises, from threads that wait for nothing else
 ANSWER = timedelta(minutes=10)  # for what another rank has to measure or to read first
 NEVER = timedelta(days=1)
 
@@ -79,6 +79,17 @@ class Agreement:
         names = [f"passed/{rank}" for rank in range(self.of)]
         self.store.wait(names, PATIENCE)
         return max(int(value) for value in self.store.multi_get(names))
+
+
+def of_rank_0(name: str, value: str) -> str:
+    """Rank 0's value, on all ranks and before they are a process group; under an outer launcher each one's own."""
+    rank = this_rank()
+    if rank.of == 1 or not rank.agent:
+        return value
+    store = connect()
+    if rank.number == 0:
+        store.set(name, value)
+    return store.get(name).decode()
 
 
 def connect() -> Store:

@@ -7,6 +7,7 @@ from pytorch_lightning import LightningModule
 from torch import nn
 
 from regente import checkpoints
+from regente.agreement import of_rank_0
 from regente.errors import CheckpointError
 from regente.job import Job
 from regente.runs import find, shown
@@ -31,6 +32,8 @@ def resume_point(job: Job, notes: list[str]) -> Point | None:
     checkpoints.sweep(job.resume_points)
     checkpoints.sweep(job.checkpoints)
     path, wrong = checkpoints.newest_valid(job.resume_points)
+    name = of_rank_0("resume_point", path.name if path else "")  # which may have seen a later file
+    path = job.resume_points / name if name else None
     notes += [f"{what}; the one before it is taken" for what in wrong.values()]
     for damaged in wrong:
         checkpoints.remove(damaged)

@@ -12,6 +12,7 @@ from pytorch_lightning import Callback
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
 
+from regente.agreement import of_rank_0
 from regente.data.cache import cache_dir
 from regente.data.in_memory import InMemory
 from regente.machine import cores
@@ -140,14 +141,7 @@ def same_on_all_ranks(steps: int) -> int:
     rank = this_rank()
     if rank.of == 1:
         return steps
-    if not rank.agent:
-        return 1
-    from regente.agreement import connect
-
-    store = connect()
-    if rank.number == 0:
-        store.set("steps_per_call", str(steps))
-    return int(store.get("steps_per_call"))
+    return int(of_rank_0("steps_per_call", str(steps))) if rank.agent else 1
 
 
 def _sees_each_step(callback: Callback) -> bool:

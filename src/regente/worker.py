@@ -66,10 +66,10 @@ def _run(job: Job, rank: Rank, debug: bool, act: Act | None, kind: str) -> int:
             (act or _train)(job, config, recording, out)
         ending = Ending("FINISHED", 0)
     except BaseException as error:  # also what a signal raises, and a sys.exit in the user's code
-        ending = ending_of(error, job.resume_points)
+        found = ending_of(error, job.resume_points)
+        ending = replace(found, message=redact.text(found.message), trace=redact.text(found.trace))
         if rank.of > 1:
             ending = shared_ending(job, rank, error, ending)
-    ending = replace(ending, message=redact.text(ending.message), trace=redact.text(ending.trace))
     if rank.starts_again(ending):
         return ending.exit_code  # the next attempt goes on with the run
     if ending.trace and rank.number == 0:

@@ -21,5 +21,7 @@ class RanksInStep(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for buffer in pl_module.buffers():
-            if buffer.is_floating_point():  # counts and masks are the same on all ranks, and gloo sends no bool
+            if (
+                buffer.is_floating_point()
+            ):  # counts and masks are the same on all ranks, and gloo sends no bool
                 torch.distributed.broadcast(buffer, 0)
