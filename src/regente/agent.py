@@ -39,6 +39,8 @@ def main(path: Path, *, debug: bool) -> int:
     job = open_job(path)
     trainer = resolve(job.config)["trainer"]
     os.environ[AGENT] = "1"
+    # the ranks that are started again would find the addresses of those before them in a store that the agent kept
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     if METHOD == "forkserver":
         multiprocessing.set_forkserver_preload(WARM)
         multiprocessing.forkserver.ensure_running()  # it imports while this process imports torch

@@ -13,6 +13,7 @@ ASKED = "asked"
 PATIENCE = timedelta(seconds=10)  # for the others' promises, from threads that wait for nothing else
 ANSWER = timedelta(minutes=10)  # for what another rank has to measure or to read first
 NEVER = timedelta(days=1)
+KEPT: list[Store] = []  # else the store would close with the first that is done with it
 
 
 class Alone:
@@ -82,9 +83,9 @@ class Agreement:
 
 
 def of_rank_0(name: str, value: str) -> str:
-    """Rank 0's value, on all ranks and before they are a process group; under an outer launcher each one's own."""
+    """Rank 0's value, on all ranks, and before they are a process group."""
     rank = this_rank()
-    if rank.of == 1 or not rank.agent:
+    if rank.of == 1:
         return value
     store = connect()
     if rank.number == 0:
@@ -93,6 +94,15 @@ def of_rank_0(name: str, value: str) -> str:
 
 
 def connect() -> Store:
-    """A connection of its own to the store where the process group met."""
-    store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), timeout=ANSWER)
+    """A connection of its own to the store where the process group meets, which rank 0 keeps, or an outer agent."""
+    outer = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    store = TCPStore(
+        os.environ["MASTER_ADDR"],
+        int(os.environ["MASTER_PORT"]),
+        is_master=os.environ["RANK"] == "0" and not outer,
+        wait_for_workers=False,
+        multi_tenant=True,  # one in a process, for all that ask
+        timeout=ANSWER,
+    )
+    KEPT.append(store)
     return PrefixStore(f"regente/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)

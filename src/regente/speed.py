@@ -16,7 +16,6 @@ from regente.agreement import of_rank_0
 from regente.data.cache import cache_dir
 from regente.data.in_memory import InMemory
 from regente.machine import cores
-from regente.ranks import this_rank
 from regente.tasks.supervised import Supervised
 
 FUSED = {f"torch.optim.{name}" for name in ("Adam", "AdamW", "SGD", "Adagrad")}
@@ -106,7 +105,9 @@ def steps_per_call(
             1,
             "auto",
         ) else ""
-    return (same_on_all_ranks(_fitting(config, data, task)) if wanted == "auto" else wanted), ""
+    return (
+        int(of_rank_0("steps_per_call", str(_fitting(config, data, task)))) if wanted == "auto" else wanted
+    ), ""
 
 
 def _obstacle(config: dict[str, Any], data: Any, task: Supervised, callbacks: Sequence[Callback]) -> str:
@@ -134,14 +135,6 @@ def _obstacle(config: dict[str, Any], data: Any, task: Supervised, callbacks: Se
         if node.get("every_n_train_steps") or node.get("train_time_interval"):
             return "a checkpoint every so many steps"
     return next((type(each).__name__ for each in callbacks if _sees_each_step(each)), "")
-
-
-def same_on_all_ranks(steps: int) -> int:
-    """What rank 0 has measured; one where the ranks cannot ask it yet."""
-    rank = this_rank()
-    if rank.of == 1:
-        return steps
-    return int(of_rank_0("steps_per_call", str(steps))) if rank.agent else 1
 
 
 def _sees_each_step(callback: Callback) -> bool:
