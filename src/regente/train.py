@@ -85,9 +85,7 @@ def train(job: Job, config: dict[str, Any], recording: Recording, out: Console) 
         release()
     if time_is_up(parts):
         minutes = config["trainer"]["max_minutes"]
-        display.note(
-            out, f"trainer.max_minutes={minutes}: time is up in epoch {parts.trainer.current_epoch + 1}"
-        )
+        display.note(out, f"trainer.max_minutes={minutes}: time is up in epoch {parts.trainer.current_epoch}")
     pruned = trial is not None and trial.pruned
     best, metrics = evaluate(parts, saving, test=not pruned)
 
