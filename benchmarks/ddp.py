@@ -12,8 +12,8 @@ import sys
 import numpy as np
 from interleaved import interleave, table
 
-ROUNDS, EPOCHS, BATCH = 1, 3, 32
-BOUND = 1e-4  # of the weights, against one process: the sums of gradients are rounded in another order (SGD)
+ROUNDS, EPOCHS, BATCH = 5, 12, 32
+BOUND = 5e-5  # of the weights, against one process: the sums of gradients are rounded in another order
 
 PLAIN = """
 import json, os, sys, time
@@ -115,7 +115,15 @@ def main() -> None:
     env, files = {"OMP_NUM_THREADS": "1"}, {"marks.py": MARKS, "plain.py": PLAIN}
     # full batches alone: what an epoch has more, the ranks share out evenly and one process does not; and SGD, since
     # Adam makes steps of full size of gradients that are nothing but rounding
-    full = ["optimizer=sgd", "task.steps_per_call=1", f"trainer.limit_train_batches={1257 // (2 * BATCH)}"]
+    full = [
+        "optimizer=sgd",
+        "optimizer.lr=0.01",
+        "optimizer.momentum=0",
+        "optimizer.nesterov=false",
+        "trainer.max_epochs=1",
+        "task.steps_per_call=1",
+        f"trainer.limit_train_batches={1257 // (2 * BATCH)}",
+    ]
     same = {
         "one process": [*ours, *full, f"data.batch_size={2 * BATCH}"],
         "two ranks": [*ways["ours"], *full],
