@@ -65,7 +65,7 @@ def predicted(folder: Path) -> str:
     """Ten validation samples, as a file that the run's data module reads."""
     program = (
         "import sys; from pathlib import Path; import numpy as np, torch\n"
-        "from regente.answers import open_run; from regente.runs import find\n"
+        "from regente.using.answers import open_run; from regente.runs import find\n"
         "opened = open_run(find('latest', Path.cwd())); data = opened.data\n"
         "data.prepare_data(); data.setup('test'); x = data.raw('val', torch.arange(10))\n"
         "if '.npz' in data.suffixes: name = 'asked.npz'; np.savez(name, x=x.numpy())\n"

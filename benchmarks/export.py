@@ -40,9 +40,9 @@ def main() -> None:
 def compare(project: Path, threads: int, rounds: int) -> None:
     import torch
 
-    from regente.answers import open_run
-    from regente.exporting import onnx_runtime, prepared, samples
     from regente.runs import find
+    from regente.using.answers import open_run
+    from regente.using.exporting import onnx_runtime, prepared, samples
 
     torch.set_num_threads(threads)
     run = find("latest", project)

@@ -16,12 +16,12 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from regente import checkpoints
+from regente.checkpoints import files as checkpoints
 
 WRITER = """
 import sys, torch
 from pathlib import Path
-from regente.saving import SafeSaving
+from regente.checkpoints.saving import SafeSaving
 saving, folder, step = SafeSaving(print), Path(sys.argv[1]), int(sys.argv[2])
 weights = torch.randn(4_000_000)
 while True:

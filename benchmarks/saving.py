@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 
-from regente.saving import SafeSaving, load
+from regente.checkpoints.saving import SafeSaving, load
 
 
 def main() -> None:

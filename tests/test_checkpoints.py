@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from regente import checkpoints
+from regente.checkpoints import files as checkpoints
+from regente.checkpoints.saving import SafeSaving, load
 from regente.errors import CheckpointError
-from regente.saving import SafeSaving, load
 from tests.conftest import Ended
 from tests.test_resume import assert_same, fragile, metrics  # noqa: F401 - a fixture
 from tests.test_train import jobs, own_project, query

@@ -11,7 +11,7 @@ import torch
 from sklearn.metrics import classification_report
 
 from regente.data.series import Series
-from regente.measuring import by_class, measure
+from regente.using.measuring import by_class, measure
 from tests.conftest import Ended
 from tests.published import save_arrays
 from tests.test_train import FAST, query, until

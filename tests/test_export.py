@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 
 from regente.data.digits import Digits
-from regente.model_card import data_licence
+from regente.using.model_card import data_licence
 from tests.conftest import Ended
 from tests.test_predict import QUICK, original
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from regente.generate import Sampling, draw, go_on
+from regente.using.generate import Sampling, draw, go_on
 from tests.conftest import Ended
 from tests.test_train import jobs, until
 

@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 from pyarrow import parquet
 
-from regente.answers import open_run
 from regente.data.digits import Digits
 from regente.data.series import made_up
 from regente.errors import DataError
-from regente.predict import predict
 from regente.runs import find
+from regente.using.answers import open_run
+from regente.using.predict import predict
 from tests.conftest import Ended
 
 Run = Callable[..., Ended]

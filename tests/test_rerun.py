@@ -16,7 +16,7 @@ from pytorch_lightning import LightningModule
 
 from regente.callbacks.trace import STEPS, Trace, read_trace, weights_hash
 from regente.job import freeze
-from regente.rerun import compare
+from regente.using.rerun import compare
 from tests.conftest import Ended
 from tests.test_train import jobs, until
 

@@ -17,14 +17,14 @@ from torch.nn.parameter import is_lazy
 from regente.callbacks.agreed_stop import AgreedStop
 from regente.callbacks.resume_points import ResumePoints
 from regente.callbacks.step_randomness import StepRandomness
+from regente.checkpoints.saving import SafeSaving
 from regente.errors import ConfigError, Problem, RegenteError
 from regente.features.serving import serve
 from regente.job import Job
 from regente.models.transfer import deferred
-from regente.saving import SafeSaving
+from regente.ranks.strategies import strategy
 from regente.settings import theirs
 from regente.speed import channels_last, compiled, fused, steps_per_call
-from regente.strategies import strategy
 
 FIRST = (StepRandomness, ResumePoints, AgreedStop)  # of the callbacks
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import click
 
-from regente import __version__, caches, using
+from regente import __version__, caches
 from regente.endings import SwiftExit
 from regente.errors import ConfigError, MachineError, Problem, RegenteError, Stopped, TrackingError
 from regente.streams import forgive, printable
 from regente.sweep import commands as sweeping
+from regente.using import commands as using
 
 TRAIN = """Train a model: an EXPERIMENT under OVERRIDES.
 
@@ -136,7 +137,7 @@ def train(
     if any(word.startswith("resume=") for word in words) or (
         words and (Path(words[0]) / "job.json").is_file()
     ):
-        from regente.resume import named
+        from regente.checkpoints.resume import named
 
         if asked := named(words):
             return go_on(*asked, allow, debug=debug)
@@ -163,7 +164,7 @@ def train(
         raise ConfigError([Problem("--dry-run", "goes with -m; regente check looks at one run")])
     from regente.launch import launch
     from regente.machine import require
-    from regente.meeting import find_job
+    from regente.ranks.meeting import find_job
 
     require(config["trainer"])
     job = find_job(config["trainer"], lambda: freeze_job(composed, Path("runs") / experiment))
@@ -209,9 +210,9 @@ def resume(run: str, overrides: tuple[str, ...], allow: tuple[str, ...], debug: 
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 @click.option("--debug", is_flag=True, help="Print whole tracebacks.")
 def fork(run: str, overrides: tuple[str, ...], debug: bool) -> None:
+    from regente.checkpoints.resume import fork as forked
     from regente.launch import launch
     from regente.machine import require
-    from regente.resume import fork as forked
 
     found = forked(run, overrides)
     require(found.config["trainer"])
@@ -220,9 +221,9 @@ def fork(run: str, overrides: tuple[str, ...], debug: bool) -> None:
 
 def go_on(name: str, overrides: list[str], allow: tuple[str, ...], *, debug: bool) -> None:
     """Run a job again from where it was interrupted; say so where there is nothing to do."""
+    from regente.checkpoints.resume import resume as resumed
     from regente.launch import launch
     from regente.machine import require
-    from regente.resume import resume as resumed
 
     found = resumed(name, overrides, allow)
     if found.done:

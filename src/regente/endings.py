@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import NoReturn
 
-from regente import checkpoints
+from regente.checkpoints import files as checkpoints
 from regente.errors import DivergedError, MachineError, RegenteError, Stopped
 
 PACKAGE = Path(__file__).parent

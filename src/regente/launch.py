@@ -17,8 +17,8 @@ from regente.endings import SIGNALS
 from regente.errors import Stopped
 from regente.job import Job
 from regente.machine import cores, ranks_here, world_size
-from regente.meeting import ENDPOINT, endpoint, is_rank, meeting
-from regente.ranks import forget_endings
+from regente.ranks.meeting import ENDPOINT, endpoint, is_rank, meeting
+from regente.ranks.rank import forget_endings
 from regente.tracking.owner import owner
 from regente.worker import DRIVER
 
@@ -55,7 +55,7 @@ def launch(job: Job, config: dict[str, Any], *, alone: bool, debug: bool = False
     if not where or meeting(where).first:
         forget_endings(job)
     try:
-        return _wait("regente.agent", [str(job.path), *(["--debug"] if debug else [])], env)
+        return _wait("regente.ranks.agent", [str(job.path), *(["--debug"] if debug else [])], env)
     finally:
         if where:
             meeting(where).leave(int(trainer["num_nodes"]))

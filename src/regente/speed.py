@@ -12,10 +12,10 @@ from pytorch_lightning import Callback
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
 
-from regente.agreement import of_rank_0
 from regente.data.cache import cache_dir
 from regente.data.in_memory import InMemory
 from regente.machine import cores
+from regente.ranks.agreement import of_rank_0
 from regente.tasks.supervised import Supervised
 
 FUSED = {f"torch.optim.{name}" for name in ("Adam", "AdamW", "SGD", "Adagrad")}

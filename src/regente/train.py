@@ -11,7 +11,6 @@ from pytorch_lightning.callbacks import Timer
 from rich.console import Console
 
 from regente import display
-from regente.beginning import Point, begin_from, resume_point
 from regente.build import Parts, build
 from regente.callbacks.agreed_stop import AgreedStop
 from regente.callbacks.changed_settings import changed
@@ -27,11 +26,12 @@ from regente.callbacks.skip_steps import SkipSteps
 from regente.callbacks.step_profile import StepProfile
 from regente.callbacks.trace import Enough, Replay, RunTrace
 from regente.callbacks.training_loss import TrainingLoss
+from regente.checkpoints.beginning import Point, begin_from, resume_point
+from regente.checkpoints.recovery import Recovery, release
+from regente.checkpoints.saving import SafeSaving, load
 from regente.errors import CheckpointError, DivergedError
 from regente.job import Job, write_json
 from regente.machine import fit_trainer, world_size
-from regente.recovery import Recovery, release
-from regente.saving import SafeSaving, load
 from regente.signatures import read
 from regente.speed import tune_process
 from regente.tracking.logger import JournalLogger

@@ -22,8 +22,8 @@ from regente.compose import resolve
 from regente.endings import SIGNALS, Ending, SwiftExit, ending_of, say, signals_as_exceptions
 from regente.errors import RegenteError, TrackingError
 from regente.job import Job, claim, open_job, write_json
-from regente.meeting import is_rank
-from regente.ranks import Rank, shared_ending, this_rank
+from regente.ranks.meeting import is_rank
+from regente.ranks.rank import Rank, shared_ending, this_rank
 from regente.redact import Redactor, env_references, secret_values
 from regente.streams import forgive
 from regente.tracking.owner import Owner, owner

@@ -8,10 +8,10 @@ from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from regente.agreement import Agreement, Alone
 from regente.data.batches import Batches
 from regente.endings import SIGNALS, stopping
 from regente.errors import Stopped
+from regente.ranks.agreement import Agreement, Alone
 
 Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
 

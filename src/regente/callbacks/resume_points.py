@@ -9,8 +9,8 @@ from annotated_types import Ge
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import Timer
 
-from regente import checkpoints
 from regente.callbacks.training_loss import TrainingLoss, require_finite_weights
+from regente.checkpoints import files as checkpoints
 
 LAST = "last.ckpt"  # beside the best weights: leads to the newest state
 APART = 16  # batches between two agreements of several ranks

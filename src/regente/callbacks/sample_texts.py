@@ -6,9 +6,9 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from regente.data.words import write_vocabulary
-from regente.generate import VOCABULARY, Sampling, go_on
 from regente.job import Job
 from regente.tracking.journal import Journal
+from regente.using.generate import VOCABULARY, Sampling, go_on
 
 PLACES, WORDS = 3, 50  # texts after each validation, and words of each
 

@@ -21,9 +21,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from regente import agent, launch, worker
+from regente import launch, worker
 from regente.endings import SwiftExit
 from regente.job import Job
+from regente.ranks import agent
 from regente.sweep.slot import redirect, run_in_slot
 
 HEAVY = [
@@ -243,7 +244,7 @@ class ForkedProgram:
                 os.environ.update(env)
                 agent.METHOD = "fork"
                 worker.follow_driver()
-                main = agent.main if name == "regente.agent" else worker.run
+                main = agent.main if name == "regente.ranks.agent" else worker.run
                 code = main(Path(words[0]), debug="--debug" in words)
             except BaseException:
                 traceback.print_exc()

@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from regente.answers import Opened, device_of, open_run
 from regente.data.decoding import reason_of
 from regente.data.inputs import Inputs
 from regente.errors import DataError
 from regente.machine import cores
 from regente.runs import Run
 from regente.speed import tune_process
+from regente.using.answers import Opened, device_of, open_run
 
 CHUNK = 256  # files that are read before they are answered
 BATCH = 64  # samples that are answered at a time

@@ -6,8 +6,10 @@ from pathlib import Path
 from rich.console import Console
 
 from regente import display
-from regente.answers import open_run
-from regente.exporting import (
+from regente.runs import Run, shown
+from regente.speed import tune_process
+from regente.using.answers import open_run
+from regente.using.exporting import (
     CHECKED,
     Ask,
     Exported,
@@ -22,9 +24,7 @@ from regente.exporting import (
     score,
     timed,
 )
-from regente.model_card import write_card
-from regente.runs import Run, shown
-from regente.speed import tune_process
+from regente.using.model_card import write_card
 
 FOLDER = "export"  # in the job directory
 FILES = {"onnx": "model.onnx", "torch": "model.pt2", "safetensors": "model.safetensors"}

@@ -7,7 +7,7 @@ from datetime import timedelta
 from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
-from regente.ranks import this_rank
+from regente.ranks.rank import this_rank
 
 ASKED = "asked"
 PATIENCE = timedelta(seconds=10)  # for the others' promises, from threads that wait for nothing else

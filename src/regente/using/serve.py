@@ -11,11 +11,11 @@ from typing import NoReturn
 
 import numpy as np
 
-from regente.answers import Opened, open_run
-from regente.export import FOLDER
-from regente.exporting import prepared, samples
 from regente.runs import Run
 from regente.tracking.store import prepare_mlflow
+from regente.using.answers import Opened, open_run
+from regente.using.export import FOLDER
+from regente.using.exporting import prepared, samples
 
 MODEL, REQUEST = "mlflow", "request.json"  # in FOLDER
 

@@ -1,4 +1,4 @@
-"""`python -m regente.agent JOB_DIR` runs this machine's ranks of a job, under torch's elastic agent.
+"""`python -m regente.ranks.agent JOB_DIR` runs this machine's ranks of a job, under torch's elastic agent.
 
 The ranks are forked from a server that has imported torch and Lightning once: eight ranks, or a restart, cost no
 more imports than one. What a rank runs is what `python -m regente.worker JOB_DIR` runs.
@@ -20,8 +20,8 @@ from regente.endings import SIGNALS, Ending, SwiftExit, say
 from regente.errors import MachineError, RegenteError
 from regente.job import Job, open_job
 from regente.machine import ranks_here
-from regente.meeting import ENDPOINT, interface, own_address
-from regente.ranks import cause, leave_word, log_to, logs, tell, this_rank, told, words
+from regente.ranks.meeting import ENDPOINT, interface, own_address
+from regente.ranks.rank import cause, leave_word, log_to, logs, tell, this_rank, told, words
 from regente.streams import forgive
 from regente.worker import DRIVER, follow_driver
 

@@ -14,7 +14,7 @@ import torch
 from lightning_fabric.plugins import CheckpointIO
 from torch import Tensor
 
-from regente import checkpoints
+from regente.checkpoints import files as checkpoints
 from regente.errors import CheckpointError
 
 SHARE = 0.25  # of the memory that is free: what a copy for the background may take

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from regente import checkpoints
 from regente.build import Parts
+from regente.checkpoints import files as checkpoints
 from regente.errors import ConfigError, DivergedError, MachineError, Problem
 from regente.job import Job, read_json, write_json
 

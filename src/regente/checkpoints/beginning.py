@@ -6,12 +6,12 @@ from pathlib import Path
 from pytorch_lightning import LightningModule
 from torch import nn
 
-from regente import checkpoints
-from regente.agreement import of_rank_0
+from regente.checkpoints import files as checkpoints
+from regente.checkpoints.saving import load
 from regente.errors import CheckpointError
 from regente.job import Job
+from regente.ranks.agreement import of_rank_0
 from regente.runs import find, shown
-from regente.saving import load
 
 
 @dataclass(frozen=True)

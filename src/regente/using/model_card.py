@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from regente.answers import Answers, Opened
-from regente.exporting import Exported
 from regente.job import DATA, read_json
 from regente.redact import Redactor, env_references
+from regente.using.answers import Answers, Opened
+from regente.using.exporting import Exported
 
 UNSAID = "unknown"  # a licence that only a person can state
 

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from regente.answers import Answers, Opened, open_run
 from regente.errors import CheckpointError, RegenteError
 from regente.runs import shown
 from regente.speed import channels_last
+from regente.using.answers import Answers, Opened, open_run
 
 BATCH, REPEATS = 64, 30  # samples of a batch and calls, to measure the speed
 CHECKED = 256  # samples that the check takes

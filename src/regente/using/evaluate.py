@@ -54,7 +54,7 @@ def evaluate(found: Run, overrides: Sequence[str], *, debug: bool = False) -> in
 
     def act(job: Job, config: dict[str, Any], recording: "Recording", out: "Console") -> None:
         with imports():
-            from regente.measuring import evaluation
+            from regente.using.measuring import evaluation
         display.row(out, "weights", shown(checkpoint))
         with quiet_libraries():
             metrics, rows = evaluation(job, config, found, recording, out)

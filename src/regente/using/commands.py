@@ -48,8 +48,8 @@ def generate(run: str, prompt: str, words: int, temperature: float, top_k: int, 
     regente generate runs/text_lstm/20260101-120000-0a1b2c --temperature 0
     """
     found = find(run, Path.cwd())
-    from regente.generate import Sampling
-    from regente.generate import generate as text
+    from regente.using.generate import Sampling
+    from regente.using.generate import generate as text
 
     click.echo(printable(text(found, prompt, words, Sampling(temperature, top_k), seed)))
 
@@ -71,7 +71,7 @@ def evaluate(words: tuple[str, ...], debug: bool) -> None:
     """
     run, overrides = split(words)
     found = find(run, Path.cwd())
-    from regente.evaluate import evaluate as again
+    from regente.using.evaluate import evaluate as again
 
     sys.exit(again(found, overrides, debug=debug))
 
@@ -101,8 +101,8 @@ def predict(run: str, inputs: tuple[str, ...], out: Path | None) -> None:
     if out is not None and not out.parent.is_dir():
         raise ConfigError([Problem(f"--out {out}", f"there is no folder {out.parent}; make it first")])
     found = find(run, Path.cwd())
-    from regente.predict import predict as ask
-    from regente.predict import table, write
+    from regente.using.predict import predict as ask
+    from regente.using.predict import table, write
 
     made = ask(found, inputs)
     if out is not None and made.lines:
@@ -159,8 +159,8 @@ def export(run: str, form: str, out: Path | None, quantize: str | None, bound: f
         for package in ("onnx", "onnxscript", "onnxruntime"):
             require(package, "export", "--format onnx")
     from regente.display import console
-    from regente.export import Wanted
-    from regente.export import export as write
+    from regente.using.export import Wanted
+    from regente.using.export import export as write
 
     write(found, Wanted(form, bound, opset, quantize == "int8"), out, console(quiet=False))
 
@@ -193,7 +193,7 @@ def serve(run: str, port: int, host: str, open_to_network: bool) -> None:
     if not is_free(port):
         raise MachineError(f"--port {port} is taken; try --port {port + 1}")
     from regente.runs import shown
-    from regente.serve import packed, start
+    from regente.using.serve import packed, start
 
     model, request = packed(found)
     click.echo(
@@ -244,9 +244,9 @@ def rerun(run: str, verify: bool, steps: int | None, debug: bool) -> None:
     """
     from tempfile import TemporaryDirectory
 
-    from regente import rerun as again
     from regente.launch import launch
     from regente.machine import require
+    from regente.using import rerun as again
 
     if steps and not verify:
         raise ConfigError([Problem("--steps", "goes with --verify")])

@@ -8,8 +8,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from regente import checkpoints
 from regente.check import check
+from regente.checkpoints import files as checkpoints
 from regente.compose import compose, plain_overrides, resolve
 from regente.errors import CheckpointError, ConfigError, Problem
 from regente.job import ARROW, Job, claim, freeze, open_job, read_json, refreeze

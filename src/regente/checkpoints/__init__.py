@@ -1,0 +1,1 @@
+"""States that survive, and how a run goes on from them."""

@@ -1,0 +1,1 @@
+"""Several processes and machines: who they are, how they meet, start, stop and share their work."""
