@@ -27,6 +27,7 @@ from regente.tracking import recording
 
 WARM = [
     *("regente.train", "regente.compose", "regente.check", "regente.sweep.session"),
+    *("regente.using.measuring", "regente.using.answers"),
     *("mlflow.tracking", "mlflow.pytorch", "mlflow.store.tracking.sqlalchemy_store", "regente.tracking.sync"),
 ]
 
