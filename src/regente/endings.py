@@ -11,14 +11,18 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import NoReturn
 
 from regente.checkpoints import files as checkpoints
-from regente.errors import DivergedError, MachineError, RegenteError, Stopped
+from regente.errors import ConfigError, DivergedError, MachineError, Problem, RegenteError, Stopped
 
 PACKAGE = Path(__file__).parent
+MONITORED = re.compile(
+    r"(?:monitor='|conditioned on metric `?)([^'`\s]+).*(?:returned metrics: \[|following: |metrics are: \[)([^\]]*)"
+)
 # SIGUSR1 is what Slurm sends some time before a job's end, if asked to
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
 
@@ -72,6 +76,8 @@ def ending_of(error: BaseException, states: Path | None = None) -> Ending:
         return Ending(
             "FAILED", DivergedError.exit_code, f"the gradient is no longer a number: {error}", trace
         )
+    if problem := unlogged(error):
+        return Ending("FAILED", ConfigError.exit_code, str(problem), trace)
     what = f"{type(error).__name__}: {error}"
     place = users_line(error.__traceback__)
     if place:
@@ -79,6 +85,17 @@ def ending_of(error: BaseException, states: Path | None = None) -> Ending:
     return Ending(
         "FAILED", 1, f"{trace}\nThis looks like a fault of Regente, or of a library it builds on.", trace
     )
+
+
+def unlogged(error: BaseException) -> Problem | None:
+    """What Lightning means when it finds the monitored metric of a task of the user's own nowhere."""
+    said = MONITORED.search(str(error))
+    if said is None:
+        return None
+    logged = sorted(set(re.findall(r"[^\s'`,]+", said[2])) - {"epoch", "step"})
+    close = get_close_matches(said[1], logged, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return Problem(f"monitor.metric={said[1]}", f"never logged; {hint}logged: {', '.join(logged)}")
 
 
 def out_of_memory(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import platform
+import resource
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -57,6 +58,14 @@ def tune_process(accelerator: str = "auto") -> None:
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
     if accelerator == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def peak_megabytes() -> float:
+    """The most memory that this process has had: of its GPU if it has used one, else of the machine."""
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return torch.cuda.max_memory_allocated() / 1e6
+    unit = 1 if platform.system() == "Darwin" else 1024  # bytes of what the kernel counts in
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def fused(optimizer: dict[str, Any], trainer: dict[str, Any]) -> dict[str, Any]:

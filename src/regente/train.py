@@ -33,7 +33,7 @@ from regente.errors import CheckpointError, DivergedError
 from regente.job import Job, write_json
 from regente.machine import fit_trainer, world_size
 from regente.signatures import read
-from regente.speed import tune_process
+from regente.speed import peak_megabytes, tune_process
 from regente.tracking.logger import JournalLogger
 from regente.tracking.recording import Recording
 
@@ -96,6 +96,7 @@ def train(job: Job, config: dict[str, Any], recording: Recording, out: Console) 
         "metrics": metrics,
         "monitor": config["monitor"],
         "seconds": time.perf_counter() - started,
+        "peak_megabytes": peak_megabytes(),
         "samples_per_second": progress.samples * parts.trainer.world_size / max(progress.seconds, 1e-9),
     }
     if parts.trainer.is_global_zero:

@@ -38,8 +38,8 @@ class Composer:
         Raises:
             ConfigError: with every problem that composition alone can tell.
         """
-        values = [override for override in overrides if self._is_value(override)]
-        choices = tuple(override for override in overrides if not self._is_value(override))
+        values = [override for override in overrides if self.is_value(override)]
+        choices = tuple(override for override in overrides if not self.is_value(override))
         if any(override.startswith("~") for override in choices):  # what comes before and after it matters
             return self._whole(overrides)
         if choices not in self.bases:
@@ -81,7 +81,8 @@ class Composer:
         self.drafts[choices] = keys, node
         return node
 
-    def _is_value(self, override: str) -> bool:
+    def is_value(self, override: str) -> bool:
+        """Whether a word sets a plain value, against one that chooses an option, adds or removes."""
         key = re.match(r"([A-Za-z_][\w.]*)=", override)
         return key is not None and not (key[1] in self.groups or key[1].startswith(("hydra.", "sweep.")))
 

@@ -14,6 +14,7 @@ from regente.job import Job, open_job, read_json, write_json
 from regente.launch import GRACE
 from regente.sweep.callbacks import HydraCallbacks
 from regente.sweep.plan import Plan, Policy
+from regente.sweep.probe import kinds, probe, worthwhile
 from regente.sweep.protocols import Launcher, Outcome, Point, Source
 from regente.sweep.records import Parent, frozen
 from regente.sweep.slot import last_line
@@ -150,8 +151,22 @@ class Driver:
         if self.launcher is None:
             self.launcher, self.policy = self.plan.make_launcher(self.first)
             self.table.slots = self.launcher.slots
+            self._probe(self.launcher)
             self._open_parent()
             self.callbacks.started()
+
+    def _probe(self, launcher: Launcher) -> None:
+        """Try a few batches of each kind of the jobs that are to run, where there are many."""
+        left = [point for id_, point in self.plan.jobs if self.again or not self._is_done(id_)]
+        chosen = kinds(self.plan, left)
+        if self.only_failed or not worthwhile(launcher, len(chosen), len(left)):
+            return
+        found = probe(self.plan, self.folder, launcher, chosen, lambda: self.stopped is not None)
+        if found:
+            self.table.note(found.line(len(left), launcher.slots))
+
+    def _is_done(self, id_: str) -> bool:
+        return id_ in self.known and self.known[id_].state == "done"
 
     def _open_parent(self) -> None:
         self.whole.unlink(missing_ok=True)

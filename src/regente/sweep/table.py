@@ -37,6 +37,10 @@ class Table:
     def __exit__(self, kind: type[BaseException] | None, error: Any, trace: TracebackType | None) -> None:
         self.live.stop()
 
+    def note(self, text: str) -> None:
+        """A line that stays."""
+        self.out.print(Text(text))
+
     def started(self, state: JobState) -> None:
         """A job starts."""
         self.running[state.id] = (state, time.monotonic())

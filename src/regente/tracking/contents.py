@@ -69,7 +69,7 @@ def log_result(client: "MlflowClient", run_id: str, job: Job, result: dict[str, 
     best = {f"best/{name}": value for name, value in result["metrics"].items() if name.startswith("val/")}
     if result["best_epoch"] is not None:
         best["best/epoch"] = result["best_epoch"]
-    best |= {"throughput": result["samples_per_second"]}
+    best |= {"throughput": result["samples_per_second"], "peak_megabytes": result["peak_megabytes"]}
     client.log_batch(run_id, metrics=[Metric(k, v, result["time"], 0) for k, v in best.items()])
     client.set_tag(run_id, "mlflow.note.content", describe(job, result))
     log_checkpoints(client, run_id, job, result, tracking["checkpoints"])

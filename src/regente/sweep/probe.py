@@ -1,0 +1,119 @@
+"""Before many jobs of a sweep: a few real batches of each kind of job, for what no config tells.
+
+That is whether the monitored metric is logged at all, by a task of the user's own, how long a job takes and how much
+memory. What makes a kind is the choice of parts and of the trainer's settings; other swept values do not.
+"""
+
+import re
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from regente.errors import ConfigError, Problem
+from regente.job import Job, read_json
+from regente.request import freeze_job
+from regente.sweep.local import Local
+from regente.sweep.plan import Plan
+from regente.sweep.protocols import Launcher, Point
+from regente.sweep.slot import last_line
+from regente.sweep.state import SweepFolder
+
+WORTH = 4  # jobs for each kind, below which a probe would cost more than it tells
+SHORT = [
+    *("trainer.max_epochs=1", "trainer.limit_train_batches=16", "trainer.limit_val_batches=1"),
+    *("trainer.limit_test_batches=1", "tracking.uri=null"),
+]
+DECIDES = re.compile(r"(trainer|monitor)\.|[\w.]*_target_")  # of the values that words set
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What the probes have found of jobs that are to run."""
+
+    seconds: float  # of one job, on average
+    megabytes: float  # of the largest, at its peak
+
+    def line(self, jobs: int, slots: int) -> str:
+        """What to say before the first job starts."""
+        whole = self.seconds * -(-jobs // slots)
+        time = f"{self.seconds:.0f} s" if self.seconds < 90 else f"{self.seconds / 60:.0f} min"
+        total = f"{whole:.0f} s" if whole < 90 else f"{whole / 60:.0f} min"
+        return f"tried a few batches: about {time} and {self.megabytes:.0f} MB a job; {total} in all, {slots} at once"
+
+
+def worthwhile(launcher: Launcher, kinds: int, jobs: int) -> bool:
+    """Whether probes are cheap, forked on this machine, and there is enough to gain from them."""
+    return isinstance(launcher, Local) and launcher.warm and jobs >= WORTH * kinds
+
+
+def kinds(plan: Plan, jobs: Iterable[Point]) -> list[tuple[Point, int]]:
+    """A job of each kind, and how many there are of it, by the words that choose; nothing is composed."""
+    found: dict[tuple[str, ...], tuple[Point, int]] = {}
+    for point in jobs:
+        key = tuple(
+            word for word in point.overrides if not plan.composer.is_value(word) or DECIDES.match(word)
+        )
+        first, number = found.get(key, (point, 0))
+        found[key] = first, number + 1
+    return list(found.values())
+
+
+def probe(
+    plan: Plan,
+    folder: SweepFolder,
+    launcher: Launcher,
+    chosen: list[tuple[Point, int]],
+    stopped: Callable[[], bool],
+) -> Probed | None:
+    """Run a few batches of each kind of job; nothing where the data does not say how much there is of it.
+
+    `stopped`: whether a signal has asked to end.
+
+    Raises:
+        ConfigError: when a monitored metric is not among those that a job logs.
+    """
+    place = folder.path / "probes"
+    shutil.rmtree(place, ignore_errors=True)  # of a driver that was killed
+    waiting: dict[str, tuple[Job, dict[str, Any], int]] = {}
+    for number, (point, count) in enumerate(chosen):
+        config = plan.composer.checked_config(point.overrides)[1]
+        composed, short = plan.composer.checked_config([*point.overrides, *SHORT])
+        job = freeze_job(composed, place, str(number))
+        waiting[str(job.path)] = job, config, count
+        launcher.submit(job, short, point.env)
+    seconds, megabytes, problems, ended = 0.0, 0.0, [], 0
+    while ended < len(waiting):
+        if stopped():
+            launcher.stop(None)
+        for job, code in launcher.poll(1.0):
+            ended += 1
+            _, config, count = waiting[str(job.path)]
+            result = read_json(job.path / "result.json")
+            if stopped():
+                continue
+            if code or not result:
+                words = " ".join(word for word in job.overrides if word not in SHORT)
+                problems.append(Problem("" if code == ConfigError.exit_code else words, last_line(job.path)))
+                continue
+            problems += _unlogged(config["monitor"]["metric"], result["metrics"])
+            seconds += count * _seconds(job, config, result)
+            megabytes = max(megabytes, result.get("peak_megabytes", 0.0))
+    shutil.rmtree(place, ignore_errors=True)
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)))
+    jobs = sum(count for _, count in chosen)
+    return Probed(seconds / jobs, megabytes) if seconds else None
+
+
+def _unlogged(metric: str, logged: dict[str, float]) -> list[Problem]:
+    if metric.startswith("train/") or metric in logged:
+        return []
+    return [Problem(f"monitor.metric={metric}", f"never logged; logged: {', '.join(sorted(logged))}")]
+
+
+def _seconds(job: Job, config: dict[str, Any], result: dict[str, Any]) -> float:
+    """Of a whole job like this one: its start and end as they were, its epochs by the samples and the speed."""
+    samples = read_json(job.path / "data.json").get("splits", {}).get("train", 0)
+    epochs, speed = config["trainer"].get("max_epochs") or 1, result["samples_per_second"]
+    return float(result["seconds"]) + max(0, epochs) * samples / max(speed, 1e-9) if samples else 0.0
