@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from regente.checkpoints import files as checkpoints
-from regente.checkpoints.saving import SafeSaving, load
+from regente.checkpoints.loading import load
+from regente.checkpoints.saving import SafeSaving
 from regente.errors import CheckpointError
 from tests.conftest import Ended
 from tests.test_resume import assert_same, fragile, metrics  # noqa: F401 - a fixture

@@ -47,7 +47,8 @@ class Own(LightningDataModule):
         self.x = torch.rand(200, 1, 28, 28, generator=torch.Generator().manual_seed(1))
         self.y = (self.x.sum((1, 2, 3)) * 10).long() % 10
     def train_dataloader(self):
-        return DataLoader(Noisy(self.x, self.y), 32, shuffle=True, num_workers=self.workers)
+        context = "fork" if self.workers else None  # not the fork server of the tests, which imports torch anew
+        return DataLoader(Noisy(self.x, self.y), 32, shuffle=True, num_workers=self.workers, multiprocessing_context=context)
     def val_dataloader(self):
         return DataLoader(TensorDataset(self.x, self.y), 64)
     test_dataloader = val_dataloader

@@ -27,8 +27,9 @@ from regente.callbacks.step_profile import StepProfile
 from regente.callbacks.trace import Enough, Replay, RunTrace
 from regente.callbacks.training_loss import TrainingLoss
 from regente.checkpoints.beginning import Point, begin_from, resume_point
+from regente.checkpoints.loading import load
 from regente.checkpoints.recovery import Recovery, release
-from regente.checkpoints.saving import SafeSaving, load
+from regente.checkpoints.saving import SafeSaving
 from regente.errors import CheckpointError, DivergedError
 from regente.job import Job, write_json
 from regente.machine import fit_trainer, world_size
@@ -46,43 +47,11 @@ def train(job: Job, config: dict[str, Any], recording: Recording, out: Console) 
 
         config = settled(job, config, recording.journal, out)
     notes = _settle(config)
-    recovery = Recovery(job, config)
     losses = TrainingLoss(skipping=config["trainer"].get("on_nan") == "skip_step")
-    progress = ProgressLine(out, losses)
-    facts, outcomes = RunFacts(job, recording.journal), Outcomes(job.path)
-    samples, trace = SampleTexts(job, recording.journal), RunTrace(job, recording.journal)
-    callbacks: list[Callback] = [facts, trace, losses, CheckpointMetrics(), outcomes, samples, progress]
-    if (trial := reporter(recording.journal)) is not None:
-        callbacks.append(trial)
-    callbacks.append(AgreedStop(save_point))
-    if world_size(config["trainer"]) > 1:
-        callbacks.append(RanksInStep())
-    if calls := config["trainer"].get("profile_calls"):
-        callbacks.append(StepProfile(job.path / "profile", recording.journal, calls))
-    if config["trainer"].get("on_nan") == "skip_step":
-        callbacks.append(SkipSteps())
+    progress, trial = ProgressLine(out, losses), reporter(recording.journal)
+    callbacks = _callbacks(job, config, recording, losses, progress, *filter(None, [trial]))
     saving = SafeSaving(lambda text: display.note(out, text))
-    while True:
-        logger = JournalLogger(recording.journal, str(job.path), job.experiment, job.path.name)
-        point = resume_point(job, notes)
-        change = changed(config, job.changes_since(point.life) if point else {}, recovery.rate)
-        parts = build(
-            config, job, [*callbacks, change], logger, saving, point.group if point else None, recording.life
-        )
-        if point is None and config["init_from"]:
-            notes.append(begin_from(parts.task, config["init_from"], Path(job.project)))
-        recording.require_store()
-        if recording.trouble:
-            notes.append(f"{recording.trouble_line()}")
-        display.setup(out, parts, [*notes, *parts.notes])
-        try:
-            fit(parts, point)
-            break
-        except (DivergedError, torch.OutOfMemoryError) as error:
-            saving.flush()
-            notes = [recovery.answer(error, parts)]
-            parts.trainer.strategy.teardown()
-        release()
+    parts = _fitted(job, config, recording, out, callbacks, saving, notes)
     if time_is_up(parts):
         minutes = config["trainer"]["max_minutes"]
         display.note(out, f"trainer.max_minutes={minutes}: time is up in epoch {parts.trainer.current_epoch}")
@@ -106,6 +75,55 @@ def train(job: Job, config: dict[str, Any], recording: Recording, out: Console) 
     if saving.trouble:  # said last: everything else is done
         raise CheckpointError(f"{saving.trouble}; make room, regente resume starts from what there is")
     return result
+
+
+def _callbacks(
+    job: Job, config: dict[str, Any], recording: Recording, losses: TrainingLoss, *others: Callback
+) -> list[Callback]:
+    """Regente's own: what is noted of a run, and what stops it and keeps its ranks in step."""
+    journal, trainer = recording.journal, config["trainer"]
+    callbacks = [RunFacts(job, journal), RunTrace(job, journal), losses, CheckpointMetrics()]
+    callbacks += [Outcomes(job.path), SampleTexts(job, journal), *others, AgreedStop(save_point)]
+    if world_size(trainer) > 1:
+        callbacks.append(RanksInStep())
+    if calls := trainer.get("profile_calls"):
+        callbacks.append(StepProfile(job.path / "profile", journal, calls))
+    if trainer.get("on_nan") == "skip_step":
+        callbacks.append(SkipSteps())
+    return callbacks
+
+
+def _fitted(
+    job: Job,
+    config: dict[str, Any],
+    recording: Recording,
+    out: Console,
+    callbacks: list[Callback],
+    saving: SafeSaving,
+    notes: list[str],
+) -> Parts:
+    """Build and fit, from the newest state if there is one; and again, as the config wants, after NaN or out of memory."""
+    recovery = Recovery(job, config)
+    while True:
+        logger = JournalLogger(recording.journal, str(job.path), job.experiment, job.path.name)
+        point = resume_point(job, notes)
+        change = changed(config, job.changes_since(point.life) if point else {}, recovery.rate)
+        group = point.group if point else None
+        parts = build(config, job, [*callbacks, change], logger, saving, group, recording.life)
+        if point is None and config["init_from"]:
+            notes.append(begin_from(parts.task, config["init_from"], Path(job.project)))
+        recording.require_store()
+        if recording.trouble:
+            notes.append(f"{recording.trouble_line()}")
+        display.setup(out, parts, [*notes, *parts.notes])
+        try:
+            fit(parts, point)
+            return parts
+        except (DivergedError, torch.OutOfMemoryError) as error:
+            saving.flush()
+            notes = [recovery.answer(error, parts)]
+            parts.trainer.strategy.teardown()
+        release()
 
 
 def time_is_up(parts: Parts) -> bool:

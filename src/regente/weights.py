@@ -1,14 +1,12 @@
 """The model of a job with the weights of a checkpoint."""
 
-import re
 import sys
 from pathlib import Path
-from pickle import UnpicklingError
 
-import torch
 from hydra.utils import instantiate
 from torch import nn
 
+from regente.checkpoints.loading import load
 from regente.compose import resolve
 from regente.errors import CheckpointError
 from regente.job import Job
@@ -22,21 +20,9 @@ def load_model(job: Job, checkpoint: Path, *, own: bool = False) -> nn.Module:
         ConfigError: when the recorded config names what is not to be trusted here.
         CheckpointError: when the file is missing, damaged, or of another model.
     """
-    try:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-    except FileNotFoundError as error:
-        raise CheckpointError(
-            f"{checkpoint}: no such checkpoint; put it back, or name another run"
-        ) from error
-    except Exception as error:  # torch has no one error for a file that is torn
-        if isinstance(error, UnpicklingError) and (code := re.search(r"GLOBAL (\S+)", str(error))):
-            raise CheckpointError(
-                f"{checkpoint}: refused: it holds code ({code[1]}); a checkpoint is weights and numbers"
-            ) from error
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise CheckpointError(
-            f"{checkpoint}: damaged ({reason}); put a whole one back, or train again"
-        ) from error
+    state = load(checkpoint).get("state_dict")
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{checkpoint}: not a checkpoint of a run, it has no state_dict; name another")
     project = job.project if own else str(Path.cwd())
     if project not in sys.path:
         sys.path.append(project)  # the user's own models

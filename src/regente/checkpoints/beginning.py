@@ -7,7 +7,7 @@ from pytorch_lightning import LightningModule
 from torch import nn
 
 from regente.checkpoints import files as checkpoints
-from regente.checkpoints.saving import load
+from regente.checkpoints.loading import load
 from regente.errors import CheckpointError
 from regente.job import Job
 from regente.ranks.agreement import of_rank_0

@@ -1,6 +1,5 @@
 """Lightning's way to the files of `checkpoints`: written by a thread while the training goes on."""
 
-import re
 from collections.abc import Callable, Mapping, MutableMapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy as shallow
@@ -15,7 +14,7 @@ from lightning_fabric.plugins import CheckpointIO
 from torch import Tensor
 
 from regente.checkpoints import files as checkpoints
-from regente.errors import CheckpointError
+from regente.checkpoints.loading import load
 
 SHARE = 0.25  # of the memory that is free: what a copy for the background may take
 
@@ -132,31 +131,6 @@ class SafeSaving(CheckpointIO):
         while path in self.instead and not path.is_file():
             path = self.instead.pop(path)
         checkpoints.remove(path)
-
-
-def load(path: Path, map_location: Any = "cpu", *, mmap: bool = False) -> dict[str, Any]:
-    """What a checkpoint file holds, which is plain data.
-
-    Raises:
-        CheckpointError: when it is missing, damaged, holds code, or is no checkpoint.
-    """
-    try:
-        content = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: no such checkpoint; put it back, or name another run") from error
-    except Exception as error:  # torch has no one error for a file that is torn
-        if what := checkpoints.damage(path):
-            raise CheckpointError(f"{path}: {what}; name another checkpoint or run") from error
-        reason = " ".join(str(error).split())
-        code = re.search(r"(?:GLOBAL|class) ([\w.]+)", reason)
-        if code:
-            raise CheckpointError(
-                f"{path}: refused, it holds code ({code[1]}); only plain types and tensors are loaded"
-            ) from error
-        raise CheckpointError(f"{path}: not a checkpoint ({reason[:150]}); name another") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: not a checkpoint, but a {type(content).__name__}; name another")
-    return content
 
 
 def _os_error(error: BaseException) -> OSError | None:
