@@ -15,6 +15,7 @@ import torch
 import yaml
 
 from regente.sweep import local
+from regente.sweep.warm import WarmServer
 from tests.conftest import Ended
 from tests.test_train import query
 
@@ -233,8 +234,22 @@ def test_an_interrupted_sweep_saves_and_starts_no_other_job(start: Start, projec
     assert process.exitcode == 130
     (job,) = job_dirs(project)
     assert '"status":"KILLED"' in (job / "journal.jsonl").read_text()
-    assert "0 of 1 jobs done, then stopped" in (project / "out").read_text()
+    assert "0 of 1 started jobs done, then stopped" in (project / "out").read_text()
     assert states(project)["seed=1"]["state"] == "killed"
+
+
+def test_jobs_that_are_told_to_stop_while_their_server_still_starts_end_at_once(project: Path) -> None:
+    server, asked = WarmServer(project / "warm.log", []), time.monotonic()
+    jobs = [project / "one", project / "two"]
+    for job in jobs:
+        server.start(job, {}, 1)
+    for job in jobs:
+        server.signal(job, signal.SIGTERM)
+    ended = server.poll(10)
+    assert sorted(path for path, _ in ended) == [str(job) for job in jobs]
+    assert time.monotonic() - asked < 5
+    assert not server.alive
+    server.close()
 
 
 def test_jobs_end_when_the_driver_of_their_sweep_is_killed(start: Start, project: Path) -> None:

@@ -59,7 +59,11 @@ def status(sweep: str) -> None:
     if driver and alive:
         click.echo(f"{shown(folder.path)}: run by process {driver.pid} on {driver.host}")
     else:
-        click.echo(f"{shown(folder.path)}: nobody runs it; regente sweep resume {folder.path.name}")
+        left = any(state.state != "done" for state in rows)
+        further = (
+            f"nobody runs it; regente sweep resume {folder.path.name} goes on" if left else "all is done"
+        )
+        click.echo(f"{shown(folder.path)}: {further}")
     counts = [f"{sum(s.state == name for s in rows)} {name}" for name in ("running", "queued")]
     click.echo(", ".join(counts))
     closing(console(quiet=False), rows, queue.get("swept", []), queue.get("monitor", {}), stopped=False)

@@ -95,7 +95,8 @@ def run(
         click.echo(why)
     if recorded and recorded.run_id:
         click.echo(f"sweep {recorded.run_id} in MLflow; the comparison: regente ui")
-    click.echo(f"sweep {display.shown(str(folder.path))}")
+    further = f"; regente sweep resume {folder.path.name} goes on" if driver.stopped else ""
+    click.echo(f"sweep {display.shown(str(folder.path))}{further}")
     if driver.stopped:
         raise Stopped(driver.stopped)
     return int(any(state.state in ("failed", "killed") for state in states)), states, folder

@@ -108,9 +108,8 @@ def closing(
     """Each job with its metric, failures with their line; the best, and means over seeds."""
     done = [state for state in states if state.state == "done"]
     started = [state for state in states if state.state != "queued"]
-    then = ", then stopped" if stopped else ""
-    count = len(states) if not stopped else len(started)
-    out.print(Text(f"{len(done)} of {count} jobs done{then}", style="bold"))
+    counts = f"{len(started)} started jobs done, then stopped" if stopped else f"{len(states)} jobs done"
+    out.print(Text(f"{len(done)} of {counts}", style="bold"))
     shown = set(_best_first(done, monitor)[:SHOWN])
     for number, state in enumerate(states):
         if state.state in ("failed", "killed") or state.id in shown:

@@ -49,7 +49,8 @@ class WarmServer:
     """The driver's end: it asks for jobs and hears of their ends."""
 
     def __init__(self, log: Path, modules: Sequence[str]) -> None:
-        self.pids: dict[str, int] = {}  # of jobs that run, by directory
+        self.pids: dict[str, int] = {}  # of jobs that run, by directory; 0: asked for, not forked yet
+        self.told: dict[str, int] = {}  # signals for jobs that are not forked yet
         self.socket, theirs = socket.socketpair()
         self.rest = b""  # of a line that has not come whole
         self.process = self._process(theirs, log, modules)
@@ -92,6 +93,8 @@ class WarmServer:
         for line in map(json.loads, lines):
             if "pid" in line:
                 self.pids[line["job"]] = line["pid"]
+                if number := self.told.pop(line["job"], None):
+                    self.signal(Path(line["job"]), number)
             else:
                 del self.pids[line["job"]]
                 ended.append((line["job"], line["code"]))
@@ -103,10 +106,14 @@ class WarmServer:
         return self.process.poll() is None
 
     def signal(self, path: Path, number: int) -> None:
-        """Send a signal to a job; SIGKILL goes to all processes of its group."""
+        """Send a signal to a job, as soon as it is forked; SIGKILL goes to all processes of its group."""
         if pid := self.pids.get(str(path)):
             with suppress(OSError):
                 (os.killpg if number == signal.SIGKILL else os.kill)(pid, number)
+        elif str(path) in self.pids:
+            self.told[str(path)] = number
+            if not any(self.pids.values()) and self.told.keys() == self.pids.keys():
+                self.process.kill()  # it still imports, and nobody waits for it any more
 
     def close(self) -> None:
         """End the server, and with SIGKILL the jobs that still run."""
@@ -121,6 +128,7 @@ class WarmServer:
         for path, _ in ended:
             self.signal(Path(path), signal.SIGKILL)
         self.pids.clear()
+        self.told.clear()
         self.process.kill()
         self.process.wait()
         return ended
