@@ -110,7 +110,8 @@ def test_the_ui_without_a_store_says_how_to_get_one(regente: Run) -> None:
 
 @pytest.mark.parametrize(
     ("line", "offer"),
-    [("regente tr", "train"), ("regente train mni", "mnist_cnn"), ("regente train model=", "model=mlp"),
+    [("regente tr", "train"), ("regente resume la", "latest"), ("regente train mni", "mnist_cnn"),
+     ("regente train model=", "model=mlp"),
      ("regente train digits_mlp optimizer.l", "optimizer.lr="), ("regente train digits_mlp sched", "scheduler=")],
 )  # fmt: skip
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -10,7 +10,7 @@ import pytest
 
 from regente.errors import CheckpointError, RegenteError, TrackingError
 from regente.job import freeze
-from regente.runs import find, find_job, names
+from regente.runs import find, find_job, job_names, names
 
 FACTS = {"overrides": [], "command": ["regente", "train"]}
 
@@ -127,6 +127,16 @@ def test_names_to_complete_are_those_that_are_understood(project: Path) -> None:
     job(project, "b", "2026-2", best=None)
     assert names(project) == ["latest", "best", "a", "a:best", "runs/a/2026-1"]
     assert {find(name, project).job.path.name for name in names(project)} == {"2026-1"}
+
+
+def test_tab_offers_runs_to_go_on_with_finished_or_not(project: Path) -> None:
+    job(project, "a", "2026-1", metrics={"val/acc": 0.5})
+    job(project, "b", "2026-2", best=None)
+    job(project, "c", "sweep-1", best=None)
+    job(project, "c/sweep-1", "2026-3")
+    assert job_names(project) == [
+        "latest", "a", "b", "c", "runs/a/2026-1", "runs/b/2026-2", "runs/c/sweep-1/2026-3",
+    ]  # fmt: skip
 
 
 def test_among_a_thousand_runs_one_is_found_within_a_second(project: Path) -> None:

@@ -124,7 +124,7 @@ def _roots(config: dict[str, Any]) -> Iterator[Problem]:
             yield Problem(key, "a group whose settings are elsewhere in the config; --cfg job shows where")
         else:
             close = get_close_matches(key, [*ROOT_KEYS, "hydra"], n=1)
-            kind = "group" if not close or close[0] in groups() else "setting"
+            kind = "group" if close and close[0] in groups() else "setting"
             hint = f"did you mean {close[0]}?" if close else f"there is: {', '.join(ROOT_KEYS)}"
             yield Problem(key, f"no such {kind}; {hint}")
     for place, fields in (("monitor", Monitor), ("tracking", Tracking)):

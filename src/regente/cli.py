@@ -17,14 +17,14 @@ from regente.using import commands as using
 
 TRAIN = """Train a model: an EXPERIMENT under OVERRIDES.
 
-    \b
-    regente train                              the default experiment, digits_cnn
-    regente train mnist_cnn                    another one; regente list shows all
-    regente train optimizer.lr=3e-3            a setting
-    regente train model=mlp trainer=debug      other parts
-    regente train -m optimizer.lr=1e-2,1e-3    a sweep: one run for each value
-    regente train --cfg job                    the composed config, nothing run
-    regente train resume=RUN                   go on with a run that was interrupted (or: train JOB_DIR)
+\b
+regente train                              the default experiment, digits_cnn
+regente train mnist_cnn                    another one; regente list shows all
+regente train optimizer.lr=3e-3            a setting
+regente train model=mlp trainer=debug      other parts
+regente train -m optimizer.lr=1e-2,1e-3    a sweep: one run for each value
+regente train --cfg job                    the composed config, nothing run
+regente train resume=RUN                   go on with a run that was interrupted (or: train JOB_DIR)
 
 Overrides are Hydra's: key=value sets (a key that the class takes needs no +), +key=value adds,
 ~key removes, group=option chooses. Your own ./conf and ./experiments come before the packaged ones.
@@ -32,9 +32,9 @@ Overrides are Hydra's: key=value sets (a key that the class takes needs no +), +
 
 CHECK = """Say everything that is wrong with an experiment under overrides; run nothing.
 
-    \b
-    regente check mnist_cnn trainer.max_epoch=3
-    regente check -m optimizer.lr=1e-2,1e-3    every job of a sweep, or of a search what can be
+\b
+regente check mnist_cnn trainer.max_epoch=3
+regente check -m optimizer.lr=1e-2,1e-3    every job of a sweep, or of a search what can be
 
 Devices and files are looked at when a run starts, not here.
 """
@@ -75,6 +75,12 @@ def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
     from regente.completion import complete
 
     return complete(list(ctx.params.get("words") or ()), incomplete)
+
+
+def _complete_job(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    from regente.runs import job_names
+
+    return [name for name in job_names(Path.cwd()) if name.startswith(incomplete)]
 
 
 def request(command: Any) -> Any:
@@ -171,7 +177,7 @@ def train(
     sys.exit(launch(job, config, alone=True, debug=debug))
 
 
-RUN = """RUN is latest, an experiment, the start of an MLflow run id, or a job directory."""
+RUN = """RUN is latest, best, an experiment, EXPERIMENT:best, the start of an MLflow run id, or a job directory."""
 
 
 @regente.command(
@@ -187,7 +193,7 @@ RUN = """RUN is latest, an experiment, the start of an MLflow run id, or a job d
 """,
     context_settings={"ignore_unknown_options": True},
 )
-@click.argument("run", default="latest", metavar="[RUN]")
+@click.argument("run", default="latest", metavar="[RUN]", shell_complete=_complete_job)
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 @allowing
 @click.option("--debug", is_flag=True, help="Print whole tracebacks.")
@@ -206,7 +212,7 @@ def resume(run: str, overrides: tuple[str, ...], allow: tuple[str, ...], debug: 
 """,
     context_settings={"ignore_unknown_options": True},
 )
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN", shell_complete=_complete_job)
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 @click.option("--debug", is_flag=True, help="Print whole tracebacks.")
 def fork(run: str, overrides: tuple[str, ...], debug: bool) -> None:

@@ -287,9 +287,20 @@ def _explain(error: Exception, overrides: list[str]) -> tuple[Problem, str | Non
             culprit or name, "several values; to run them all, one after the other, add -m"
         ), culprit
     if first.startswith("Config group override must be"):
-        culprit = next(o for o in overrides if _key(o) in groups() and o.endswith("=null"))
-        return Problem(culprit, f"a group takes the name of an option; {_options(_key(culprit))}"), culprit
+        culprit = next((o for o in overrides if _key(o) in groups() and _is_no_name(o)), None)
+        if culprit:
+            group, option = _key(culprit), culprit.partition("=")[2]
+            what = f"a group takes the name of an option; {_options(group)}"
+            if option in groups()[group]:
+                what = f"reads as a number; quoted it is the option: \"{group}='{option}'\""
+            return Problem(culprit, what), culprit
     return Problem(culprit or name, first.rstrip(".")), culprit
+
+
+def _is_no_name(override: str) -> bool:
+    """Whether the value is null, true, false or a number, to which `nan` and `inf` belong too."""
+    parsed = OverridesParser.create().parse_override(override)
+    return not parsed.is_delete() and not isinstance(parsed.value(), str | list)
 
 
 def _key(override: str) -> str:

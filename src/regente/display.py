@@ -19,7 +19,7 @@ def console(*, quiet: bool) -> Console:
 def header(out: Console, job: Job) -> None:
     """The experiment, and what differs from it."""
     changes = printable(" ".join(job.overrides))
-    out.print(Text.assemble((printable(job.experiment), "bold"), "  ", (changes, "cyan")))
+    out.print(Text.assemble((printable(job.experiment), "bold"), ("  " + changes if changes else "", "cyan")))
 
 
 def setup(out: Console, parts: Any, notes: list[str]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from regente.catalog import DEFAULT_EXPERIMENT
+from regente.catalog import DEFAULT_EXPERIMENT, experiment_files, groups, suggest
 from regente.check import check
 from regente.compose import Composed, compose, resolve
 from regente.errors import ConfigError, Problem
@@ -29,9 +29,27 @@ def split(words: Sequence[str]) -> tuple[str, list[str]]:
             given = words[place - 1 : place + 2] if word == "=" else words[place - 1 : place + 1]
             what = f"not a setting; without blanks around the =: {''.join(given)}"
             raise ConfigError([Problem(" ".join(given), what)])
-    if words and "=" not in words[0] and not words[0].startswith(("+", "~")):
-        return words[0], list(words[1:])
-    return DEFAULT_EXPERIMENT, list(words)
+    named = bool(words) and _is_name(words[0])
+    for word in filter(_is_name, words[named:]):
+        if word in experiment_files():
+            what = f"a second experiment; one at a time: {words[0] if named else word} first, then settings"
+            raise ConfigError([Problem(word, what)])
+    if named and words[0] not in experiment_files():
+        raise ConfigError([_no_experiment(words[0])])
+    return (words[0], list(words[1:])) if named else (DEFAULT_EXPERIMENT, list(words))
+
+
+def _is_name(word: str) -> bool:
+    return "=" not in word and not word.startswith(("+", "~"))
+
+
+def _no_experiment(word: str) -> Problem:
+    if "/" in word:
+        what = "no job directory (a folder with job.json); regente train NAME takes an experiment by its name"
+        return Problem(word, what)
+    if "." in word or word in groups():
+        return Problem(word, f"has no value; give it one: {word}=...")
+    return Problem(f"experiment {word}".rstrip(), f"no such file; {suggest(word, list(experiment_files()))}")
 
 
 def _no_such_option(bare: str) -> str:

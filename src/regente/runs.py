@@ -94,6 +94,15 @@ def names(project: Path) -> list[str]:
     return ["latest", "best", *whole, *(str(path.relative_to(project)) for path in finished)]
 
 
+def job_names(project: Path) -> list[str]:
+    """The names of runs to go on with, finished or not, for tab completion."""
+    runs = project / "runs"
+    there = job_directories(runs)
+    jobs = sorted(set(there) - _sweeps(there))
+    experiments = sorted({path.relative_to(runs).parts[0] for path in jobs})
+    return ["latest", *experiments, *(str(path.relative_to(project)) for path in jobs)]
+
+
 def run_id(path: Path) -> str:
     """The id of a job's run in MLflow; empty where it has none."""
     return str(read_json(path / "recorded.json").get("run_id") or "")

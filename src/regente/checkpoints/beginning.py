@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 
 from pytorch_lightning import LightningModule
 from torch import nn
@@ -58,6 +59,10 @@ def begin_from(task: LightningModule, name: str, project: Path) -> str:
     try:
         module.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"{path}: the weights of another model ({reason})") from error
+        said = " ".join(str(error).split())
+        reason = shorten(
+            said.partition("state_dict for ")[2].partition(": ")[2] or said, 160, placeholder=" ..."
+        )
+        what = f"the weights of another model than {type(task.model).__name__} as it is set; name a run or file of it"
+        raise CheckpointError(f"init_from={name}: {what} ({reason})") from error
     return f"begins with the weights of {shown(path)}"

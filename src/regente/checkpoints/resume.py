@@ -204,7 +204,8 @@ def _refuse(
                 Problem(f"{key}={new}", f"cannot change from {old}, {FIXED[key]}; regente fork begins anew")
             )
         elif not key.startswith(FREE) and key not in allow:
-            problems.append(Problem(f"resume with changed {key} {old}->{new}", f"--allow {key}"))
+            what = f"changes the steps that follow, it was {old}; if that is meant, add --allow {key}"
+            problems.append(Problem(f"{key}={new}", what))
     onecycle = str(config["scheduler"].get("_target_")).endswith("OneCycleLR")
     if onecycle and (epochs := changes.get("trainer.max_epochs")):
         what = f"cannot change from {epochs[0]}, the schedule ends with it; regente fork begins anew"

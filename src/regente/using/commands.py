@@ -61,7 +61,8 @@ def evaluate(words: tuple[str, ...], debug: bool) -> None:
     """Look again at what a RUN has learned, on its own validation and test data or on other data.
 
     Loss, accuracy and calibration of each split, precision, recall and F1 of each class; confusion matrix and worst
-    mistakes as pictures. MLflow has it all as a child of the run. RUN: see regente generate --help.
+    mistakes as pictures. MLflow has it all as a child of the run. RUN: latest, best, an
+    experiment, EXPERIMENT:best, the start of an MLflow run id, or a job directory.
 
     \b
     regente evaluate                                  the latest run, on its own data
