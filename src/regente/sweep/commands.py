@@ -59,7 +59,8 @@ def status(sweep: str) -> None:
     if driver and alive:
         click.echo(f"{shown(folder.path)}: run by process {driver.pid} on {driver.host}")
     else:
-        left = any(state.state != "done" for state in rows)
+        wanted = len(listed) or queue.get("total") or len(rows) + 1  # of a search that never says it is over
+        left = sum(state.state == "done" for state in rows) < wanted
         further = (
             f"nobody runs it; regente sweep resume {folder.path.name} goes on" if left else "all is done"
         )
