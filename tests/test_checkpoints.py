@@ -137,7 +137,7 @@ def test_what_must_not_change_is_named_and_what_is_done_says_so(regente: Run, fr
     ended = regente("resume", "latest", "optimizer.lr=0.5", "data.batch_size=64", "model.nope=1")
     assert ended.code == 2
     assert "model.nope" in ended.err
-    ended = regente("resume", "latest", "optimizer.lr=0.5", "data.batch_size=64")
+    ended = regente("resume", "optimizer.lr=0.5", "data.batch_size=64")  # the latest, where no run is named
     assert ended.code == 2
     (line,) = (line for line in ended.lines if line.startswith("optimizer.lr=0.5: "))
     assert line.endswith("it was 0.001; if that is meant, add --allow optimizer.lr")

@@ -198,6 +198,8 @@ RUN = """RUN is latest, best, an experiment, EXPERIMENT:best, the start of an ML
 @allowing
 @click.option("--debug", is_flag=True, help="Print whole tracebacks.")
 def resume(run: str, overrides: tuple[str, ...], allow: tuple[str, ...], debug: bool) -> None:
+    if "=" in run or run.startswith(("+", "~")):  # no RUN is given: the latest
+        run, overrides = "latest", (run, *overrides)
     go_on(run, list(overrides), allow, debug=debug)
 
 
