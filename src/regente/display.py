@@ -17,8 +17,9 @@ def console(*, quiet: bool) -> Console:
 
 
 def header(out: Console, job: Job) -> None:
-    """The experiment, and what differs from it."""
-    changes = printable(" ".join(job.overrides))
+    """The experiment, and what differs from it; of a run that goes on, with what was changed since."""
+    since = [f"{key}={new}" for key, (_, new) in job.changes_since(0).items()]
+    changes = printable(" ".join([*job.overrides, *(["then"] if since else []), *since]))
     out.print(Text.assemble((printable(job.experiment), "bold"), ("  " + changes if changes else "", "cyan")))
 
 

@@ -54,6 +54,8 @@ def settled(job: Job, config: dict[str, Any], journal: Journal, out: Console) ->
     found = found_before(job)
     for (key, setting), finder in zip(SETTINGS.items(), (find_batch_size, find_lr), strict=True):
         if key in wanted and setting not in found:
+            if out.is_terminal:
+                display.note(out, f"trainer.{key}: trying values ...")
             value, line = finder(job, with_found(job, found), journal)
             display.note(out, f"trainer.{key}: {line}")
             found[setting] = value

@@ -1,5 +1,7 @@
 """`regente.train` and `regente.sweep`: the way of the command line from a notebook or a program, with plain results."""
 
+import gc
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,11 +11,16 @@ from typing import Any
 from regente.errors import RegenteError, Stopped
 from regente.job import read_json
 
+GPUS = "CUDA_VISIBLE_DEVICES"
+
 
 @contextmanager
 def command_line(words: Sequence[str]) -> Iterator[None]:
-    """Within, things are as when a command line had these words, which is what a run records."""
-    before, cwd = sys.argv, str(Path.cwd())
+    """Within, things are as when a command line had these words, which is what a run records.
+
+    Afterwards the program sees its GPUs again, which a job on the CPU does not, and can let go of what was imported.
+    """
+    before, cwd, gpus = sys.argv, str(Path.cwd()), os.environ.get(GPUS)
     if cwd not in sys.path:
         sys.path.append(cwd)  # the user's own models and data
     sys.argv = ["regente", *words]
@@ -23,6 +30,10 @@ def command_line(words: Sequence[str]) -> Iterator[None]:
         raise KeyboardInterrupt(error.name) from None
     finally:
         sys.argv = before
+        os.environ.pop(GPUS, None)
+        if gpus is not None:
+            os.environ[GPUS] = gpus
+        gc.unfreeze()
 
 
 def train(experiment: str, overrides: Sequence[str]) -> dict[str, Any]:

@@ -124,11 +124,11 @@ class Recording:
             return Recorded(None)
         if state["refused"]:
             return Recorded(None, reason=state["refused"], refused=True)
-        if gone:
+        if gone and not state["trouble"]:
             return Recorded(
                 None, reason=f"the shipper died, see {self.job.path}/shipper.log; regente sync ships the rest"
             )
-        if waited > LAST_WAIT or (state["trouble"] and waited > AWAY_WAIT):
+        if gone or waited > LAST_WAIT or (state["trouble"] and waited > AWAY_WAIT):
             why = state["trouble"] or "the store is slow"
             return Recorded(None, reason=f"not all of it yet ({why}); the journal keeps it: regente sync")
         return None

@@ -205,7 +205,8 @@ def lock_of(path: Path, timeout: float = 0) -> FileLock:
 
 def follow(shipment: Shipment, owner: Owner) -> None:
     """Ship until the journal ends, or until its writer is gone; go on trying while the store is away."""
-    beats, due, pause, away_since = 0, time.monotonic() + BEAT, POLL, None
+    beats, due, pause = 0, time.monotonic() + BEAT, POLL
+    trying_since: float | None = None  # since when the job has ended and the store is away
     usage = Usage(owner.pid)
     while not shipment.state["ended"]:
         alive = owner.alive() is not False  # asked first: what it wrote before it died is shipped below
@@ -215,19 +216,19 @@ def follow(shipment: Shipment, owner: Owner) -> None:
                 shipment.beat(beats, usage.sample())
             if not shipment.ship() and not alive:
                 shipment.end_as_killed()
-            pause, away_since = POLL, None
+            pause, trying_since = POLL, None
         except Exception as error:
             if isinstance(error, TrackingError):
                 return shipment.note(refused=str(error))
-            away_since = away_since or time.monotonic()
             away = unreachable(shipment.uri)
             words = str(error).splitlines() or [""]
             shipment.note(
                 trouble=f"no answer: {away}" if away else f"{type(error).__name__}: {words[0][:200]}"
             )
-            done = not alive or journal_ended(shipment.job.journal)
-            if done and time.monotonic() - away_since > PATIENCE:
-                return None
+            if not alive or journal_ended(shipment.job.journal):
+                trying_since = trying_since or time.monotonic()
+                if time.monotonic() - trying_since > PATIENCE:
+                    return None
             pause = min(2 * pause, 5.0)
         if not shipment.state["ended"]:
             time.sleep(pause)
