@@ -34,6 +34,8 @@ class Net(nn.Module):
         super().__init__()
         self.ending = ending
         self.layers = nn.Sequential(nn.Flatten(), nn.Linear(784, num_classes))
+        with open("runs/calls", "a") as file:
+            print(ending, os.getpid(), time.time(), file=file)
         if ending == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         if ending == "at first" and not Path("tried").exists():

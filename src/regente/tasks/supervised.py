@@ -54,7 +54,9 @@ class Supervised(LightningModule):
 
     def forward(self, x: Tensor) -> Tensor:
         # in the dtype of the weights, which precision=64 and 16-true change
-        return self.model(x.to(self.dtype) if x.is_floating_point() else x)  # type: ignore[no-any-return]
+        if x.is_floating_point() and not torch.is_autocast_enabled(x.device.type):
+            x = x.to(self.dtype)  # of precision=16-true, 64; under autocast stored features stay in bfloat16
+        return self.model(x)  # type: ignore[no-any-return]
 
     @abstractmethod
     def loss(self, batch: Batch) -> Tensor:
