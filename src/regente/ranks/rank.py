@@ -104,14 +104,19 @@ def lost_peer(error: BaseException) -> bool:
     )
 
 
+HEARD = 1.0  # seconds in which torch's agent, which tells of the first process that ended, hears of the one that was lost
+
+
 def shared_ending(job: Job, rank: Rank, error: BaseException, ending: Ending) -> Ending:
     """The ending that this rank reports: its own, or that of the rank which failed first."""
     stopped = ending.exit_code > 128
     lost = not told(job) if stopped else lost_peer(error)
+    first = cause(words(job, rank.attempt)) if lost else None
     if lost:
-        first = cause(words(job, rank.attempt))
         ending = first.ending if first else Ending("FAILED", 1, "another rank was lost", ending.trace)
     leave_word(job, rank, ending, lost=lost)
+    if lost and first is None:
+        time.sleep(HEARD)
     return ending
 
 

@@ -92,9 +92,11 @@ def probe(
             result = read_json(job.path / "result.json")
             if stopped():
                 continue
-            if code or not result:
-                words = " ".join(word for word in job.overrides if word not in SHORT)
-                problems.append(Problem("" if code == ConfigError.exit_code else words, last_line(job.path)))
+            if code == ConfigError.exit_code:
+                problems.append(Problem("", last_line(job.path)))
+            if (
+                code or not result
+            ):  # what else goes wrong is the job's own to say, and no reason to hold up others
                 continue
             problems += _unlogged(config["monitor"]["metric"], result["metrics"])
             seconds += count * _seconds(job, config, result)
