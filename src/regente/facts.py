@@ -52,7 +52,10 @@ def _fill_classes(config: DictConfig) -> None:
         if not _is_a(data, target):
             continue
         if OmegaConf.is_missing(data, setting) or data.get(setting) is None:
-            raise ConfigError([Problem(f"data.{setting}", f"has no value; name {what}: data.{setting}=...")])
+            place = "FOLDER" if setting == "root" else "..."
+            raise ConfigError(
+                [Problem(f"data.{setting}", f"has no value; name {what}: data.{setting}={place}")]
+            )
         data.num_classes = count(data, Path(str(data[setting])).expanduser())
 
 

@@ -281,7 +281,7 @@ def test_the_folder_is_looked_for_before_anything_heavy_starts(
     ended = regente("check", "folder_cnn")
     assert (ended.code, ended.lines) == (
         2,
-        ["data.root: has no value; name the folder of images: data.root=..."],
+        ["data.root: has no value; name the folder of images: data.root=FOLDER"],
     )
     ended = regente("check", "folder_cnn", "data.root=nowhere")
     assert ended.code == 4
