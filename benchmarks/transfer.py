@@ -160,13 +160,26 @@ def alone(bench: Bench, words: list[str], epochs: str, asked: argparse.Namespace
 
 
 def heads(bench: Bench, words: list[str], base: float) -> None:
-    """Sixteen heads against sixteen runs without stored features."""
+    """Sixteen heads against sixteen runs without stored features; each is the one that is trained alone."""
+    import torch
+
+    words = [*words, "model.feature_bank.precision=bf16"]
     for name, forget in (("features computed in bfloat16", True), ("features that are there", False)):
         if forget:
             bench.forget()
-        fast = ["model.feature_bank.precision=bf16", "model.backbone=resnet18"]
-        wall, _ = bench.process("-m", "regente", "train", "head_sweep", *bench.common, *words, *fast)
+        sweep = ["-m", "regente", "train", "head_sweep", *bench.common, *words, "rerun=true"]
+        wall, _ = bench.process(*sweep)
         say(f"head_sweep, {name}", wall, wall, HEADS * base, f"of {HEADS} runs without, extrapolated")
+    jobs = sorted(bench.folder.glob("runs/head_sweep/sweep-*/*/job.json"))[-HEADS:]
+    for job in jobs:
+        head = torch.load(job.parent / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        own = json.loads(job.read_text())["overrides"]
+        alone = bench.run("head_sweep", "hydra.mode=RUN", *own)["head"]
+        assert head.keys() == alone.keys()
+        assert all(torch.equal(value, alone[key]) for key, value in head.items()), f"{own}: another head"
+    print(
+        f"{len(jobs)} heads of the sweep: each equal to the bit to the one that is trained alone", flush=True
+    )
 
 
 def accuracies(bench: Bench, words: list[str]) -> None:

@@ -37,7 +37,9 @@ def processes_of(project: Path) -> list[str]:
     for process in psutil.process_iter():
         try:
             words = " ".join(process.cmdline()).strip()
-            ours = any(name in words for name in ("regente", "submitit", "raylet", "ray::_task"))
+            ours = process.pid != os.getpid() and any(
+                name in words for name in ("regente", "submitit", "raylet", "ray::_task")
+            )
             if (
                 ours
                 and "forkserver" not in words
