@@ -22,7 +22,8 @@ from hydra.utils import instantiate
 from pytorch_lightning import seed_everything
 from torch.nn.parallel import DistributedDataParallel
 from marks import Count, weights
-from regente.compose import compose, resolve
+from regente.compose import compose
+from regente.resolving import resolve
 from regente.data.batches import Batches
 from regente.speed import channels_last, tune_process
 rank = int(os.environ["RANK"])

@@ -19,7 +19,8 @@ COMMON = """
 import hashlib, json, sys, time
 import torch
 from hydra.utils import instantiate
-from regente.compose import compose, resolve
+from regente.compose import compose
+from regente.resolving import resolve
 words = json.loads(sys.argv[1]) if sys.argv[1:] and sys.argv[1].startswith("[") else []
 def parts():
     config = resolve(compose("text_lstm", words).node)

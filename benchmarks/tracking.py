@@ -26,9 +26,10 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from regente.compose import compose, resolve
+from regente.compose import compose
 from regente.job import freeze
 from regente.redact import Redactor
+from regente.resolving import resolve
 from regente.tracking.logger import JournalLogger
 from regente.tracking.recording import Recording
 from regente.tracking.shipper import read_state
@@ -130,7 +131,8 @@ class Bench:
 
     def start(self) -> None:
         words = f"mlflow server --host 127.0.0.1 --port {self.port} --workers 1 --backend-store-uri sqlite:///server.db"
-        self.server = Popen([sys.executable, "-m", *words.split()], stderr=DEVNULL, start_new_session=True)
+        command = [sys.executable, "-m", *words.split()]
+        self.server = Popen(command, stdout=DEVNULL, stderr=DEVNULL, start_new_session=True)
         assert until(lambda: not unreachable(self.uris["server"]), 90), "the server does not start"
         self.back = time.monotonic()
 

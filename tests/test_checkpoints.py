@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -180,12 +181,19 @@ def test_a_fork_begins_with_the_weights_of_its_run_and_is_linked_to_it(regente: 
     for words, code, said in [
         (["train", f"resume={bare}"], 5, f"init_from={bare}"),
         (["train", "resume=nope.ckpt"], 5, "no such checkpoint"),
+        (["check", "mine", "init_from=nope.ckpt"], 5, "init_from=nope.ckpt: no such file"),
+        (["check", "mine", "init_from=nope"], 6, "run nope: no such run here"),
         (["train", "mine", f"init_from={bare}", "model.wide=16"], 5, "of another model"),
         (["train", "mine", f"init_from={bare}"], 0, ""),
+        (["train", "mine", "init_from=latest"], 0, ""),
     ]:
         ended = regente(*words, *(fast if words[1] == "mine" else []))
         assert ended.code == code, (words, ended.err)
         assert said in ended.err
+    latest = max(jobs(project), key=lambda job: job.stat().st_mtime)
+    config = (latest / "config.yaml").read_text()
+    assert re.search(r"init_from: runs/mine/\S+\.ckpt", config)  # what was the latest when it was made
+    assert latest.name not in config
 
 
 @pytest.mark.usefixtures("store")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.metrics import classification_report
 
 from regente.data.series import Series
@@ -114,6 +115,22 @@ def test_other_data_with_the_same_facts_is_taken_and_any_other_refused(regente: 
     assert (ended.code, ended.err) == (0, "")
     assert "as trained" not in ended.out
     assert "test/acc" in json.loads(next(job(project).glob("*/evaluation.json")).read_text())["metrics"]
+
+
+def test_the_classes_of_other_photos_are_those_of_the_run(regente: Run, project: Path) -> None:
+    for folder, classes in (("one", "abc"), ("other", "abd")):
+        for name in (f"{split}/{each}" for split in ("train", "val", "test") for each in classes):
+            place = project / folder / name
+            place.mkdir(parents=True)
+            for number in range(4):
+                pixels = np.random.default_rng(number).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(place / f"{number}.png")
+    words = ["model=transfer", "model.backbone=squeezenet1_1", "model.weights=null", "data.resolution=32"]
+    ended = regente("train", "folder_cnn", *words, f"data.root={project}/one", *SMALL)
+    assert ended.code == 0, ended.err
+    ended = regente("evaluate", "latest", f"data.root={project}/other")
+    assert ended.code == 2
+    assert "data.class_names: not the directories in" in ended.err and "(c, d)" in ended.err
 
 
 def test_a_run_without_weights_is_said_to_have_none(regente: Run, project: Path) -> None:

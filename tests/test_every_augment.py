@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from regente.catalog import groups
 from regente.check import check
-from regente.compose import compose, resolve
+from regente.compose import compose
 from regente.data.images import Images
 from regente.keyed import keyed
+from regente.resolving import resolve
 
 OPTIONS = [option for option in groups()["augment"] if option != "none"]
 CPU = torch.device("cpu")

@@ -4,7 +4,8 @@ import pytest
 
 from regente.catalog import experiment_files, groups, header_comment
 from regente.check import check
-from regente.compose import compose, resolve
+from regente.compose import compose
+from regente.resolving import resolve
 
 EXPERIMENTS = experiment_files()
 PHOTOS = ["data.root=photos", "data.num_classes=2"]

@@ -13,11 +13,12 @@ from hydra.utils import instantiate
 from PIL import Image
 
 from regente.catalog import groups
-from regente.compose import compose, resolve
+from regente.compose import compose
 from regente.data.batches import Batches, Split
 from regente.data.in_memory import InMemory
 from regente.data.series import Series
 from regente.errors import ConfigError
+from regente.resolving import resolve
 from tests.published import publish_cifar, publish_mnist, save_arrays
 from tests.tiny_bert import VOCABULARY, save_csv, tiny_bert
 

@@ -13,7 +13,8 @@ from hydra.utils import instantiate
 from torch import Tensor, nn
 
 from regente.catalog import groups
-from regente.compose import compose, resolve
+from regente.compose import compose
+from regente.resolving import resolve
 from tests.tiny_bert import VOCABULARY, tiny_bert
 
 OPTIONS = list(groups()["model"])

@@ -102,6 +102,11 @@ CASES = {
     "images for a model of words": (["model=lstm"], 2, "model.vocab_size", "data.vocab_size does not exist"),
     "tied weights of two widths": (["text_lstm", "model.tie=true", "model.hidden=64"], 2, "model.tie=True", "one width"),
     "a text that is not there": (["text_lstm", "data.path=/nope"], 4, "data.path=/nope", "leave data.path out"),
+    "a variable that is not set": (["folder_cnn", "data.root=${oc.env:NOWHERE}"], 2, "data.root", "'NOWHERE' not found"),
+    "no value behind ++": (["++optimizer.lr"], 2, "optimizer.lr", "write key=value"),
+    "a bracket left open behind ++": (["++optimizer.lr=[1"], 2, "optimizer.lr=[1", "quote it"),
+    "a part that an experiment makes null": (["nothing"], 2, "scheduler: is null", "nothing is scheduler=none"),
+    "a config of a run that goes on": (["--cfg", "job", "resume=latest"], 2, "resume=latest", "takes no --cfg"),
     "launcher of Lightning's": (["trainer.strategy=ddp_spawn"], 2, "trainer.strategy=ddp_spawn", "use ddp"),
 }  # fmt: skip
 
@@ -113,6 +118,8 @@ def own_config(project: Path) -> Path:
         "_target_: regente.models.mlp.MLP\ninput_shape: [1, 28, 28]\nnum_classes: 10\nwidths: ???\n"
     )
     (project / "conf/model/broken.yaml").write_text("_target_: x\nlr: 1\n   wide: 2\n")
+    (project / "experiments").mkdir()
+    (project / "experiments/nothing.yaml").write_text("defaults: [/train, _self_]\nscheduler: null\n")
     (project / "torn.py").write_text("def (:\n")
     (project / "conf/model/tab.yaml").write_text("_target_: x\nwide:\n\tlr: 1\n")
     return project

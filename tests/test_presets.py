@@ -77,8 +77,8 @@ def test_minutes_end_a_training_after_a_validation(regente: Run, project: Path) 
 def test_accumulated_batches_make_a_step_as_one_batch_of_their_size_would(
     regente: Run, project: Path
 ) -> None:
-    """But for rounding: the mean of the means of two halves."""
-    found = []
+    """But for rounding: the mean of the means of two halves. Its loss is theirs."""
+    found, losses = [], []
     for size, batches, together in ((64, 19, 1), (32, 38, 2)):
         words = [f"data.batch_size={size}", f"trainer.accumulate_grad_batches={together}"]
         ended = regente("train", *FAST, *words, "optimizer=sgd", f"trainer.limit_train_batches={batches}")
@@ -86,7 +86,17 @@ def test_accumulated_batches_make_a_step_as_one_batch_of_their_size_would(
         checkpoint = torch.load(result(project)["best_checkpoint"], weights_only=True)
         assert checkpoint["global_step"] == 19
         found.append(torch.cat([value.flatten() for value in checkpoint["state_dict"].values()]))
+        logged = [(line["step"], line["values"]) for line in lines(project, "metrics")]
+        losses += [(step, values["train/loss"]) for step, values in logged if "train/loss" in values]
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-6)
+    assert [step for step, _ in losses] == [10, 19] * 2
+    torch.testing.assert_close(losses[:2], losses[2:], rtol=1e-4, atol=1e-6)
+
+
+def test_one_batch_is_one_batch_and_not_the_whole_epoch(regente: Run, project: Path) -> None:
+    ended = regente("train", *FAST, "trainer.limit_train_batches=1")
+    assert ended.code == 0, ended.err
+    assert torch.load(result(project)["best_checkpoint"], weights_only=True)["global_step"] == 1
 
 
 def test_a_clipped_gradient_moves_the_weights_no_further_than_it_may(regente: Run, project: Path) -> None:

@@ -180,6 +180,8 @@ def test_another_number_of_threads_is_said(regente: Run, project: Path) -> None:
     ("changes", "where"),
     [
         ({"env": {"LD_PRELOAD": "./evil.so"}}, "hydra.job.env_set.LD_PRELOAD"),
+        ({"env": {"OMP_TOOL_LIBRARIES": "./evil.so"}}, "hydra.job.env_set.OMP_TOOL_LIBRARIES"),
+        ({"env": {"OMP_NUM_THREADS": "${oc.env:GITHUB_TOKEN}"}}, "hydra.job.env_set.OMP_NUM_THREADS"),
         ({"env": {"TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}}, "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"),
         ({"experiment": "../../x"}, "../../x"),
         ({"experiment": "/tmp/x"}, "/tmp/x"),

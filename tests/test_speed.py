@@ -114,6 +114,21 @@ def test_what_wants_to_see_each_step_gets_it_and_says_so(regente: Callable[..., 
     assert "task.steps_per_call=4: one step per call, because of trainer.gradient_clip_val" in ended.out
 
 
+OWN_TASK = """
+from regente.tasks.classifier import Classifier
+class Warm(Classifier):
+    def optimizer_step(self, *args, **kwargs):
+        super().optimizer_step(*args, **kwargs)
+"""
+
+
+def test_a_task_with_a_hook_of_its_own_gets_each_step(regente: Callable[..., Ended], project: Path) -> None:
+    (project / "own.py").write_text(OWN_TASK)
+    ended = regente("train", *SAME, "task.steps_per_call=4", "task._target_=own.Warm")
+    assert ended.code == 0, ended.err
+    assert "task.steps_per_call=4: one step per call, because of task" in ended.out
+
+
 FAULTS = """
 import resource
 import torch

@@ -33,6 +33,15 @@ def statuses(project: Path) -> list[str]:
     return [row[0] for row in query(project, "select status from runs order by start_time")]
 
 
+def test_a_full_disk_ends_no_training_and_a_line_torn_by_it_hides_no_other(tmp_path: Path) -> None:
+    journal = Journal(Path("/dev/full"))
+    journal.write("tags", values={})
+    assert journal.trouble == "No space left on device"
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(b'{"kind":"a"}\n{"kin\n{"kind":"b"}\n')
+    assert [line["kind"] for line in read(path, 0)[0]] == ["a", "b"]
+
+
 def test_a_torn_last_line_is_cut_and_the_next_one_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     journal = Journal(path)

@@ -13,9 +13,10 @@ import torch
 from hydra.utils import instantiate
 
 from regente.catalog import experiment_files, groups
-from regente.compose import compose, resolve
+from regente.compose import compose
 from regente.errors import ConfigError
 from regente.job import Job, freeze
+from regente.resolving import resolve
 from regente.trust import inside, read_config, require_trusted
 from regente.trusted_names import is_own
 from tests.test_every_config import BESIDE, FITTING, NEEDED
@@ -130,6 +131,7 @@ TEXTS = {
     "a reference twice": "data: {x: '\\${oc.env:HOME}'}",
     "the store's password by the way": "data: {x: '${tracking.uri}'}\ntracking: {uri: x}",
     "aliases": "data: {x: &a [1], y: *a}",
+    "pairs, which a reference is read through": "data: {p: !!pairs [a: '${oc.env:GITHUB_TOKEN}'], x: '${data.p[0][1]}'}",
     "an object": f"data: !!python/object/apply:os.system ['{TOUCH}']",
     "no YAML": "data: {",
     "a list": "- data",

@@ -1,5 +1,6 @@
 """Step 4 of a run: the frozen config becomes data, task and trainer, in one visible order."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch.nn.parameter import is_lazy
 from regente.callbacks.agreed_stop import AgreedStop
 from regente.callbacks.resume_points import ResumePoints
 from regente.callbacks.step_randomness import StepRandomness
+from regente.checkpoints.beginning import Point
 from regente.checkpoints.saving import SafeSaving
 from regente.errors import ConfigError, Problem, RegenteError
 from regente.features.serving import serve
@@ -25,6 +27,7 @@ from regente.models.transfer import deferred
 from regente.ranks.strategies import strategy
 from regente.settings import theirs
 from regente.speed import channels_last, compiled, fused, steps_per_call
+from regente.tasks.supervised import Supervised
 
 FIRST = (StepRandomness, ResumePoints, AgreedStop)  # of the callbacks
 
@@ -51,18 +54,22 @@ def build(
     own_callbacks: list[Callback],
     logger: Logger | None,
     saving: SafeSaving | None = None,
-    group: int | None = None,
+    point: Point | None = None,
     life: int = 0,
+    learned: Mapping[str, Any] | None = None,
 ) -> Parts:
     """Seed, then data, model, optimizer, scheduler, task, callbacks and trainer.
 
-    `group`: the steps per call that an earlier life of the run has taken; `life`: how many it has had.
+    `point`: the state that the run goes on from; `life`: how many it has had before; `learned`: what the data is to
+    recall of a run instead of learning it anew.
 
     Raises:
         ConfigError: when a part refuses its arguments.
     """
     seed_everything(config["seed"], workers=True, verbose=False)
     data = _make("data", config["data"])
+    if learned is not None:
+        data.recall(learned)
     with deferred():
         model = _make("model", theirs("model", config["model"]))
     materialise(model, data)
@@ -88,8 +95,8 @@ def build(
     )
     trainer = make_trainer(config, job, every, logger, saving)
     notes = serve(model, data, config, trainer.strategy.root_device)
-    steps, note = steps_per_call(config, data, task, every, group)
-    if steps > 1:
+    steps, note = steps_per_call(config, data, task, every, point.group if point else None)
+    if steps > 1 or (point is not None and point.grouped and isinstance(task, Supervised)):
         data.group = steps
         task.group(data.batch_size, steps, config["seed"])
     return Parts(data, task, trainer, [*notes, *([note] if note else []), *_by_heart(trainer)])

@@ -99,7 +99,9 @@ def matching(names: Sequence[str], older_than: float | None) -> list[Entry]:
 @click.group(name="cache", invoke_without_command=True)
 @click.pass_context
 def cache(context: click.Context) -> None:
-    """List what is kept between runs: decoded photos, and features of frozen backbones. All of it may be deleted.
+    """List what is kept between runs, all of which may go.
+
+    Decoded photos, and features of frozen backbones.
 
     \b
     regente cache                              size, age and last use of each

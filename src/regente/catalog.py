@@ -64,6 +64,18 @@ def groups() -> dict[str, dict[str, Path]]:
     return found
 
 
+def options(group: str) -> str:
+    """What there is to choose from, in words."""
+    return "there is: " + ", ".join(groups().get(group, {}))
+
+
+def place(group: str) -> str:
+    """Where in a config the choice of a group goes: under its own name, or where its files say `# @package`."""
+    file = next(iter(groups()[group].values()))
+    first = file.read_text(encoding="utf-8").partition("\n")[0]
+    return first.removeprefix("# @package").strip() if first.startswith("# @package") else group
+
+
 def suggest(name: str, known: Sequence[str]) -> str:
     """`did you mean X?` where something is close, and what there is."""
     close = get_close_matches(name, known, n=1, cutoff=0.6)

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from regente.catalog import groups
+from regente.catalog import groups, options
 from regente.compose import ROOT_KEYS, Monitor, Tracking
 from regente.errors import Problem
 from regente.settings import FINDERS, OURS, Limit
@@ -127,6 +127,10 @@ def _roots(config: dict[str, Any]) -> Iterator[Problem]:
             kind = "group" if close and close[0] in groups() else "setting"
             hint = f"did you mean {close[0]}?" if close else f"there is: {', '.join(ROOT_KEYS)}"
             yield Problem(key, f"no such {kind}; {hint}")
+    for key, value in config.items():
+        if value is None and key in groups():
+            option = f"; nothing is {key}=none" if "none" in groups()[key] else ""
+            yield Problem(key, f"is null; {options(key)}{option}")
     for place, fields in (("monitor", Monitor), ("tracking", Tracking)):
         yield from _unknown(place, list(config[place]), fields.__dataclass_fields__, place)
 
@@ -140,9 +144,9 @@ def _seed(config: dict[str, Any]) -> Iterator[Problem]:
 def _nodes(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every part with its dotted place; a callback that is null is off."""
     for key in ("data", "model", "task", "optimizer", "scheduler", "trainer"):
-        if key != "scheduler" or config[key].get("_target_"):
+        if config[key] is not None and (key != "scheduler" or config[key].get("_target_")):
             yield key, config[key]
-    for name, node in config["callbacks"].items():
+    for name, node in (config["callbacks"] or {}).items():
         if node is not None:
             yield f"callbacks.{name}", node
 

@@ -10,9 +10,10 @@ import click
 
 from regente import __version__, caches
 from regente.endings import SwiftExit
-from regente.errors import ConfigError, MachineError, Problem, RegenteError, Stopped, TrackingError
+from regente.errors import ConfigError, Problem, RegenteError, Stopped
 from regente.streams import forgive, printable
 from regente.sweep import commands as sweeping
+from regente.tracking import commands as recording
 from regente.using import commands as using
 
 TRAIN = """Train a model: an EXPERIMENT under OVERRIDES.
@@ -30,7 +31,7 @@ Overrides are Hydra's: key=value sets (a key that the class takes needs no +), +
 ~key removes, group=option chooses. Your own ./conf and ./experiments come before the packaged ones.
 """
 
-CHECK = """Say everything that is wrong with an experiment under overrides; run nothing.
+CHECK = """Say all that is wrong with an experiment; run nothing.
 
 \b
 regente check mnist_cnn trainer.max_epoch=3
@@ -146,6 +147,9 @@ def train(
         from regente.checkpoints.resume import named
 
         if asked := named(words):
+            if cfg or info or multirun or dry_run or package or resolve:
+                what = "a run that goes on takes no --cfg, --info, --multirun or --dry-run"
+                raise ConfigError([Problem(" ".join(words), what)])
             return go_on(*asked, allow, debug=debug)
     experiment, overrides = split(words)
     if cfg:
@@ -181,7 +185,9 @@ RUN = """RUN is latest, best, an experiment, EXPERIMENT:best, the start of an ML
 
 
 @regente.command(
-    help=f"""Go on with a RUN that was interrupted, to the same numbers as if it had not been.
+    help=f"""Go on with an interrupted RUN, to the same numbers.
+
+    They are those of a run that was never interrupted.
 
     {RUN} OVERRIDES may change what leaves its steps as they were, such as
     trainer.max_epochs; anything else needs --allow KEY.
@@ -204,7 +210,9 @@ def resume(run: str, overrides: tuple[str, ...], allow: tuple[str, ...], debug: 
 
 
 @regente.command(
-    help=f"""Begin a new run with the config and the best weights of a RUN.
+    help=f"""Begin a new run with config and weights of a RUN.
+
+    The weights are its best.
 
     {RUN} OVERRIDES may change anything that the weights fit.
 
@@ -256,12 +264,6 @@ def check(words: tuple[str, ...], debug: bool, multirun: bool) -> None:
     click.echo(f"{' '.join([experiment, *overrides])}: {found}nothing wrong")
 
 
-for command in using.COMMANDS:
-    regente.add_command(command)
-regente.add_command(sweeping.sweep)
-regente.add_command(caches.cache)
-
-
 @regente.command(name="list")
 def list_() -> None:
     """List the experiments, and every group with its options."""
@@ -279,74 +281,16 @@ def list_() -> None:
             click.echo(f"  {option:<{width}}{header_comment(file)}")
 
 
-@regente.command()
-@click.option(
-    "--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port on 127.0.0.1."
-)
-@click.option("--uri", help="The store to look at: sqlite:///FILE; MLFLOW_TRACKING_URI, else mlflow.db here.")
-def ui(port: int, uri: str | None) -> None:
-    """Open MLflow's UI on the project's store, for this machine alone.
-
-    It prints a link to the comparison of the latest runs, best first.
-
-    \b
-    regente ui --port 5001
-    """
-    from regente.tracking.front import is_free, prepare
-    from regente.tracking.store import DEFAULT, absolute_uri, problems, sqlite_path
-
-    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT
-    if wrong := problems(uri, Path.cwd(), create=True):
-        raise ConfigError(
-            [Problem(problem.where.replace("tracking.uri=", "--uri "), problem.what) for problem in wrong]
-        )
-    path, base = sqlite_path(uri, Path.cwd()), f"http://127.0.0.1:{port}"
-    if path is not None and not path.is_file():
-        raise ConfigError(
-            [
-                Problem(
-                    f"--uri {uri}",
-                    f"there is no {path}; regente train makes one, --uri sqlite:///FILE names another",
-                )
-            ]
-        )
-    if path is not None and not is_free(port):
-        raise MachineError(f"--port {port} is taken, maybe by another regente ui; try --port {port + 1}")
-    for line in prepare(Path.cwd(), uri, base if path else uri):
-        click.echo(line)
-    if path is None:  # a server, which has a UI of its own
-        return
-    click.echo(f"MLflow on {base}, ready in about ten seconds; Ctrl-C ends it")
-    sys.stdout.flush()
-    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
-    command = ["mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    store = ["--backend-store-uri", absolute_uri(uri, Path.cwd())]
-    os.execv(sys.executable, [sys.executable, "-m", *command, *store])
-
-
-@regente.command()
-def sync() -> None:
-    """Ship what is not in the tracking store yet, and close runs whose process died.
-
-    \b
-    regente sync      after a server was away, a kill or a power cut
-    """
-    from regente.tracking.sync import sync_project
-
-    failed = False
-    for line in sync_project(Path.cwd()):
-        failed |= line.startswith("not shipped")
-        click.echo(line)
-    if failed:
-        sys.exit(TrackingError.exit_code)
+for command in (*using.COMMANDS, sweeping.sweep, caches.cache, recording.ui, recording.sync):
+    regente.add_command(command)
 
 
 def show(experiment: str, overrides: list[str], what: str, package: str | None, resolve: bool) -> None:
     """Print the composed config, or a part of it."""
     from omegaconf import OmegaConf
 
-    from regente.compose import to_yaml
     from regente.request import checked
+    from regente.resolving import to_yaml
 
     touched = {override.lstrip("+~").split("=")[0].split(".")[0] for override in overrides}
     composed, _ = checked(experiment, overrides, touched)
@@ -370,6 +314,8 @@ def main() -> None:
     gc.disable()  # composing and importing make many objects and little garbage; the worker enables it again
     if (cwd := str(Path.cwd())) not in sys.path:
         sys.path.append(cwd)  # the user's own models and data, behind what is installed
+    if "_REGENTE_COMPLETE" in os.environ:
+        from regente import bash_completion  # noqa: F401  # registers itself
     leave = SwiftExit()
     forgive()
     try:

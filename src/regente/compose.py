@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -15,14 +15,15 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import HydraException, OverrideParseException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from regente.catalog import config_dirs, groups, require_experiment, suggest
+from regente.catalog import config_dirs, groups, place, require_experiment, suggest
 from regente.errors import ConfigError, Problem, RegenteError
+from regente.explain import bad_override, explain, key_of
 
 
 @dataclass
@@ -128,20 +129,27 @@ def compose(experiment: str, overrides: Sequence[str]) -> Composed:
         return _compose(experiment, overrides)
 
 
-def recompose(frozen: str, overrides: Sequence[str]) -> DictConfig:
+def recompose(
+    frozen: str, overrides: Sequence[str], experiment: str | None = None, before: Sequence[str] = ()
+) -> DictConfig:
     """A frozen config under overrides; GROUP=OPTION takes the option as `conf/` has it now.
+
+    Of `experiment` and the overrides `before`, where they are given, is what else is said about that group.
 
     Raises:
         ConfigError: with every problem that composition alone can tell.
     """
-    chosen = {key for override in overrides if (key := _key(override)) in groups()}
-    fresh = [override for override in overrides if _key(override).split(".")[0] in chosen]
+    chosen = {key for override in overrides if (key := key_of(override)) in groups()}
+    fresh = [override for override in overrides if key_of(override).split(".")[0] in chosen]
     node: Any = OmegaConf.create(frozen)
     with _hydra():
         if fresh:
-            composed = _compose(ROOT, fresh)
-            for group in chosen:
-                node[group] = composed.node[group]
+            if experiment is not None:
+                require_experiment(experiment)
+            kept = [override for override in before if key_of(override) not in chosen]
+            composed = _compose(experiment or ROOT, [*kept, *fresh])
+            for part in map(place, chosen):
+                OmegaConf.update(node, part, OmegaConf.select(composed.node, part), merge=False)
         for override in overrides:
             if override not in fresh:
                 _apply(node, override)
@@ -152,9 +160,9 @@ def _apply(node: DictConfig, override: str) -> None:
     try:
         parsed = OverridesParser.create().parse_override(override)
     except OverrideParseException as error:
-        raise ConfigError([_bad_override(override, str(error))[0]]) from error
+        raise ConfigError([bad_override(override, str(error))]) from error
     if parsed.is_sweep_override():
-        raise ConfigError([Problem(override, "has several values; one would be right")])
+        raise ConfigError([Problem(override, "several values; a run goes on with one")])
     if not parsed.is_delete():
         OmegaConf.update(node, parsed.key_or_group, parsed.value(), merge=True, force_add=True)
         return
@@ -173,7 +181,7 @@ def _compose(experiment: str, overrides: Sequence[str]) -> Composed:
             node = hydra.compose(experiment, lenient(left), return_hydra_config=True)
             break
         except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
-            problem, culprit = _explain(error, left)
+            problem, culprit = explain(error, left)
             problems.append(problem)
             if culprit is None:
                 raise ConfigError(problems) from error
@@ -215,26 +223,6 @@ def lenient(overrides: Sequence[str]) -> list[str]:
     return [mark(override) for override in overrides]
 
 
-def plain_overrides(overrides: Sequence[str]) -> dict[str, Any] | None:
-    """The values by dotted key, if all that the overrides do is to set; none if one chooses, adds or removes.
-
-    Raises:
-        ConfigError: for one that cannot be read.
-    """
-    parser, values = OverridesParser.create(), {}
-    for word in overrides:
-        try:
-            parsed = parser.parse_override(word)
-        except HydraException as error:
-            raise ConfigError([_bad_override(word, str(error))[0]]) from error
-        if parsed.type is None or parsed.type.name != "CHANGE" or parsed.key_or_group in groups():
-            return None
-        if parsed.is_sweep_override():
-            raise ConfigError([Problem(word, "several values; a run goes on with one")])
-        values[parsed.key_or_group] = parsed.value()
-    return values
-
-
 def swept_keys(overrides: Sequence[str], params: Mapping[str, Any] | None) -> list[str]:
     """The keys that a sweep varies: those with several values on the command line, or in `hydra.sweeper.params`."""
     parsed = parse(overrides)
@@ -260,149 +248,10 @@ def _parse(parser: OverridesParser, overrides: Sequence[str]) -> list[Override]:
         try:
             parsed += parser.parse_overrides([override])
         except OverrideParseException as error:
-            problems.append(_bad_override(error.override, str(error))[0])
+            problems.append(bad_override(error.override, str(error)))
     if problems:
         raise ConfigError(problems)
     return parsed
-
-
-def _explain(error: Exception, overrides: list[str]) -> tuple[Problem, str | None]:
-    """What a composition error means, and the override to blame for it, if one is."""
-    text = str(error)
-    if isinstance(error, MissingConfigException) and (found := re.search(r"Could not find '(\S+?)'", text)):
-        return _missing_option(found[1], overrides)
-    if isinstance(error, OverrideParseException):
-        return _bad_override(error.override, text)
-    if isinstance(error, YAMLError) or isinstance(error.__cause__, YAMLError):
-        return _bad_yaml(error), None
-    first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
-    key = re.search(r"(?:full_key: |override ')([\w.]+)|override '\+*([\w.]+)", text)
-    name = (key[1] or key[2]) if key else ""
-    culprit = next((o for o in overrides if name and _key(o) == name), None)
-    culprit = culprit or next((o for o in overrides if _key(o) and _key(o) in first), None)
-    if "could not be converted to Integer" in f"{text}{error.__cause__}":
-        return Problem(culprit or name, "needs a whole number"), culprit
-    if "Ambiguous value for argument" in text:
-        return Problem(
-            culprit or name, "several values; to run them all, one after the other, add -m"
-        ), culprit
-    if first.startswith("Config group override must be"):
-        culprit = next((o for o in overrides if _key(o) in groups() and _is_no_name(o)), None)
-        if culprit:
-            group, option = _key(culprit), culprit.partition("=")[2]
-            what = f"a group takes the name of an option; {_options(group)}"
-            if option in groups()[group]:
-                what = f"reads as a number; quoted it is the option: \"{group}='{option}'\""
-            return Problem(culprit, what), culprit
-    return Problem(culprit or name, first.rstrip(".")), culprit
-
-
-def _is_no_name(override: str) -> bool:
-    """Whether the value is null, true, false or a number, to which `nan` and `inf` belong too."""
-    parsed = OverridesParser.create().parse_override(override)
-    return not parsed.is_delete() and not isinstance(parsed.value(), str | list)
-
-
-def _key(override: str) -> str:
-    return override.lstrip("+~").split("=", 1)[0]
-
-
-def _options(group: str) -> str:
-    return "there is: " + ", ".join(groups().get(group, {}))
-
-
-def _missing_option(path: str, overrides: list[str]) -> tuple[Problem, str | None]:
-    group, _, option = path.rpartition("/")
-    culprit = next((o for o in overrides if _key(o).split("@")[0] == group and o.endswith(option)), None)
-    known = list(groups().get(group, {}))
-    what = f"no such {group}; {suggest(option, known)}" if known else "no such config file"
-    return Problem(culprit or path, what), culprit
-
-
-def _bad_override(override: str, text: str) -> tuple[Problem, str | None]:
-    raw = override.removeprefix("++")
-    if "=" not in raw:
-        what = "not a setting; write key=value, without blanks around the ="
-    elif raw.endswith("=") or "= " in raw:
-        what = "no blanks around the =, and quotes around a value with blanks: 'key=\"a b\"'"
-    else:
-        said = [line.strip() for line in text.splitlines() if line.strip() and "hydra.cc" not in line]
-        detail = next(
-            (line for line in said if re.match(r"(mismatched|extraneous|no viable|missing|token)", line)), ""
-        )
-        detail = (
-            f"cannot be read ({detail})" if detail else "cannot be read; is a bracket or a quote left open?"
-        )
-        what = f"{detail}; quote it for the shell and for Hydra: 'key=\"a b\"'"
-    return Problem(raw, what), raw
-
-
-def _bad_yaml(error: Exception) -> Problem:
-    cause: Any = error if isinstance(error, YAMLError) else error.__cause__
-    mark = getattr(cause, "problem_mark", None) or getattr(cause, "context_mark", None)
-    if mark is None:
-        return Problem("", f"bad YAML: {cause}")
-    where = f"{mark.name}:{mark.line + 1}:{mark.column + 1}"
-    if "'\\t'" in str(cause):
-        return Problem(where, "bad YAML: a tab; YAML wants blanks")
-    return Problem(where, f"bad YAML: {cause.problem or cause.context}; look at the blanks before this line")
-
-
-def resolve(config: DictConfig | str, parts: Collection[str] | None = None) -> dict[str, Any]:
-    """The config, or the YAML text of one, as plain data; with `parts`, only these of its root keys.
-
-    Raises:
-        ConfigError: with every value that is missing and every reference that leads nowhere.
-    """
-    node = OmegaConf.create(config) if isinstance(config, str) else config
-    problems: list[Problem] = []
-    if parts is not None:
-        plain: Any = {
-            key: _plain(_value(node, key, key, problems), key, problems)
-            for key in map(str, node)
-            if key in parts
-        }
-    else:
-        plain = _plain(node, "", problems)
-    if problems:
-        raise ConfigError(problems)
-    assert isinstance(plain, dict)
-    return plain
-
-
-def _plain(node: Any, path: str, problems: list[Problem]) -> Any:
-    if isinstance(node, DictConfig):
-        keys: list[Any] = list(node.keys())
-        join: Callable[[Any], str] = lambda key: f"{path}.{key}" if path else str(key)  # noqa: E731
-    elif isinstance(node, ListConfig):
-        keys = list(range(len(node)))
-        join = lambda key: f"{path}[{key}]"  # noqa: E731
-    else:
-        return node
-    values = {key: _plain(_value(node, key, join(key), problems), join(key), problems) for key in keys}
-    return values if isinstance(node, DictConfig) else list(values.values())
-
-
-def _value(node: DictConfig | ListConfig, key: Any, path: str, problems: list[Problem]) -> Any:
-    if OmegaConf.is_missing(node, key):
-        options = f"; {_options(path)}" if path in groups() else ""
-        problems.append(Problem(path, f"has no value; give it one: {path}=...{options}"))
-        return None
-    try:
-        return node[key]
-    except InterpolationToMissingValueError:
-        return None  # the place that has no value is a problem already
-    except OmegaConfBaseException as error:
-        text = node._get_node(key)._value()  # type: ignore[union-attr]
-        found = re.search(r"Interpolation key '(.*?)' not found", str(error))
-        reason = f"{found[1]} does not exist" if found else str(error).splitlines()[0]
-        problems.append(Problem(path, f"refers to {text}, but {reason}"))
-        return None
-
-
-def to_yaml(node: Any, *, resolve: bool = False) -> str:
-    """A config as YAML text; with `resolve` the references are replaced by what they point to."""
-    return OmegaConf.to_yaml(node, resolve=resolve)
 
 
 class _Through(BaseException):
@@ -433,7 +282,7 @@ def run_hydra(
     except _Through as through:
         raise through.error from None
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError([_explain(error, list(overrides))[0]]) from error
+        raise ConfigError([explain(error, list(overrides))[0]]) from error
     finally:
         sys.argv = argv
         os.environ.pop("HYDRA_FULL_ERROR")

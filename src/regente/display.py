@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from regente.job import Job
+from regente.runs import shown
 from regente.streams import printable
 from regente.tracking.recording import Recorded
 
@@ -25,7 +26,7 @@ def header(out: Console, job: Job) -> None:
 
 def setup(out: Console, parts: Any, notes: list[str]) -> None:
     """Device, precision and size; a line for what is done otherwise than asked."""
-    trainer, model = parts.trainer, parts.task.model
+    trainer, model = parts.trainer, getattr(parts.task, "model", parts.task)
     total = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     size = f"{total:,} parameters" + ("" if trained == total else f", {trained:,} of them trained")
@@ -62,12 +63,14 @@ def closing(out: Console, job: Job, result: dict[str, Any]) -> None:
     rows.append(
         ("time", f"{result['seconds']:.1f} s, {result['samples_per_second']:,.0f} samples/s in training")
     )
-    rows.append(("weights", shown(result["best_checkpoint"]) if result["best_checkpoint"] else "not kept"))
+    rows.append(
+        ("weights", shown(Path(result["best_checkpoint"])) if result["best_checkpoint"] else "not kept")
+    )
     if (job.path / "profile").is_dir():
         rows.append(
-            ("profile", f"{shown(str(job.path / 'profile'))}: operators.txt, trace.json for ui.perfetto.dev")
+            ("profile", f"{shown(job.path / 'profile')}: operators.txt, trace.json for ui.perfetto.dev")
         )
-    rows.append(("job", shown(str(job.path))))
+    rows.append(("job", shown(job.path)))
     for name, text in rows:
         row(out, name, text)
 
@@ -75,7 +78,7 @@ def closing(out: Console, job: Job, result: dict[str, Any]) -> None:
 def run(out: Console, job: Job, recorded: Recorded, *, ended_well: bool) -> None:
     """Where the run is in MLflow; after a failure also where the job is."""
     if not ended_well:
-        row(out, "job", shown(str(job.path)))
+        row(out, "job", shown(job.path))
     if recorded.run_id:
         look = f"at {recorded.server}" if recorded.server else "in MLflow; to look at it: regente ui"
         row(out, "run", f"{recorded.run_id} {look}")
@@ -86,11 +89,3 @@ def run(out: Console, job: Job, recorded: Recorded, *, ended_well: bool) -> None
 def row(out: Console, name: str, text: str) -> None:
     """A line of the closing table."""
     out.print(Text.assemble((f"{name:<12}", "bold"), text))
-
-
-def shown(path: str) -> str:
-    """A path as one would type it from here."""
-    try:
-        return str(Path(path).relative_to(Path.cwd()))
-    except ValueError:
-        return path

@@ -76,7 +76,8 @@ class DivergedError(RegenteError):
 class Stopped(BaseException):
     """A signal asked the run to end; like KeyboardInterrupt it passes through `except Exception`."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, *, agreed: bool = False) -> None:
+        self.agreed = agreed  # by all ranks: none was lost
         self.name = signal.Signals(number).name
         self.exit_code = 128 + number
         super().__init__(self.name)

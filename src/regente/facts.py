@@ -1,5 +1,6 @@
 """Between steps 1 and 2 of a run: what a config leaves open and the names of folders tell."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -8,27 +9,46 @@ from omegaconf.errors import OmegaConfBaseException
 from regente.catalog import experiment_files
 from regente.data.class_folders import class_names, find_splits
 from regente.data.labelled_texts import Columns, read_texts
-from regente.errors import ConfigError, Problem, TrackingError
+from regente.errors import CheckpointError, ConfigError, Problem, TrackingError
 from regente.runs import find, shown
 from regente.signatures import TargetNotFound, read
 
 TRANSFER = "regente.models.transfer.Transfer"
 
 
-def fill(config: DictConfig) -> None:
+def fill(config: DictConfig, pins: dict[str, str] | None = None) -> None:
     """Write the number of classes into `data.num_classes`, where a folder of images or texts leaves it open (`???`),
-    and the job directory of the run that `model.backbone=run:RUN` means today.
+    and what the runs are today that `model.backbone=run:RUN` and `init_from=RUN` mean: a job directory, a checkpoint.
+    `pins` keeps what each name means, for all that are filled with the same ones.
 
     Raises:
         ConfigError: when it is not said which folder or file.
         DataError: when it is not there, or not one of classes.
         TrackingError: when no run is meant, or several are.
+        CheckpointError: when the weights to begin with are not there.
     """
-    _fill_classes(config)
-    _pin_backbone(config)
+    with suppress(OmegaConfBaseException):
+        _fill_classes(config)
+    with suppress(OmegaConfBaseException):  # a reference that leads nowhere, which `resolve` says better
+        _pin_backbone(config, {} if pins is None else pins)
+        _pin_beginning(config, {} if pins is None else pins)
 
 
-def _pin_backbone(config: DictConfig) -> None:
+def _pin_beginning(config: DictConfig, pins: dict[str, str]) -> None:
+    name = config.get("init_from")
+    if not name:
+        return
+    path = Path(str(name)).expanduser()
+    if not path.suffix and not path.is_file():
+        if name not in pins:
+            pins[name] = shown(find(str(name), Path.cwd()).checkpoint)
+        path = Path(pins[name])
+    if not path.is_file():
+        raise CheckpointError(f"init_from={name}: no such file; name one that is there, or a run")
+    config.init_from = shown(path)
+
+
+def _pin_backbone(config: DictConfig, pins: dict[str, str]) -> None:
     model = config.get("model")
     if not isinstance(model, DictConfig) or model.get("_target_") != TRANSFER:
         return
@@ -36,7 +56,9 @@ def _pin_backbone(config: DictConfig) -> None:
     if isinstance(name, str) and name.startswith("run:"):
         run = name.removeprefix("run:")
         try:
-            model.backbone = f"run:{shown(find(run, Path.cwd()).job.path)}"
+            if name not in pins:
+                pins[name] = f"run:{shown(find(run, Path.cwd()).job.path)}"
+            model.backbone = pins[name]
         except TrackingError as error:
             if (experiment := run.partition(":")[0]) not in experiment_files():
                 raise

@@ -20,10 +20,11 @@ from rich.console import Console
 
 from regente import display
 from regente.build import build, make_trainer
-from regente.compose import recompose, resolve
+from regente.compose import recompose
 from regente.errors import ConfigError, Problem
 from regente.job import FOUND, Job, read_json, write_json
 from regente.machine import fit_trainer, world_size
+from regente.resolving import resolve
 from regente.tracking.journal import Journal
 
 SETTINGS = {"find_batch_size": "data.batch_size", "find_lr": "optimizer.lr"}  # in the order of finding

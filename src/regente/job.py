@@ -19,6 +19,7 @@ DATA = "data.json"  # in the job directory: name, place, digest and splits of th
 PROVENANCE = "provenance.json"  # in the job directory: code, hardware and packages when it started
 FOUND = "found.json"  # in the job directory: settings that were found for it, by their dotted names
 EXAMPLE = "example.npy"  # in the job directory: two samples as the model gets them
+PROCESS = "process.json"  # in the job directory: the process that runs it, touched as long as it lives
 ARROW = " -> "  # between an old value and a new one
 
 
@@ -34,7 +35,7 @@ class Job:
     created: str  # UTC, ISO 8601
     digest: str  # SHA-256 of config.yaml
     choices: dict[str, str]  # the option of each config group
-    env: dict[str, str] = field(default_factory=dict)  # hydra.job.env_set
+    env: dict[str, str] = field(default_factory=dict)  # hydra.job.env_set, secrets as ${oc.env:NAME}
     swept: list[str] = field(default_factory=list)  # keys that tell it from the other jobs of its sweep
     rerun_of: str = ""  # the run that it does once more: its MLflow id, or its directory
     # by number of life: what was changed for it, "old -> new" by key

@@ -18,7 +18,7 @@ from regente.errors import Stopped
 from regente.job import Job
 from regente.machine import cores, ranks_here, world_size
 from regente.ranks.meeting import ENDPOINT, endpoint, is_rank, meeting
-from regente.ranks.rank import forget_endings
+from regente.ranks.rank import forget_endings, this_rank
 from regente.tracking.owner import owner
 from regente.worker import DRIVER
 
@@ -47,6 +47,8 @@ def launch(job: Job, config: dict[str, Any], *, alone: bool, debug: bool = False
         if ranks == 1:
             for key in [key for key in os.environ if key.startswith(FOREIGN)]:
                 del os.environ[key]
+        elif (here := this_rank()).number == 0 and here.attempt == 0:
+            forget_endings(job)
         return run(job.path, debug=debug)
     if ranks == 1:
         return _wait("regente.worker", [str(job.path)], os.environ)

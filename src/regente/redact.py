@@ -96,6 +96,14 @@ def env_references(yaml_text: str) -> dict[str, str]:
     return {name: os.environ[name] for name in names if os.environ.get(name)}
 
 
+VARIABLE = re.compile(r"\$\{oc\.env:\s*([A-Za-z_]\w*)\s*\}")
+
+
+def from_environment(text: str) -> str:
+    """The text with the values of the variables that it names as `${oc.env:NAME}`."""
+    return VARIABLE.sub(lambda found: os.environ.get(found[1], ""), text)
+
+
 def secret_values(node: Any, prefix: str = "") -> set[str]:
     """The literal secrets of a plain config, by the names of their keys or by their own shape."""
     found: set[str] = set()

@@ -6,13 +6,16 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
 from regente.catalog import DEFAULT_EXPERIMENT, experiment_files, groups, suggest
 from regente.check import check
-from regente.compose import Composed, compose, resolve
+from regente.compose import Composed, compose
 from regente.errors import ConfigError, Problem
 from regente.facts import fill
 from regente.job import Job, freeze
-from regente.redact import Redactor, env_references, externalize
+from regente.redact import VARIABLE, Redactor, env_references, externalize
+from regente.resolving import resolve
 
 
 def split(words: Sequence[str]) -> tuple[str, list[str]]:
@@ -74,6 +77,8 @@ def freeze_job(composed: Composed, folder: Path, name: str | None = None, swept:
     """A job directory for a composed config; secrets written into the config go to the environment instead."""
     config, secrets = externalize(composed.yaml())
     os.environ.update(secrets)
+    env, more = _env(composed.hydra.job.env_set)
+    os.environ.update(more)
     redact = Redactor(secrets.values(), env_references(config))
     runtime = composed.hydra.runtime.choices
     choices = {
@@ -89,6 +94,15 @@ def freeze_job(composed: Composed, folder: Path, name: str | None = None, swept:
         overrides=[redact.text(override) for override in composed.overrides],
         command=[redact.text(word) for word in ["regente", *sys.argv[1:]]],
         choices=choices,
-        env=dict(composed.hydra.job.env_set),
+        env=env,
         swept=list(swept),
     )
+
+
+def _env(node: DictConfig) -> tuple[dict[str, str], dict[str, str]]:
+    """`hydra.job.env_set` as it may be written down, and the variables that hold its literal secrets."""
+    plain: Any = OmegaConf.to_container(node)
+    kept = {key: raw if VARIABLE.search(str(raw)) else str(node[key]) for key, raw in plain.items()}
+    text, secrets = externalize(OmegaConf.to_yaml(OmegaConf.create(kept)))
+    env: Any = OmegaConf.to_container(OmegaConf.create(text))
+    return env or {}, secrets

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from regente.errors import CheckpointError, TrackingError
-from regente.job import Job, open_job, read_json
+from regente.job import LEARNED, Job, open_job, read_json
 
 SHOWN = 5  # candidates that an answer names
 EVALUATION = "evaluation-"  # how the directories of evaluations begin, which lie in that of their run
@@ -47,6 +47,20 @@ class Run:
             if file.is_file():
                 return file
         raise CheckpointError(f"{shown(here)}: no such checkpoint; put it back, or name another run")
+
+    @property
+    def learned(self) -> dict[str, Any] | None:
+        """What its data module learned of the training samples; none where it had nothing to learn.
+
+        Raises:
+            CheckpointError: when that file is damaged.
+        """
+        file = self.job.path / LEARNED
+        if not file.is_file():
+            return None
+        if not (found := read_json(file)) and file.read_bytes().strip() != b"{}":
+            raise CheckpointError(f"{shown(file)}: damaged; put a whole one there, or name another run")
+        return found
 
     @property
     def monitor(self) -> tuple[str, str]:

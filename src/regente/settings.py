@@ -17,6 +17,7 @@ class Limit:
 
     admits: Callable[[Any], bool]
     words: str
+    listed: tuple[object, ...] = ()  # the values, where they are few
 
 
 def _number(value: Any) -> bool:
@@ -27,13 +28,13 @@ def _whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-FLAG = Limit(lambda v: isinstance(v, bool), "needs true or false")
+FLAG = Limit(lambda v: isinstance(v, bool), "needs true or false", (True, False))
 OURS = {
     "model": {"compile": FLAG},
     "trainer": {
         "max_minutes": Limit(lambda v: v is None or (_number(v) and v > 0), "needs a number > 0 or null"),
         "matmul_precision": Limit(
-            lambda v: v is None or v in MATMUL, f"needs one of {', '.join(MATMUL)} or null"
+            lambda v: v is None or v in MATMUL, f"needs one of {', '.join(MATMUL)} or null", (*MATMUL, None)
         ),
         "find_lr": FLAG,
         "find_batch_size": FLAG,
@@ -42,8 +43,8 @@ OURS = {
             lambda v: v is None or (isinstance(v, str) and bool(re.fullmatch(r".+:\d{1,5}", v))),
             "needs HOST:PORT, an address of the first machine",
         ),
-        "on_nan": Limit(lambda v: v in ON_NAN, f"needs one of {', '.join(ON_NAN)}"),
-        "on_oom": Limit(lambda v: v in ON_OOM, f"needs one of {', '.join(ON_OOM)}"),
+        "on_nan": Limit(lambda v: v in ON_NAN, f"needs one of {', '.join(ON_NAN)}", ON_NAN),
+        "on_oom": Limit(lambda v: v in ON_OOM, f"needs one of {', '.join(ON_OOM)}", ON_OOM),
         "max_restarts": Limit(lambda v: _whole(v) and v >= 0, "needs a whole number >= 0"),
     },
 }

@@ -31,6 +31,10 @@ EACH_STEP = [  # hooks of a callback that wants to see every step
     *("on_train_batch_start", "on_train_batch_end", "on_before_zero_grad", "on_before_backward"),
     *("on_after_backward", "on_before_optimizer_step"),
 ]
+OF_THE_TASK = [  # hooks that Lightning would call for each step, and a group does without
+    *(*EACH_STEP, "training_step", "backward", "on_before_batch_transfer", "optimizer_step"),
+    *("optimizer_zero_grad", "lr_scheduler_step", "configure_gradient_clipping"),
+]
 EXACT = {
     "None",
     "32",
@@ -123,12 +127,14 @@ def _obstacle(config: dict[str, Any], data: Any, task: Supervised, callbacks: Se
     """What needs each step to be a call of its own."""
     trainer = config["trainer"]
     harmless = {
-        "accumulate_grad_batches": (1,), "gradient_clip_val": (0,), "max_steps": (-1,), "max_time": (),
-        "limit_train_batches": (1.0,), "val_check_interval": (1.0,), "overfit_batches": (0,), "detect_anomaly": (False,),
+        "accumulate_grad_batches": (1,), "gradient_clip_val": (0, 0.0), "max_steps": (-1,), "max_time": (),
+        "limit_train_batches": (1.0,), "val_check_interval": (1.0,), "overfit_batches": (0, 0.0), "detect_anomaly": (False,),
         "fast_dev_run": (False,), "profiler": (), "on_nan": ("stop", "rollback"), "strategy": ("auto", "ddp"), "plugins": (),
     }  # fmt: skip
     for key, values in harmless.items():
-        if trainer.get(key) is not None and trainer[key] not in values:
+        given = trainer.get(key)
+        # a whole number of batches is no share: 1 is not 1.0
+        if given is not None and not any(given == each and type(given) is type(each) for each in values):
             return f"trainer.{key}"
     if str(trainer.get("precision")) not in EXACT:
         return "trainer.precision"
@@ -138,7 +144,7 @@ def _obstacle(config: dict[str, Any], data: Any, task: Supervised, callbacks: Se
         return "data.augment"
     if str(config["scheduler"].get("_target_")).endswith("ReduceLROnPlateau"):
         return "scheduler"
-    if type(task).training_step is not Supervised.training_step:
+    if any(getattr(type(task), hook) is not getattr(Supervised, hook) for hook in OF_THE_TASK):
         return "task"
     for node in filter(None, config["callbacks"].values()):
         if node.get("every_n_train_steps") or node.get("train_time_interval"):

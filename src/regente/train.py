@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback
 from pytorch_lightning.callbacks import Timer
+from pytorch_lightning.utilities.model_helpers import is_overridden
 from rich.console import Console
 
 from regente import display
@@ -108,10 +109,9 @@ def _fitted(
         logger = JournalLogger(recording.journal, str(job.path), job.experiment, job.path.name)
         point = resume_point(job, notes)
         change = changed(config, job.changes_since(point.life) if point else {}, recovery.rate)
-        group = point.group if point else None
-        parts = build(config, job, [*callbacks, change], logger, saving, group, recording.life)
+        parts = build(config, job, [*callbacks, change], logger, saving, point, recording.life)
         if point is None and config["init_from"]:
-            notes.append(begin_from(parts.task, config["init_from"], Path(job.project)))
+            notes.append(begin_from(parts.task, Path(config["init_from"])))
         recording.require_store()
         if recording.trouble:
             notes.append(f"{recording.trouble_line()}")
@@ -148,7 +148,7 @@ def replay(job: Job, config: dict[str, Any], trace: Replay) -> None:
     saving = SafeSaving(lambda _: None)
     parts = build(config, job, [trace], None, saving)
     if config["init_from"]:
-        begin_from(parts.task, config["init_from"], Path.cwd())
+        begin_from(parts.task, Path(config["init_from"]))
     with suppress(Enough):
         fit(parts)
     saving.teardown()
@@ -164,6 +164,11 @@ def fit(parts: Parts, point: Point | None = None) -> None:
     parts.trainer.fit(parts.task, datamodule=parts.data, ckpt_path=path, weights_only=True)
 
 
+def has_test(parts: Parts) -> bool:
+    """Whether there is a test: a task and a data module of the user's may do without."""
+    return is_overridden("test_step", parts.task) and is_overridden("test_dataloader", parts.data)
+
+
 def evaluate(parts: Parts, saving: SafeSaving, *, test: bool) -> tuple[dict[str, Any], dict[str, float]]:
     """Test the best weights, or the last where none were kept, if they are worth it.
 
@@ -175,7 +180,7 @@ def evaluate(parts: Parts, saving: SafeSaving, *, test: bool) -> tuple[dict[str,
     if path:
         content = load(Path(path), mmap=True)
         epoch, metrics = content["epoch"], content["metrics"]
-    if test:
+    if test and has_test(parts):
         parts.trainer.test(
             parts.task, datamodule=parts.data, ckpt_path=path or None, weights_only=True, verbose=False
         )

@@ -19,10 +19,10 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from regente.compose import resolve
 from regente.errors import ConfigError, Problem
 from regente.job import Job
-from regente.redact import looks_secret
+from regente.redact import from_environment, looks_secret
+from regente.resolving import resolve
 from regente.tracking.store import sqlite_path
 from regente.trusted_names import listed_by, remedy, why_not, why_not_imported
 
@@ -40,9 +40,14 @@ DECODED = re.compile(r"\$\{oc\.decode:(\$\{[^${}]*\})\}")
 OUT = re.compile(
     r"[/\\~]|[A-Za-z]:|[A-Za-z][\w+.-]*://|(?:.*[/\\])?\.\.(?:[/\\]|$)"
 )  # at the start of a path
-HARMLESS = r"(OMP|MKL|OPENBLAS|KMP|NUMEXPR)_\w+|NCCL_(DEBUG|SOCKET_IFNAME|IB_DISABLE|P2P_DISABLE)|" + (
-    r"CUDA_VISIBLE_DEVICES|CUBLAS_WORKSPACE_CONFIG|TOKENIZERS_PARALLELISM|PYTORCH_(CUDA_)?ALLOC_CONF"
-)  # variables of the environment that a run may set
+HARMLESS = "|".join(  # variables of the environment that a run may set
+    [
+        r"(OMP|MKL|OPENBLAS|NUMEXPR|VECLIB)_(NUM|MAX|MAXIMUM)_THREADS",
+        *("OMP_(PROC_BIND|PLACES|DYNAMIC|WAIT_POLICY)", "KMP_(AFFINITY|BLOCKTIME)", "MKL_(DYNAMIC|CBWR)"),
+        *("NCCL_(DEBUG|SOCKET_IFNAME|IB_DISABLE|P2P_DISABLE)", "PYTORCH_(CUDA_)?ALLOC_CONF"),
+        *("CUDA_VISIBLE_DEVICES", "CUBLAS_WORKSPACE_CONFIG", "TOKENIZERS_PARALLELISM"),
+    ]
+)
 DEEPEST, LARGEST = 40, 1_000_000  # levels, and bytes, of a recorded config
 
 
@@ -109,7 +114,8 @@ def require_known_env(job: Job) -> None:
     strange = [
         name
         for name, value in job.env.items()
-        if not re.fullmatch(HARMLESS, name) and os.environ.get(name) != value
+        if not (re.fullmatch(HARMLESS, name) and "${" not in value)
+        and os.environ.get(name) != from_environment(value)
     ]
     if strange:
         what = "refused: a run does not set it; set it in your shell, if it should be"
@@ -134,9 +140,10 @@ def _text(text: str, parts: Collection[str] | None, listed: tuple[str, ...]) -> 
         yield Problem("config.yaml", f"{len(text)} characters; a recorded config is never so large")
         return
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            yield Problem("config.yaml", "holds YAML aliases, which no recorded config does")
-            return
+        for event in yaml.parse(text, yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None):
+                yield Problem("config.yaml", "holds YAML aliases or tags, which no recorded config does")
+                return
         content = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError) as error:
         yield Problem("config.yaml", f"bad YAML: {' '.join(str(error).split())[:200]}")

@@ -7,9 +7,9 @@ from hydra.utils import instantiate
 from torch import nn
 
 from regente.checkpoints.loading import load
-from regente.compose import resolve
 from regente.errors import CheckpointError
 from regente.job import Job
+from regente.resolving import resolve
 from regente.trust import read_config
 
 

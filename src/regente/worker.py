@@ -18,15 +18,16 @@ from typing import Any
 from rich.console import Console
 
 from regente import display
-from regente.compose import resolve
 from regente.endings import SIGNALS, Ending, SwiftExit, ending_of, say, signals_as_exceptions
 from regente.errors import RegenteError, TrackingError
-from regente.job import Job, claim, open_job, write_json
+from regente.job import PROCESS, Job, claim, open_job, write_json
 from regente.ranks.meeting import is_rank
 from regente.ranks.rank import Rank, shared_ending, this_rank
-from regente.redact import Redactor, env_references, secret_values
+from regente.redact import Redactor, env_references, from_environment, secret_values
+from regente.resolving import resolve
+from regente.runs import shown
 from regente.streams import forgive
-from regente.tracking.owner import Owner, owner
+from regente.tracking.owner import Owner, owner, show_life
 from regente.tracking.recording import Recording
 
 CAN_GO_ON = {1, 7, *(128 + each for each in SIGNALS)}  # exit codes after which the run may be taken up again
@@ -52,9 +53,10 @@ def _run(job: Job, rank: Rank, debug: bool, act: Act | None, kind: str) -> int:
     out = display.console(quiet=rank.number > 0)
     if job.project not in sys.path:
         sys.path.append(job.project)  # the user's own modules
-    os.environ.update(job.env)
+    os.environ.update({name: from_environment(value) for name, value in job.env.items()})
     if rank.number == 0:
-        write_json(job.path / "process.json", asdict(owner(os.getpid())))
+        write_json(job.path / PROCESS, asdict(owner(os.getpid())))
+        show_life(job.path / PROCESS)
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler, which says when it starts
     config = resolve(job.config)
     if rank.attempt == 0:
@@ -79,7 +81,7 @@ def _run(job: Job, rank: Rank, debug: bool, act: Act | None, kind: str) -> int:
     recorded = recording.finish(ending.status)
     display.run(out, job, recorded, ended_well=ending.exit_code == 0)
     if kind == "job" and ending.exit_code in CAN_GO_ON:
-        display.row(out, "go on", f"regente resume {display.shown(str(job.path))}")
+        display.row(out, "go on", f"regente resume {shown(job.path)}")
     return ending.exit_code or (TrackingError.exit_code if recorded.refused else 0)
 
 

@@ -106,6 +106,10 @@ class Die(Callback):
     def on_train_batch_start(self, trainer, module, batch, batch_idx):
         if os.environ.get("DIE_AT") == str(trainer.global_step):
             os.kill(os.getpid(), signal.SIGKILL)
+class DieBetween(Callback):  # which leaves the steps of the head grouped
+    def on_validation_start(self, trainer, module):
+        if os.environ.get("DIE_AT") == str(trainer.global_step):
+            os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
@@ -128,3 +132,25 @@ def test_a_run_that_is_killed_before_at_and_after_it_goes_on_to_the_same_weights
     assert ours["state_dict"].keys() == theirs["state_dict"].keys()
     assert all(torch.equal(value, theirs["state_dict"][key]) for key, value in ours["state_dict"].items())
     assert str(ours["optimizer_states"]) == str(theirs["optimizer_states"])
+
+
+@pytest.mark.slow
+def test_steps_that_were_grouped_are_counted_on_after_the_thaw(regente: Run, project: Path) -> None:
+    (project / "own.py").write_text(DIE)
+    words = [*TUNE, "trainer.max_epochs=3", "data.batch_size=256", "callbacks.unfreeze.stages=2"]
+    words += [
+        "model.dropout=0.2",
+        "+callbacks.die._target_=own.DieBetween",
+        "callbacks.resume.every_minutes=0",
+    ]
+    assert regente(*words).code == 0
+    (undisturbed,) = jobs(project)
+    assert (
+        regente(*words, env={"DIE_AT": "10"}).code == -9
+    )  # at the end of the first epoch that is fine-tuned
+    (job,) = [each for each in jobs(project) if each != undisturbed]
+    ended = regente("resume", str(job))
+    assert ended.code == 0, ended.err
+    ours, theirs = (torch.load(j / "checkpoints/last.ckpt", weights_only=True) for j in (job, undisturbed))
+    assert ours["global_step"] == theirs["global_step"] == 15
+    assert all(torch.equal(value, theirs["state_dict"][key]) for key, value in ours["state_dict"].items())

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from hydra.utils import instantiate
 
-from regente.compose import compose, resolve
+from regente.compose import compose
 from regente.data.images import Images
 from regente.errors import DataError
+from regente.resolving import resolve
 from tests.published import publish_cifar, publish_mnist, write_idx
 
 OPTIONS = ["mnist", "fashion_mnist", "cifar10", "cifar100"]

@@ -13,11 +13,12 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
-from regente.compose import compose, resolve
+from regente.compose import compose
 from regente.features import serving, store
 from regente.features.serving import Bank
 from regente.features.views import Views
 from regente.models.transfer import Transfer, deferred
+from regente.resolving import resolve
 from tests.conftest import Ended
 from tests.test_train import jobs
 
@@ -126,21 +127,24 @@ def test_a_kill_loses_no_feature_and_leaves_none_wrong(warm: ForkServerContext, 
         assert (other / KEPT / expected.folder.name / f"{name}.npy").read_bytes() == whole
 
 
-def rows(draft: Path) -> int:
+def rows(draft: Path, splits: str = "train") -> int:
     try:
-        return int((draft / "train.rows").read_text())
+        return sum(int(file.read_text()) for file in draft.glob(f"{splits}.rows"))
     except (OSError, ValueError):
         return 0
 
 
-def test_rows_that_are_there_are_not_computed_again(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("last", [20, 44])  # in the training samples, and behind them
+def test_rows_that_are_there_are_not_computed_again(
+    last: int, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = bank()
     seen: list[int] = []
     through = Transfer.features
 
     def stop(model: Transfer, x: torch.Tensor) -> torch.Tensor:
         seen.append(len(x))
-        if len(seen) == 20:
+        if len(seen) == last:
             raise KeyboardInterrupt
         return through(model, x)
 
@@ -148,9 +152,11 @@ def test_rows_that_are_there_are_not_computed_again(project: Path, monkeypatch: 
     monkeypatch.setattr(Transfer, "features", stop)
     with pytest.raises(KeyboardInterrupt):
         first.fill()
-    there = rows(first.folder.with_name(f"{first.folder.name}.part"))
+    draft = first.folder.with_name(f"{first.folder.name}.part")
+    there = rows(draft, "*")
     assert there >= 32
-    seen[:] = [0] * 21
+    assert (rows(draft) == 1257) == (last > 40)
+    seen[:] = [0] * (last + 1)
     bank().fill()
     assert sum(seen) == 1797 - there
 

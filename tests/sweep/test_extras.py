@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from regente.compose import compose, resolve
+from regente.compose import compose
 from regente.errors import MachineError
+from regente.resolving import resolve
 from regente.sweep.ray import Ray
 from regente.sweep.slurm import Slurm
 from tests.sweep.test_search import LR, search

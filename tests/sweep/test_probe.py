@@ -28,3 +28,9 @@ def test_a_metric_that_a_task_of_ones_own_never_logs_is_told_before_the_first_jo
     assert ended.code == 0, ended.err
     assert "tried a few batches: about" in ended.out
     assert len(jobs(project)) == 4
+
+
+def test_a_probe_validates_though_the_jobs_do_so_later(regente: Callable[..., Ended], project: Path) -> None:
+    ended = regente("train", *FAST, "trainer.check_val_every_n_epoch=2", "trainer.max_epochs=2")
+    assert ended.code == 0, ended.err
+    assert "4 of 4 jobs done" in ended.out

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from regente.compose import compose, resolve
+from regente.compose import compose
 from regente.errors import ConfigError
+from regente.resolving import resolve
 from regente.sweep.protocols import TRIAL, Outcome, Point
 from regente.sweep.search import Search
 

@@ -100,3 +100,13 @@ def test_a_search_most_of_whose_trials_fail_ends_early_and_says_so(regente: Run,
     ended = regente(*WORDS, *failing)
     assert ended.code == 1
     assert "1 of 1 trials failed, hydra.sweeper.max_failure_rate=0.4" in ended.out
+
+
+def test_a_trial_over_its_time_has_failed_and_is_not_asked_for_again(regente: Run, net: Path) -> None:
+    words = [*WORDS[:-1], "model=net", "model.ending=choice(never)", "hydra.sweeper.n_trials=2"]
+    ended = regente(*words, "hydra.launcher.max_minutes=0.03", "hydra.sweeper.max_failure_rate=1")
+    assert ended.code == 1
+    assert ended.out.count("hydra.launcher.max_minutes=0.03 were over") >= 1
+    retried = regente("sweep", "retry")
+    assert retried.code == 2
+    assert "regente sweep resume goes on" in retried.err

@@ -199,6 +199,8 @@ def test_a_failure_may_end_the_sweep(regente: Run, net: Path) -> None:
     ended = regente("train", *FAST, *words)
     assert ended.code == 1
     assert len(job_dirs(net)) == 1
+    assert "0 of 1 jobs done, 1 not begun: hydra.launcher.on_failure=stop" in ended.out
+    assert f"regente sweep resume {sweep_of(net).name} goes on" in ended.out
 
 
 def test_a_job_over_its_time_is_ended(regente: Run, net: Path) -> None:
@@ -207,6 +209,36 @@ def test_a_job_over_its_time_is_ended(regente: Run, net: Path) -> None:
     assert ended.code == 1
     assert "1 of 2 jobs done" in ended.out
     assert "hydra.launcher.max_minutes=0.05 were over" in ended.out
+
+
+def test_a_run_to_begin_with_is_the_same_for_all_jobs_and_command_lines(regente: Run, project: Path) -> None:
+    kept = [word for word in FAST if word != "callbacks=none"]
+    assert regente("train", *kept).code == 0
+    words = ["train", *kept, ONE, "init_from=latest", "-m", "seed=1,2"]
+    assert "2 of 2 jobs done" in regente(*words).out
+    begun = {yaml.safe_load((job / "config.yaml").read_text())["init_from"] for job in job_dirs(project)}
+    assert len(begun) == 1 and "sweep-" not in begun.pop()
+    again = regente(*words)
+    assert "2 of 2 jobs done" in again.out and "started" not in again.out
+
+
+def test_secrets_of_a_sweep_are_not_written_down_and_a_job_that_failed_has_them_again(
+    regente: Run, net: Path
+) -> None:
+    (net / "conf/model/net.yaml").write_text(CONFIG + "api_key: none\n")
+    (net / "net.py").write_text(
+        MODEL.replace('ending: str = "well"', 'ending: str = "well", api_key: str = ""')
+    )
+    words = ["train", *FAST, "model=net", ONE, "model.api_key=sesame-1234", "-m", "model.ending=badly,well"]
+    words += ["+hydra.job.env_set.HF_TOKEN=open-5678"]
+    assert regente(*words).code == 1
+    (net / "mended").touch()
+    ended = regente(*words)
+    assert ended.code == 0, ended.out
+    for file in sweep_of(net).rglob("*"):
+        if file.is_file():
+            assert b"sesame-1234" not in file.read_bytes(), file
+            assert b"open-5678" not in file.read_bytes(), file
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the jobs are to say which GPU they looked for in vain")

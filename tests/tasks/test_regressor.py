@@ -12,9 +12,10 @@ from pytorch_lightning import LightningDataModule, Trainer
 from torch import Tensor, nn
 
 from regente.check import check
-from regente.compose import compose, resolve
+from regente.compose import compose
 from regente.data.batches import Batches, Split
 from regente.errors import ConfigError
+from regente.resolving import resolve
 from regente.tasks.regressor import Regressor
 from regente.tracking.figures import outcomes
 from tests.conftest import Ended

@@ -18,6 +18,7 @@ class RunBackbone(Backbone):
     def __init__(self, name: str) -> None:
         self.name = name
         data = read_config(self.run.job, Path.cwd(), ["data"])["data"]
+        data |= self.run.learned or {}  # a mean that was measured
         shape = data.get("input_shape") or []
         if len(shape) == 3 and data.get("mean") and data.get("std"):
             self.preprocessing = Preprocessing(shape[-1], data["mean"], data["std"])
@@ -44,4 +45,6 @@ class RunBackbone(Backbone):
         return deepcopy(self._network).to("meta")
 
     def build(self) -> nn.Module:
-        return self._network
+        from copy import deepcopy
+
+        return deepcopy(self._network)  # fine-tuning must not change what the next one gets

@@ -17,7 +17,12 @@ from regente.keyed import keyed
 
 Pooling = Literal["mean", "cls"]
 # what a checkpoint holds beside the encoder: heads, the pooler, a buffer of old versions
-SPARE = ("pooler.", "cls.", "lm_head.", "qa_outputs.", "classifier.", "embeddings.position_ids")
+SPARE = (
+    *("pooler.", "cls.", "lm_head.", "qa_outputs.", "classifier.", "embeddings.position_ids"),
+    *("pre_classifier.", "vocab_transform.", "vocab_layer_norm.", "vocab_projector."),  # DistilBERT
+    *("predictions.", "sop_classifier."),  # ALBERT
+    *("discriminator_predictions.", "generator_predictions."),  # ELECTRA
+)
 
 
 class Encoder(nn.Module):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from lightning_fabric.utilities.data import sized_len
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from regente.data.batches import Batches
@@ -61,7 +62,9 @@ class AgreedStop(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if batch_idx < batches_of_all(trainer.val_dataloaders):
+        if trainer.fit_loop.epoch_loop._should_accumulate():
+            return  # gradients that wait for others are in no state; the next step is soon enough
+        if self._everyone_comes(trainer.val_dataloaders, batch_idx):
             self._place(trainer)
 
     def on_test_batch_start(
@@ -72,15 +75,19 @@ class AgreedStop(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if batch_idx < batches_of_all(trainer.test_dataloaders):
+        if self._everyone_comes(trainer.test_dataloaders, batch_idx):
             self._place(trainer, saving=False)
+
+    def _everyone_comes(self, loaders: Any, batch_idx: int) -> bool:
+        """Whether every rank has a batch of this number; one that is alone stops anywhere."""
+        return isinstance(self.agreement, Alone) or batch_idx < batches_of_all(loaders)
 
     def _place(self, trainer: Trainer, *, saving: bool = True) -> None:
         assert self.agreement is not None
         if number := self.agreement.here(self.told):
             if self.save is not None and saving:
                 self.save(trainer)
-            raise Stopped(number)
+            raise Stopped(number, agreed=trainer.world_size > 1)
 
     def _listen(self) -> None:
         for each in SIGNALS:
@@ -97,4 +104,6 @@ def batches_of_all(loader: Any) -> int:
     """How many batches every rank has of an evaluation; the last one may be missing on some."""
     if isinstance(loader, Batches):
         return loader.on_every_rank
-    return len(loader) if hasattr(loader, "__len__") and not isinstance(loader, list | tuple | dict) else 0
+    if isinstance(loader, list | tuple | dict):
+        return 0
+    return sized_len(loader) or 0

@@ -6,10 +6,17 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from regente import display
 from regente.callbacks.training_loss import TrainingLoss
 from regente.data.batches import Batches
+
+
+def batch_size(batch: Any) -> int:
+    """How many samples a batch of any shape has, by the first tensor in it."""
+    return next((len(each) for each in tree_leaves(batch) if isinstance(each, Tensor) and each.ndim), 0)
 
 
 class ProgressLine(Callback):
@@ -53,7 +60,7 @@ class ProgressLine(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.samples += len(batch[-1])
+        self.samples += batch_size(batch)
         now = time.perf_counter()
         if self.line is not None and now - self.drawn > 0.1:
             self.drawn = now

@@ -44,6 +44,7 @@ class ResumePoints(Callback):
             "life": self.life,
             "limits": _limits(trainer),
             "group": _group(trainer),
+            "grouped": not pl_module.automatic_optimization,
             "callback_metrics": {k: torch.as_tensor(v) for k, v in trainer.callback_metrics.items()},
         }
 

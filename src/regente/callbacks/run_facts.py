@@ -60,8 +60,12 @@ class RunFacts(Callback):
         if trainer.global_step == 0 and batch_idx == 0 and trainer.is_global_zero:
             data: Any = trainer.datamodule  # type: ignore[attr-defined]
             served = getattr(data, "served", None) is not None
-            x = data.inputs(data.splits["train"].take(torch.arange(2))[0]) if served else batch[0]
-            keep_example(self.job.path / EXAMPLE, x)
+            if served:
+                keep_example(
+                    self.job.path / EXAMPLE, data.inputs(data.splits["train"].take(torch.arange(2))[0])
+                )
+            elif isinstance(batch, list | tuple) and isinstance(batch[0], torch.Tensor):
+                keep_example(self.job.path / EXAMPLE, batch[0])
 
 
 def arithmetic(trainer: Trainer, pl_module: LightningModule) -> dict[str, str]:

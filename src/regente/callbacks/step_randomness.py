@@ -20,16 +20,27 @@ class StepRandomness(Callback):
         self.seed = seed
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._wrap(trainer):
+            iter(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]  # instead of the iterator that it has made
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._wrap(trainer):  # trainer.reload_dataloaders_every_n_epochs has brought new ones
+            for each in trainer.fit_loop._combined_loader.flattened:  # type: ignore[union-attr]
+                if isinstance(each, KeyedLoader):
+                    each.set_epoch(trainer.current_epoch)
+
+    def _wrap(self, trainer: Trainer) -> bool:
+        """Put loaders of the user's behind keys; whether there were any that are not."""
         combined: Any = trainer.fit_loop._combined_loader
-        if all(isinstance(each, Batches) for each in combined.flattened):
-            return
+        if all(isinstance(each, Batches | KeyedLoader) for each in combined.flattened):
+            return False
         combined.flattened = [
             each
             if isinstance(each, Batches | KeyedLoader)
             else KeyedLoader(each, self.seed, trainer.global_rank)
             for each in combined.flattened
         ]
-        iter(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]  # instead of the iterator that it has made
+        return True
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int

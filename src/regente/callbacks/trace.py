@@ -56,7 +56,7 @@ class Trace(Callback):
         self.step, self.due = step, bisect_right(self.steps, step)
         if trainer.is_global_zero and outputs:
             losses = outputs["losses"] if "losses" in outputs else outputs["loss"].detach().view(1)
-            self.keep({"step": step, "losses": losses.double().tolist(), **self._weights(pl_module)})
+            self.keep({"step": step, "losses": losses.cpu().double().tolist(), **self._weights(pl_module)})
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:

@@ -18,11 +18,19 @@ class TrainingLoss(Callback):
 
     def __init__(self, *, skipping: bool = False) -> None:
         self.skipping = skipping  # steps whose loss is not finite are left out
+        self._begin()
+
+    def _begin(self) -> None:
         self.latest = math.nan  # the last logged mean
+        self.parts: list[torch.Tensor] = []  # losses of the batches of a step that is not complete
         self.waiting: list[torch.Tensor] = []  # losses that the host has not read, each [n]
         self.rates: list[float] = []  # the learning rate after each of their steps
         self.read = 0  # steps of this epoch that the host has read
         self.sum = 0.0  # of their losses
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":  # anew too, after a training that diverged
+            self._begin()
 
     def state_dict(self) -> dict[str, Any]:
         waiting = torch.cat(self.waiting) if self.waiting else torch.zeros(0)
@@ -44,12 +52,28 @@ class TrainingLoss(Callback):
         if "losses" in outputs:  # of several steps: see Supervised.group
             self.waiting.append(outputs["losses"])
             self.rates += outputs["rates"]
-        else:
-            self.waiting.append(outputs["loss"].detach().view(1))
+        elif (
+            "loss" not in outputs
+        ):  # of a task of the user's, which may leave a step out or say nothing of it
+            return
+        elif (loss := self._of_step(trainer, outputs["loss"].detach().view(1), batch_idx)) is not None:
+            self.waiting.append(loss)
             self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if (self.read + len(self.rates)) // every > self.read // every:
             self._log(trainer, every)
+
+    def _of_step(self, trainer: Trainer, loss: torch.Tensor, batch_idx: int) -> torch.Tensor | None:
+        """The loss of the optimizer step that ends with a batch: the mean over those that it accumulates."""
+        number = trainer.accumulate_grad_batches
+        if number == 1:
+            return loss
+        self.parts.append(loss if trainer.strategy.handles_gradient_accumulation else loss * number)
+        if (batch_idx + 1) % number and not trainer.is_last_batch:
+            return None
+        mean = torch.cat(self.parts).mean().view(1)
+        self.parts = []
+        return mean
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._log(trainer)
@@ -72,7 +96,7 @@ class TrainingLoss(Callback):
         last = trainer.global_step
         if trainer.world_size > 1:  # each rank has the losses of its share
             losses = trainer.strategy.reduce(losses, reduce_op="mean")
-        values, rates = losses.double().tolist(), self.rates
+        values, rates = losses.cpu().double().tolist(), self.rates
         self._require_finite(trainer, values, last)
         begin = 0
         while begin < len(values):
@@ -116,7 +140,8 @@ class TrainingLoss(Callback):
         place = next(place for place, value in enumerate(values) if not math.isfinite(value))
         if trainer.logger is not None and trainer.is_global_zero:
             trainer.logger.log_metrics({"train/loss": values[place]}, step=last - len(values) + place + 1)
-        where = f"step {last - len(values) + place + 1} (epoch {trainer.current_epoch}, batch {self.read + place})"
+        batch = (self.read + place) * trainer.accumulate_grad_batches
+        where = f"step {last - len(values) + place + 1} (epoch {trainer.current_epoch}, batch {batch})"
         raise diverged(trainer, f"train/loss is {values[place]} at {where}")
 
 

@@ -102,6 +102,9 @@ def _leave_features(trainer: Trainer, pl_module: LightningModule) -> None:
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     if hasattr(data, "group"):
         data.group = 1  # a step takes longer now than what is around it
+        if not pl_module.automatic_optimization:
+            task: Any = pl_module
+            task.group(data.batch_size, 1, task.seed)
 
 
 def add_group(

@@ -12,7 +12,8 @@ from regente.checkpoints.loading import load
 from regente.errors import CheckpointError
 from regente.job import Job
 from regente.ranks.agreement import of_rank_0
-from regente.runs import find, shown
+from regente.ranks.rank import this_rank
+from regente.runs import shown
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class Point:
     """The state that a run goes on from."""
 
     path: Path
-    group: int  # batches that came as one
+    group: int  # batches that come as one from there on
+    grouped: bool  # whether the steps are taken by hand, as Supervised.group has it, be it one by one
     life: int  # the life of the run in which it was saved
 
 
@@ -30,10 +32,12 @@ def resume_point(job: Job, notes: list[str]) -> Point | None:
     Raises:
         CheckpointError: when there are some, all damaged.
     """
-    checkpoints.sweep(job.resume_points)
-    checkpoints.sweep(job.checkpoints)
-    path, wrong = checkpoints.newest_valid(job.resume_points)
-    name = of_rank_0("resume_point", path.name if path else "")  # which may have seen a later file
+    path, wrong = None, dict[Path, str]()
+    if this_rank().number == 0:
+        checkpoints.sweep(job.resume_points)
+        checkpoints.sweep(job.checkpoints)
+        path, wrong = checkpoints.newest_valid(job.resume_points)
+    name = of_rank_0("resume_point", path.name if path else "")
     path = job.resume_points / name if name else None
     notes += [f"{what}; the one before it is taken" for what in wrong.values()]
     for damaged in wrong:
@@ -43,16 +47,15 @@ def resume_point(job: Job, notes: list[str]) -> Point | None:
     content = load(path, mmap=True)
     notes.append(f"goes on from step {content['global_step']:,}")
     position = content["position"]
-    return Point(path, position["group"], position["life"])
+    return Point(path, position["group"], position["grouped"], position["life"])
 
 
-def begin_from(task: LightningModule, name: str, project: Path) -> str:
-    """Give the task the weights of a file or of a run's best; what was done, in words.
+def begin_from(task: LightningModule, path: Path) -> str:
+    """Give the task the weights of a checkpoint, or bare ones; what was done, in words.
 
     Raises:
         CheckpointError: when they are missing, damaged or another model's.
     """
-    path = Path(name) if Path(name).suffix or Path(name).is_file() else find(name, project).checkpoint
     content = load(path)
     state, whole = content.get("state_dict", content), "state_dict" in content
     module: nn.Module = task if whole else task.model  # type: ignore[assignment]  # bare weights are the model's
@@ -64,5 +67,5 @@ def begin_from(task: LightningModule, name: str, project: Path) -> str:
             said.partition("state_dict for ")[2].partition(": ")[2] or said, 160, placeholder=" ..."
         )
         what = f"the weights of another model than {type(task.model).__name__} as it is set; name a run or file of it"
-        raise CheckpointError(f"init_from={name}: {what} ({reason})") from error
+        raise CheckpointError(f"init_from={path}: {what} ({reason})") from error
     return f"begins with the weights of {shown(path)}"

@@ -1,6 +1,7 @@
 """What is done about a training that diverges or runs out of memory, where the config wants something done."""
 
 import gc
+import json
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from regente.build import Parts
 from regente.checkpoints import files as checkpoints
 from regente.errors import ConfigError, DivergedError, MachineError, Problem
 from regente.job import Job, read_json, write_json
+from regente.ranks.agreement import of_rank_0
 
 ROLLBACKS = 5  # in a row from the same state
 HALVED = "halved.json"  # in the job directory: how often the batch was
@@ -22,7 +24,8 @@ class Recovery:
     def __init__(self, job: Job, config: dict[str, Any]) -> None:
         self.job, self.config, self.rate = job, config, 1.0
         self.rollbacks, self.place = 0, (-1, -1)  # of the state that was gone back to
-        for _ in range(int(read_json(job.path / HALVED).get("times", 0))):
+        self.halved = int(of_rank_0("halved", str(read_json(job.path / HALVED).get("times", 0))))
+        for _ in range(self.halved):
             self._halve_batch()
 
     def answer(self, error: DivergedError | torch.OutOfMemoryError, parts: Parts) -> str:
@@ -40,7 +43,10 @@ class Recovery:
 
     def _roll_back(self, error: DivergedError) -> str:
         state = next(iter(checkpoints.points(self.job.resume_points)), None)
-        place = checkpoints.place(state) if state else (0, 0)
+        # as rank 0 sees it, which has written all that it had to
+        place = tuple(
+            json.loads(of_rank_0("place", json.dumps(checkpoints.place(state) if state else (0, 0))))
+        )
         again = place == self.place
         self.place, self.rollbacks = place, self.rollbacks + 1 if again else 1
         if self.rollbacks > ROLLBACKS:
@@ -62,8 +68,8 @@ class Recovery:
                 "trainer.on_oom=halve_batchnorm takes them, a smaller data.batch_size says so too"
             )
             raise MachineError(f"trainer.on_oom=halve: out of memory, and {what}") from error
-        times = int(read_json(self.job.path / HALVED).get("times", 0))
-        write_json(self.job.path / HALVED, {"times": times + 1})
+        self.halved += 1
+        write_json(self.job.path / HALVED, {"times": self.halved})
         self._halve_batch()
         return f"out of memory: data.batch_size={size // 2} trainer.accumulate_grad_batches={2 * accumulated}"
 

@@ -10,10 +10,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from regente.check import check
 from regente.checkpoints import files as checkpoints
-from regente.compose import compose, plain_overrides, resolve
+from regente.compose import recompose
 from regente.errors import CheckpointError, ConfigError, Problem
 from regente.job import ARROW, Job, claim, freeze, open_job, read_json, refreeze
 from regente.redact import Redactor, env_references, externalize
+from regente.resolving import resolve
 from regente.runs import find, find_job, shown
 from regente.tracking.recording import lives, parameters
 from regente.trust import inside, read_config, require_known_env, require_trusted, require_trusted_job
@@ -109,7 +110,7 @@ def resume(name: str, overrides: Sequence[str], allow: Collection[str] = ()) -> 
     job = job_of(name)
     require_trusted_job(job, Path.cwd())
     claim(job).close()
-    node = _changed(job, overrides)
+    node = recompose(job.config, overrides, job.experiment, job.overrides)
     config, before = _checked(node), resolve(job.config)
     changes = _changes(before, config)
     _refuse(before, config, changes, allow)
@@ -144,7 +145,7 @@ def fork(name: str, overrides: Sequence[str]) -> Next:
     require_known_env(run.job)
     inside(Path.cwd() / "runs", run.job.experiment)
     read_config(run.job, Path.cwd())
-    node = _changed(run.job, overrides)
+    node = recompose(run.job.config, overrides, run.job.experiment, run.job.overrides)
     node.init_from = str(run.checkpoint)
     config = _checked(node)
     text, secrets = externalize(OmegaConf.to_yaml(node))
@@ -160,18 +161,6 @@ def fork(name: str, overrides: Sequence[str]) -> Next:
         env=run.job.env,
     )
     return Next(job, config)
-
-
-def _changed(job: Job, overrides: Sequence[str]) -> DictConfig:
-    """The frozen config under overrides; one that chooses a part has the whole composed anew."""
-    values = plain_overrides(overrides)
-    if values is None:
-        return compose(job.experiment, [*job.overrides, *overrides]).node
-    node = OmegaConf.create(job.config)
-    assert isinstance(node, DictConfig)
-    for key, value in values.items():
-        OmegaConf.update(node, key, value, merge=False, force_add=True)
-    return node
 
 
 def _checked(node: DictConfig) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 VERSION = 1  # of what `decode` makes: a new one makes every cache anew
 CHUNK = 32  # images that a thread decodes in one go
 DIGEST = 16  # bytes of the digest of a file
+UNREAD = "not read: "  # begins the reason where the fault may be another's than the file's
 
 
 @dataclass
@@ -126,9 +127,12 @@ def _in_order(root: Path, paths: Sequence[str], side: int) -> Iterator[Decoded]:
 def _chunk(root: Path, paths: Sequence[str], side: int) -> Decoded:
     images, chunk = [], Decoded(b"")
     for path in paths:
-        encoded = None
         try:
             encoded = (root / path).read_bytes()
+        except OSError as error:
+            chunk.bad[path] = UNREAD + (error.strerror or type(error).__name__).lower()
+            continue
+        try:
             images.append(decode(encoded, side))
         except MemoryError:
             raise
@@ -148,8 +152,6 @@ def reason_of(error: Exception, *, empty: bool = False) -> str:
 
     if isinstance(error, UnidentifiedImageError):
         return "empty" if empty else "not an image"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
     return "truncated" if "truncated" in str(error).lower() else str(error) or type(error).__name__
 
 

@@ -1,5 +1,7 @@
 """A folder of images, with a directory for each class."""
 
+import os
+import shutil
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -13,7 +15,7 @@ from annotated_types import Ge, Gt, Lt
 
 from regente.data.cache import ABOUT, cache_dir, made_once
 from regente.data.class_folders import File, Listing, list_images
-from regente.data.decoding import VERSION, Decoded, decode_files, read_decoded
+from regente.data.decoding import UNREAD, VERSION, Decoded, decode_files, read_decoded
 from regente.data.images import Images
 from regente.data.rows import Rows
 from regente.data.splitting import Members, carve, shared
@@ -92,11 +94,11 @@ class ImageFolder(Images):
         return made_once(folder, make)
 
     def read(self) -> dict[str, Rows]:
-        folder = self._cache()
-        try:
-            decoded = read_decoded(folder, self.resolution)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{folder}: damaged ({error}); delete it and start again") from error
+        decoded = self._decoded(folder := self._cache())
+        unread = [path for path, reason in decoded.bad.items() if reason.startswith(UNREAD)]
+        if any(os.access(self.root / path, os.R_OK) for path in unread):  # it was mended since
+            shutil.rmtree(folder)
+            decoded = self._decoded(self._cache())
         self._judge(decoded)
         files = [(file, split) for file, split in self.listing.files if file.path not in decoded.bad]
         members: Members = defaultdict(list)
@@ -110,6 +112,12 @@ class ImageFolder(Images):
         self.digest = self._digest(splits, decoded.digests)
         del self.listing  # of a million files, half a gigabyte
         return splits
+
+    def _decoded(self, folder: Path) -> Decoded:
+        try:
+            return read_decoded(folder, self.resolution)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{folder}: damaged ({error}); delete it and start again") from error
 
     def _judge(self, decoded: Decoded) -> None:
         """Refuse images that cannot be read, or say which are left out."""

@@ -53,7 +53,8 @@ def _reader(path: Path) -> Callable[[str], Any]:
     if path.suffix == ".csv" or path.suffixes[-2:] == [".csv", ".gz"]:
         from pyarrow import csv
 
-        return lambda file: csv.read_csv(file)
+        quoted = csv.ParseOptions(newlines_in_values=True)
+        return lambda file: csv.read_csv(file, parse_options=quoted)
     raise DataError(f"data.path={path}: is neither .csv, .csv.gz nor .parquet by its name")
 
 

@@ -46,6 +46,8 @@ class Extractor:
         On a CPU each core takes a group of its own, which leaves none waiting for another.
         """
         assert self.model.group is not None
+        if start == total:  # torch.split would give one group of none
+            return
         numbers = torch.split(torch.arange(start, total), self.model.group)
         if self.device.type != "cpu":
             yield from (self(take(index)) for index in numbers)

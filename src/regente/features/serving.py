@@ -123,7 +123,7 @@ class Bank:
                 getattr(data, "std", None),
                 vars(model.origin.preprocessing),
             ],
-            "precision": [str(computed), asked == "auto"],
+            "precision": [str(computed), asked == "auto", torch.get_float32_matmul_precision()],
             "device": device.type,
             "group": model.group,
             "torch": torch.__version__,

@@ -172,6 +172,11 @@ class Transfer(nn.Module):
             # ((x * own_std + own_mean) - m) / s
             self.scale = ((own_std / s).view(-1, 1, 1), ((own_mean - m) / s).view(-1, 1, 1))
             self.notes.append("images brought to the mean and standard deviation of the weights")
+        elif wanted.mean and not (mean and std):
+            self.notes.append(
+                "images stay at the mean and standard deviation that the data measures; data.mean and data.std, where "
+                "they are given, are brought to those of the weights"
+            )
         return channels
 
     def _rescaled(self, x: Tensor) -> Tensor:

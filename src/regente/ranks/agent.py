@@ -34,7 +34,7 @@ WARM = ["regente.train"]  # what the server of the ranks imports before it forks
 
 def main(path: Path, *, debug: bool) -> int:
     """Run the ranks to their end, restarts included, and return the job's exit code."""
-    from regente.compose import resolve
+    from regente.resolving import resolve
 
     job = open_job(path)
     trainer = resolve(job.config)["trainer"]

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections import Counter
 from datetime import timedelta
 
 from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
@@ -13,6 +14,7 @@ ASKED = "asked"
 PATIENCE = timedelta(seconds=10)  # for the others' promises, from threads that wait for nothing else
 ANSWER = timedelta(minutes=10)  # for what another rank has to measure or to read first
 NEVER = timedelta(days=1)
+ASKED_FOR: Counter[str] = Counter()  # how often, by name
 KEPT: list[Store] = []  # else the store would close with the first that is done with it
 
 
@@ -83,14 +85,16 @@ class Agreement:
 
 
 def of_rank_0(name: str, value: str) -> str:
-    """Rank 0's value, on all ranks, and before they are a process group."""
+    """Rank 0's value, on all ranks, and before they are a process group; all ask for the same names in turn."""
     rank = this_rank()
     if rank.of == 1:
         return value
+    ASKED_FOR[name] += 1
+    key = f"{name}/{ASKED_FOR[name]}"  # a second question is not to get the first answer
     store = connect()
     if rank.number == 0:
-        store.set(name, value)
-    return store.get(name).decode()
+        store.set(key, value)
+    return store.get(key).decode()
 
 
 def connect() -> Store:

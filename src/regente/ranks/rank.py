@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from regente.endings import Ending
+from regente.errors import Stopped
 from regente.job import Job, write_json
 
 # Endings that the next attempt would come to as well: the request, the machine, the data, ..., a signal
@@ -109,9 +110,12 @@ HEARD = 1.0  # seconds in which torch's agent, which tells of the first process 
 
 def shared_ending(job: Job, rank: Rank, error: BaseException, ending: Ending) -> Ending:
     """The ending that this rank reports: its own, or that of the rank which failed first."""
-    stopped = ending.exit_code > 128
-    lost = not told(job) if stopped else lost_peer(error)
-    first = cause(words(job, rank.attempt)) if lost else None
+    first = cause(words(job, rank.attempt))
+    if isinstance(error, Stopped):  # a signal may only mean that another rank has gone
+        lost = not error.agreed and not told(job) and (rank.agent or first is not None)
+    else:
+        lost = lost_peer(error)
+    first = first if lost else None
     if lost:
         ending = first.ending if first else Ending("FAILED", 1, "another rank was lost", ending.trace)
     leave_word(job, rank, ending, lost=lost)

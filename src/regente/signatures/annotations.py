@@ -27,6 +27,10 @@ class Annotation:
     def words(self, many: bool = False) -> str:
         raise NotImplementedError
 
+    def listed(self) -> tuple[object, ...]:
+        """The values that it names one by one."""
+        return ()
+
     def __str__(self) -> str:
         return self.words()
 
@@ -43,6 +47,9 @@ class Kind(Annotation):
     def words(self, many: bool = False) -> str:
         return self.several if many else self.one
 
+    def listed(self) -> tuple[object, ...]:
+        return {bool: (True, False), NoneType: (None,)}.get(self.types[0], ()) if self.types else ()
+
 
 @dataclass(eq=False)
 class OneOf(Annotation):
@@ -55,6 +62,9 @@ class OneOf(Annotation):
         # as one types them on a command line, where 16 and "16" are one
         said = dict.fromkeys("null" if each is None else str(each) for each in self.values)
         return ", ".join(said) if len(said) == 1 else f"one of {', '.join(said)}"
+
+    def listed(self) -> tuple[object, ...]:
+        return self.values
 
 
 @dataclass(eq=False)
@@ -75,6 +85,9 @@ class AnyOf(Annotation):
         covered = (NULL, WHOLE) if NUMBER in flat else (NULL,)
         said += [each.words(many) for each in flat if not isinstance(each, OneOf) and each not in covered]
         return " or ".join(dict.fromkeys(said + ["null"] * (NULL in flat)))
+
+    def listed(self) -> tuple[object, ...]:
+        return tuple(value for option in self.options for value in option.listed())
 
 
 @dataclass(eq=False)
@@ -128,6 +141,9 @@ class Ranged(Annotation):
         if len(lengths) == 2 and lengths[0][1] == lengths[1][1]:
             length = f"of length {lengths[0][1]}"
         return " ".join(filter(None, (self.inner.words(many), " and ".join(sizes), length)))
+
+    def listed(self) -> tuple[object, ...]:
+        return self.inner.listed()
 
 
 ANYTHING = Kind("anything", "anything")

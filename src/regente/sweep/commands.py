@@ -65,8 +65,9 @@ def status(sweep: str) -> None:
             f"nobody runs it; regente sweep resume {folder.path.name} goes on" if left else "all is done"
         )
         click.echo(f"{shown(folder.path)}: {further}")
-    counts = [f"{sum(s.state == name for s in rows)} {name}" for name in ("running", "queued")]
-    click.echo(", ".join(counts))
+    counts = {name: sum(state.state == name for state in rows) for name in ("running", "queued")}
+    if going := [f"{number} {name}" for name, number in counts.items() if number]:
+        click.echo(", ".join(going))
     closing(console(quiet=False), rows, queue.get("swept", []), queue.get("monitor", {}), stopped=False)
     if listed and states:
         click.echo(f"and {len(states)} jobs of earlier command lines")
@@ -124,12 +125,15 @@ def stop(sweep: str) -> None:
 
 
 def _again(name: str, *, only_failed: bool) -> None:
+    from regente.catalog import add_config_dir
     from regente.redact import MASK
     from regente.sweep.records import find_sweep
     from regente.sweep.session import sweep as run
 
     folder = find_sweep(name, Path.cwd())
     queue = folder.queue()
+    for place in queue.get("config_dirs", []):
+        add_config_dir(Path(place))
     words = queue.get("overrides")
     if words is None:
         raise ConfigError(f"{folder.path}: it never started; repeat its command line: regente train -m ...")

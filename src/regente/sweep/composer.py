@@ -13,9 +13,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from regente.catalog import groups
 from regente.check import check
-from regente.compose import Composed, compose, resolve
+from regente.compose import Composed, compose
 from regente.errors import ConfigError, Problem
 from regente.facts import fill
+from regente.resolving import resolve
 
 KEPT = 64  # choices of groups whose configs are kept
 
@@ -25,6 +26,7 @@ class Composer:
 
     def __init__(self, experiment: str) -> None:
         self.experiment = experiment
+        self.pins: dict[str, str] = {}  # what names of runs mean for all jobs of the sweep, see `fill`
         self.groups = frozenset(groups())
         self.bases: dict[tuple[str, ...], Composed] = {}
         self.drafts: dict[tuple[str, ...], tuple[list[str], DictConfig]] = {}
@@ -52,7 +54,7 @@ class Composer:
             node = self._set(choices, base.node, [self._parse(value) for value in values])
         except (OmegaConfBaseException, OverrideParseException):
             return self._whole(overrides)  # which says what is wrong
-        fill(node)
+        fill(node, self.pins)
         return Composed(self.experiment, list(overrides), node, base.hydra, base.sweep)
 
     def checked_config(self, overrides: Sequence[str]) -> tuple[Composed, dict[str, Any]]:
@@ -65,7 +67,7 @@ class Composer:
 
     def _whole(self, overrides: Sequence[str]) -> Composed:
         composed = compose(self.experiment, overrides)
-        fill(composed.node)
+        fill(composed.node, self.pins)
         return composed
 
     def _set(self, choices: tuple[str, ...], base: DictConfig, values: list[Override]) -> DictConfig:

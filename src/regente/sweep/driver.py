@@ -12,6 +12,7 @@ from typing import Any
 from regente.errors import ConfigError
 from regente.job import Job, open_job, read_json, write_json
 from regente.launch import GRACE
+from regente.redact import Redactor
 from regente.sweep.callbacks import HydraCallbacks
 from regente.sweep.plan import Plan, Policy
 from regente.sweep.probe import kinds, probe, worthwhile
@@ -36,12 +37,13 @@ class Driver:
         folder: SweepFolder,
         table: Table,
         first: dict[str, Any],
+        redact: Redactor,
         *,
         again: bool,
         only_failed: bool,
     ) -> None:
         self.plan, self.folder, self.table = plan, folder, table
-        self.first = first  # the first job's config
+        self.first, self.redact = first, redact  # `first`: the first job's config
         self.again, self.only_failed = again, only_failed
         self.known = folder.load()
         self.session: dict[str, JobState] = {}  # the jobs of this command line, in their order
@@ -95,10 +97,12 @@ class Driver:
                 signal.signal(number, handler)
 
     def _room(self) -> bool:
-        limit = self.plan.base.sweep["max_minutes"]
-        late = limit is not None and time.monotonic() - self.begun > 60 * limit
         full = self.launcher is not None and len(self.jobs) >= self.launcher.slots
-        return not (self.stopped or self.halted or late or full)
+        return not (self.stopped or self.halted or self._late() or full)
+
+    def _late(self) -> bool:
+        limit = self.plan.base.sweep["max_minutes"]
+        return limit is not None and time.monotonic() - self.begun > 60 * limit
 
     def _next(self, source: Source, listed: Iterator[tuple[str, Point]] | None) -> tuple[str, Point] | None:
         if listed is not None:
@@ -110,7 +114,7 @@ class Driver:
             except ConfigError as error:
                 state = JobState(
                     f"point-{point.number}",
-                    point.overrides,
+                    self._words(point),
                     "failed",
                     code=error.exit_code,
                     reason=str(error),
@@ -120,14 +124,33 @@ class Driver:
                 source.tell(point, Outcome(error.exit_code))
         return None
 
+    def _words(self, point: Point) -> list[str]:
+        """Its overrides, as they may be written down."""
+        return [self.redact.text(word) for word in point.overrides]
+
+    def left(self, source: Source) -> str:
+        """How many jobs were not begun, and why, where it was not a signal."""
+        if self.stopped or not (self.halted or self._late()):
+            return ""
+        total = len(self.plan.jobs) or source.total
+        number = f"{total - len(self.session):,}" if total else "those that follow"
+        if number == "0":
+            return ""
+        why = "hydra.launcher.on_failure=stop" if self.halted else "sweep.max_minutes were over"
+        return f", {number} not begun: {why}"
+
     def _take(self, source: Source, id_: str, point: Point) -> None:
         """Run a job, unless it is done or runs already, or is not asked for."""
-        state = self.session.get(id_) or self.known.get(id_) or JobState(id_, point.overrides)
+        state = self.session.get(id_) or self.known.get(id_) or JobState(id_, self._words(point))
         self.session[id_] = state
         if id_ in self.jobs:
             self.points[id_].append(point)
         elif (state.state == "done" and (not self.again or id_ in self.tries)) or (id_ in self.tries):
+            self.table.skipped += id_ not in self.tries
             self._tell(source, point, state)
+        elif state.state == "running":  # see settle
+            host = (state.owner or {}).get("host", "another machine")
+            self.table.note(f"still runs, as far as {host} can be seen from here: {state.directory}")
         elif self.only_failed and state.state != "failed":
             return
         else:
@@ -247,5 +270,5 @@ class Driver:
         if state.state == "done":
             result = read_json(self.folder.path / state.directory / "result.json")
             source.tell(point, Outcome(0, result.get("metrics", {}), state.pruned))
-        elif state.state == "failed":
-            source.tell(point, Outcome(state.code or 1))
+        elif state.state == "failed":  # by a signal too: only with the sweep it is stopped, and comes again
+            source.tell(point, Outcome(1 if state.code in ENDED else state.code or 1))

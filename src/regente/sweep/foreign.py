@@ -13,11 +13,12 @@ from omegaconf import OmegaConf
 
 from regente import display
 from regente.check import check
-from regente.compose import Composed, resolve, run_hydra, take_sweep
+from regente.compose import Composed, run_hydra, take_sweep
 from regente.errors import ConfigError, Problem, Stopped
 from regente.facts import fill
 from regente.job import Job, open_job, read_json
 from regente.launch import GRACE, launch
+from regente.resolving import resolve
 from regente.sweep.identity import Identities
 from regente.sweep.plan import Plan
 from regente.sweep.records import Parent, frozen, make_folder
@@ -105,9 +106,7 @@ def sweep_by_hydra(what: Plan, *, again: bool, dry_run: bool) -> tuple[int, list
     session = f"{time.time_ns():x}"
     status: int | None = None
     try:
-        for state in folder.load().values():
-            if state.state == "running":
-                folder.save(settle(folder, state, config["monitor"]["metric"], GRACE))
+        settle(folder, config["monitor"]["metric"], GRACE)
         write_queue(what, folder, config, None)
         parent = Parent(open_job(folder.path), config, what.swept)
         task = Task(what.experiment, folder.path, what.swept, again, session)

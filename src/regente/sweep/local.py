@@ -71,6 +71,7 @@ class Local:
 
     def submit(self, job: Job, config: dict[str, Any], env: dict[str, str]) -> None:
         """Start a job, or put it in line."""
+        self.asked.pop(job.path, None)  # by its life before
         self.waiting.append((job, env))
         self._fill()
 

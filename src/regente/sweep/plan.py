@@ -17,6 +17,7 @@ from regente.sweep.grid import Grid
 from regente.sweep.identity import Identities, sweep_identity
 from regente.sweep.points import table
 from regente.sweep.protocols import Launcher, Point, Source
+from regente.sweep.state import SweepFolder
 
 OURS = "regente.sweep."
 BASIC = {  # of Hydra, whose settings ours take
@@ -147,7 +148,12 @@ def plan(experiment: str, overrides: Sequence[str]) -> Plan:
     """
     require_experiment(experiment)
     base = compose(experiment, fixed(overrides))
-    return Plan(experiment, list(overrides), base, Composer(experiment))
+    found = Plan(experiment, list(overrides), base, Composer(experiment))
+    pins = SweepFolder(found.folder).queue().get("pins", {})  # of its first command line
+    found.composer.pins |= {
+        name: path for name, path in pins.items() if Path(path.removeprefix("run:")).exists()
+    }
+    return found
 
 
 def fixed(overrides: Sequence[str]) -> list[str]:

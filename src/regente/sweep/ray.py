@@ -74,7 +74,8 @@ class Ray:
 
     def submit(self, job: Job, config: dict[str, Any], env: dict[str, str]) -> None:
         """Hand a job to Ray."""
-        sent = environment(job.config, {**job.env, **env})
+        self.asked.discard(job.path)  # by its life before
+        sent = environment(job, env)
         content = None if self.shared else pack(job.path)
         self.running[self.task.remote(str(job.path), sent, content)] = job
 

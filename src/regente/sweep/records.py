@@ -11,12 +11,12 @@ from typing import Any
 
 from regente.compose import Composed
 from regente.errors import ConfigError
-from regente.job import Job, open_job
-from regente.redact import Redactor, env_references, secret_values
+from regente.job import PROCESS, Job, open_job
+from regente.redact import Redactor, env_references, externalize, secret_values
 from regente.request import freeze_job
 from regente.runs import run_id
 from regente.sweep.plan import Plan, varied
-from regente.sweep.state import PROCESS, JobState, SweepFolder
+from regente.sweep.state import JobState, SweepFolder
 from regente.tracking.recording import Recorded, Recording
 
 
@@ -52,6 +52,7 @@ def frozen(folder: SweepFolder, state: JobState, composed: Composed, swept: Sequ
     path = folder.path / state.directory
     (path / PROCESS).unlink(missing_ok=True)  # of its life before
     if (path / "job.json").is_file():
+        os.environ.update(externalize(composed.yaml())[1])  # secrets, which it does not hold
         return open_job(path)
     return freeze_job(composed, folder.path, state.directory, swept=swept)
 

@@ -12,8 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from regente.job import Job
 from regente.launch import FOREIGN, GRACE
-from regente.redact import env_references
+from regente.redact import env_references, from_environment
 from regente.tracking.owner import Owner, owner
 from regente.worker import DRIVER
 
@@ -30,13 +31,14 @@ SENT = (
 LOOK = 0.2  # seconds
 
 
-def environment(config: str, more: dict[str, str]) -> dict[str, str]:
-    """What a job on another machine needs of the driver's environment, for a frozen config's text; `more` on top.
+def environment(job: Job, more: dict[str, str]) -> dict[str, str]:
+    """What a job on another machine needs of the driver's environment; `more` on top.
 
     A machine that has been running for long knows nothing of it by itself.
     """
     own = {key: value for key, value in os.environ.items() if key.startswith(SENT)}
-    return own | env_references(config) | more
+    named = env_references("\n".join([job.config, *job.env.values()]))
+    return own | named | {name: from_environment(value) for name, value in job.env.items()} | more
 
 
 def run_job(

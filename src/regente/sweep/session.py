@@ -10,9 +10,11 @@ from typing import Any
 import click
 
 from regente import display
+from regente.catalog import extra_dirs
 from regente.errors import ConfigError, Problem, RegenteError, Stopped
 from regente.launch import GRACE
 from regente.redact import Redactor, env_references, secret_values
+from regente.runs import shown
 from regente.sweep.driver import Driver
 from regente.sweep.plan import Plan, ask, fill_plan, plan, varied
 from regente.sweep.protocols import Source
@@ -36,6 +38,9 @@ def sweep(
         Stopped: after a signal, when the jobs have saved and ended.
     """
     what = plan(experiment, overrides)
+    if only_failed and (what.foreign or what.adaptive):
+        words = f"{what.experiment}: what runs next is the sweeper's to say; regente sweep resume goes on"
+        raise ConfigError([Problem("regente sweep retry", words)])
     if what.foreign:
         from regente.sweep.foreign import sweep_by_hydra
 
@@ -78,25 +83,25 @@ def run(
     out = display.console(quiet=False)
     try:
         source = source or searched(what, folder)
-        for state in folder.load().values():
-            if state.state == "running":
-                folder.save(settle(folder, state, config["monitor"]["metric"], GRACE))
+        settle(folder, config["monitor"]["metric"], GRACE)
         write_queue(what, folder, config, source.total)
-        table = Table(out, what.swept, len(what.jobs) or source.total)
-        driver = Driver(what, folder, table, config, again=again, only_failed=only_failed)
+        table = Table(out, what.swept, len(what.jobs) or source.total, config["monitor"])
+        redact = redactor(what, config)
+        driver = Driver(what, folder, table, config, redact, again=again, only_failed=only_failed)
         with table:
             driver.run(source)
         states = list(driver.session.values())
         recorded = driver.close(getattr(source, "figures", dict))
     finally:
         folder.release()
-    closing(out, states, what.swept, config["monitor"], stopped=driver.stopped is not None)
+    left = "" if only_failed else driver.left(source)
+    closing(out, states, what.swept, config["monitor"], stopped=driver.stopped is not None, left=left)
     if why := getattr(source, "why", ""):
         click.echo(why)
     if recorded and recorded.run_id:
         click.echo(f"sweep {recorded.run_id} in MLflow; the comparison: regente ui")
-    further = f"; regente sweep resume {folder.path.name} goes on" if driver.stopped else ""
-    click.echo(f"sweep {display.shown(str(folder.path))}{further}")
+    further = f"; regente sweep resume {folder.path.name} goes on" if driver.stopped or left else ""
+    click.echo(f"sweep {shown(folder.path)}{further}")
     if driver.stopped:
         raise Stopped(driver.stopped)
     return int(any(state.state in ("failed", "killed") for state in states)), states, folder
@@ -104,15 +109,22 @@ def run(
 
 def write_queue(what: Plan, folder: SweepFolder, config: dict[str, Any], total: int | None) -> None:
     """Write down the command line, without its secrets, and the jobs that are known."""
-    redact = Redactor(secret_values(config), env_references(what.base.yaml()))
+    redact = redactor(what, config)
     folder.write_queue(
         experiment=what.experiment,
         overrides=[redact.text(word) for word in what.overrides],
         swept=what.swept,
         monitor=config["monitor"],
         total=total,
-        jobs=[(id_, point.overrides) for id_, point in what.jobs],
+        jobs=[(id_, [redact.text(word) for word in point.overrides]) for id_, point in what.jobs],
+        config_dirs=[str(path.resolve()) for path in extra_dirs],
+        pins=what.composer.pins,
     )
+
+
+def redactor(what: Plan, config: dict[str, Any]) -> Redactor:
+    """For what a sweep writes down of its words; `config` is its first job's."""
+    return Redactor(secret_values(config), env_references(what.base.yaml()))
 
 
 def show(what: Plan) -> int:

@@ -5,11 +5,11 @@ import signal
 import sys
 from pathlib import Path
 
-from regente.compose import resolve
 from regente.endings import SwiftExit
 from regente.errors import RegenteError, Stopped
 from regente.job import open_job
 from regente.launch import launch
+from regente.resolving import resolve
 from regente.streams import forgive
 from regente.worker import DRIVER, follow_driver
 

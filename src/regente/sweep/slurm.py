@@ -86,13 +86,17 @@ class Slurm:
 
     def submit(self, job: Job, config: dict[str, Any], env: dict[str, str]) -> None:
         """Hand a job over."""
-        sent = environment(job.config, {**job.env, **env})
+        sent = environment(job, env)
         for name in (CODE, STOP):
             (job.path / name).unlink(missing_ok=True)
-        self.running[job.path] = (
-            job,
-            self.executor.submit(_task, str(job.path), sent, self.driver, self.machines),
-        )
+        from submitit.core.utils import FailedJobError
+
+        try:
+            handed = self.executor.submit(_task, str(job.path), sent, self.driver, self.machines)
+        except FailedJobError as error:
+            what = (str(error).strip().splitlines() or ["no reason given"])[-1]
+            raise MachineError(f"hydra/launcher=slurm: Slurm refuses the job: {what}") from error
+        self.running[job.path] = job, handed
 
     def poll(self, timeout: float) -> list[tuple[Job, int]]:
         """The jobs that have ended, with exit codes."""
@@ -104,7 +108,7 @@ class Slurm:
                 break
             time.sleep(min(LOOK, max(0.0, end - time.monotonic())))
         for job, _ in ended:
-            del self.running[job.path]
+            _forget(self.running.pop(job.path)[1])
             self.over.pop(job.path, None)
         return ended
 
@@ -134,6 +138,12 @@ class Slurm:
             write_json(path / STOP, {"told": 2})
             if self.far:
                 handed.cancel(check=False)
+            _forget(handed)
+
+
+def _forget(handed: Any) -> None:
+    """Remove what was handed over, the environment with its secrets in it."""
+    handed.paths.submitted_pickle.unlink(missing_ok=True)
 
 
 def _task(path: str, env: dict[str, str], driver: dict[str, Any], machines: int) -> None:

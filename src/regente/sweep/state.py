@@ -11,6 +11,7 @@ runs/EXPERIMENT/sweep-<identity>/
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,12 +20,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from regente.errors import RegenteError
-from regente.job import read_json, write_json
-from regente.tracking.owner import Owner, owner
-from regente.tracking.shipper import BEAT
-from regente.tracking.sync import LEASE
-
-PROCESS = "process.json"  # in a job's directory: the process that runs it
+from regente.job import PROCESS, read_json, write_json
+from regente.tracking.owner import BEAT, LEASE, Owner, owner, shows_life
 
 
 @dataclass(frozen=True)
@@ -133,10 +130,18 @@ class SweepFolder:
             write_json(self.path / "driver.json", {"owner": asdict(owner(os.getpid())), "beat": number})
 
 
-def settle(folder: SweepFolder, state: JobState, metric: str, grace: float) -> JobState:
-    """What really became of a job that a driver left as running: done if its result is whole, else killed.
+def settle(folder: SweepFolder, metric: str, grace: float) -> None:
+    """Write down what really became of the jobs that a driver has left as running."""
+    running = [state for state in folder.load().values() if state.state == "running"]
+    with ThreadPoolExecutor(max(1, len(running))) as pool:
+        for state in pool.map(lambda state: _settled(folder, state, metric, grace), running):
+            folder.save(state)
 
-    A process of it that still lives is on its way out, since its driver is gone; it is waited for, at last ended.
+
+def _settled(folder: SweepFolder, state: JobState, metric: str, grace: float) -> JobState:
+    """Done if its result is whole, else killed; still running if it is on another machine and shows life.
+
+    A process of it that lives here is on its way out, since its driver is gone; it is waited for, at last ended.
     """
     job = folder.path / state.directory
     driver = Owner(**state.owner) if state.owner else None
@@ -150,6 +155,9 @@ def settle(folder: SweepFolder, state: JobState, metric: str, grace: float) -> J
         if process.alive():
             with suppress(OSError):
                 os.kill(process.pid, 9)
+        elsewhere = process.alive() is None and not (job / "result.json").is_file()
+        if elsewhere and shows_life(job / PROCESS):
+            return state
     if result := read_json(job / "result.json"):
         return replace(state, state="done", code=0, **result_fields(result, metric))
     return replace(state, state="killed", reason="its driver was killed")

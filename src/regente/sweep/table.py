@@ -21,12 +21,14 @@ SHOWN = 40  # rows of the table at the end; failures are shown all
 class Table:
     """While a sweep runs: on a terminal a table of what runs, done, failed, the best and the time left; else a line a job."""
 
-    def __init__(self, out: Console, swept: Sequence[str], total: int | None) -> None:
+    def __init__(
+        self, out: Console, swept: Sequence[str], total: int | None, monitor: dict[str, str]
+    ) -> None:
         self.out, self.swept, self.total = out, swept, total
-        self.metric, self.mode, self.slots = "", "max", 1
+        self.metric, self.mode, self.slots = monitor["metric"], monitor["mode"], 1
         self.running: dict[str, tuple[JobState, float]] = {}
         self.ended: list[JobState] = []
-        self.skipped = 0
+        self.skipped = 0  # jobs that earlier sessions have done
         self.live = Live(get_renderable=self._table, console=out, refresh_per_second=2, transient=True)
 
     def __enter__(self) -> "Table":
@@ -103,13 +105,18 @@ def outcome(state: JobState) -> str:
 
 
 def closing(
-    out: Console, states: Sequence[JobState], swept: Sequence[str], monitor: dict[str, str], stopped: bool
+    out: Console,
+    states: Sequence[JobState],
+    swept: Sequence[str],
+    monitor: dict[str, str],
+    stopped: bool,
+    left: str = "",
 ) -> None:
-    """Each job with its metric, failures with their line; the best, and means over seeds."""
+    """Each job with its metric, failures with their line; the best, and means over seeds. `left`: what was not begun."""
     done = [state for state in states if state.state == "done"]
     started = [state for state in states if state.state != "queued"]
     counts = f"{len(started)} started jobs done, then stopped" if stopped else f"{len(states)} jobs done"
-    out.print(Text(f"{len(done)} of {counts}", style="bold"))
+    out.print(Text(f"{len(done)} of {counts}{left}", style="bold"))
     shown = set(_best_first(done, monitor)[:SHOWN])
     for number, state in enumerate(states):
         if state.state in ("failed", "killed") or state.id in shown:

@@ -1,6 +1,5 @@
 """Classification."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -24,7 +23,7 @@ class Classifier(Supervised):
         chosen, true = (
             logits.gather(-1, index.unsqueeze(-1)).squeeze(-1).float() for index in (prediction, y)
         )
-        self.totals[0] += loss.sum(dtype=torch.float64)
+        self.totals[0] += loss.sum(dtype=self.totals.dtype)
         self.totals[1] += (prediction == y).sum()
         self.totals[2] += y.numel()
         return {

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -40,8 +39,8 @@ class Regressor(Supervised):
         loss = (outputs - y).square().view(len(y), -1).mean(1)
         unscale = getattr(self._data, "unscale", lambda values: values)
         label, prediction = unscale(y), unscale(outputs)
-        self.totals[0] += loss.sum(dtype=torch.float64)
-        self.totals[1] += (prediction - label).abs().view(len(y), -1).mean(1).sum(dtype=torch.float64)
+        self.totals[0] += loss.sum(dtype=self.totals.dtype)
+        self.totals[1] += (prediction - label).abs().view(len(y), -1).mean(1).sum(dtype=self.totals.dtype)
         self.totals[2] += len(y)
         return {"label": label, "prediction": prediction, "loss": loss}
 

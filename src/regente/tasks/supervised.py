@@ -130,8 +130,9 @@ class Supervised(LightningModule):
         self._log_means("test")
 
     def _clear(self) -> None:
-        # on the device, so that no batch waits for the host
-        self.totals = torch.zeros(len(self.means) + 1, dtype=torch.float64, device=self.device)
+        # on the device, so that no batch waits for the host; Apple's GPU has no float64
+        dtype = torch.float32 if self.device.type == "mps" else torch.float64
+        self.totals = torch.zeros(len(self.means) + 1, dtype=dtype, device=self.device)
 
     def _log_means(self, stage: str) -> None:
         totals: Any = self.trainer.strategy.reduce(self.totals, reduce_op="sum")

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from regente.compose import resolve
-from regente.job import PROVENANCE, Job, write_json
+from regente.job import PROVENANCE, Job, read_json, write_json
 from regente.redact import Redactor
+from regente.resolving import resolve
 from regente.tracking import provenance
 from regente.tracking.journal import read
+from regente.tracking.store import named
+
+PATCH = "changes.patch"  # in the job directory: what of the code is not committed
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -25,27 +28,35 @@ def log_start(client: "MlflowClient", run_id: str, job: Job) -> None:
 
     client.log_artifact(run_id, str(job.path / "config.yaml"), "config")
     client.log_artifact(run_id, str(job.path / "job.json"), "config")
-    code = provenance.code(Path(job.project), Redactor().text)
-    packages = provenance.packages()
-    hardware: dict[str, Any] = provenance.hardware()
-    facts = {"code": code.facts(), "hardware": hardware, "packages": packages.splitlines()}
-    if not (job.path / PROVENANCE).is_file():  # of its first life
-        write_json(job.path / PROVENANCE, facts)
+    keep_provenance(job)
+    facts = read_json(job.path / PROVENANCE)
     client.log_artifact(run_id, str(job.path / PROVENANCE), "environment")
-    hardware = {**hardware, **_json(job.path / "torch.json")}
-    client.log_text(run_id, packages, "environment/packages.txt")
+    code, hardware = facts.get("code", {}), {**facts.get("hardware", {}), **_json(job.path / "torch.json")}
+    client.log_text(run_id, "\n".join(facts.get("packages", [])) + "\n", "environment/packages.txt")
     client.log_dict(run_id, hardware, "environment/hardware.json")
-    if code.patch:
-        client.log_text(run_id, code.patch, "code/changes.patch")
+    if (job.path / PATCH).is_file():
+        client.log_artifact(run_id, str(job.path / PATCH), "code")
     tags = {
         "regente.fingerprint": provenance.fingerprint(hardware),
         "regente.host_cpu": str(hardware.get("cpu", "")),
-        "regente.dirty": str(code.dirty).lower() if code.commit else "",
-        "mlflow.source.git.commit": code.commit or "",
-        "mlflow.source.git.branch": code.branch or "",
-        "mlflow.source.git.repoURL": code.remote or "",
+        "regente.dirty": str(bool(code.get("patch"))).lower() if code.get("commit") else "",
+        "mlflow.source.git.commit": code.get("commit") or "",
+        "mlflow.source.git.branch": code.get("branch") or "",
+        "mlflow.source.git.repoURL": code.get("remote") or "",
     }
     client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items() if value])
+
+
+def keep_provenance(job: Job) -> None:
+    """Write code, packages and hardware of the run's first life into its directory, unless they are there."""
+    if (job.path / PROVENANCE).is_file():
+        return
+    code = provenance.code(Path(job.project), Redactor().text)
+    if code.patch:
+        (job.path / PATCH).write_text(code.patch, encoding="utf-8")
+    packages = provenance.packages().splitlines()
+    facts = {"code": code.facts(), "hardware": provenance.hardware(), "packages": packages}
+    write_json(job.path / PROVENANCE, facts)
 
 
 def log_dataset(client: "MlflowClient", run_id: str, line: dict[str, Any]) -> None:
@@ -70,7 +81,7 @@ def log_result(client: "MlflowClient", run_id: str, job: Job, result: dict[str, 
     if result["best_epoch"] is not None:
         best["best/epoch"] = result["best_epoch"]
     best |= {"throughput": result["samples_per_second"], "peak_megabytes": result["peak_megabytes"]}
-    client.log_batch(run_id, metrics=[Metric(k, v, result["time"], 0) for k, v in best.items()])
+    client.log_batch(run_id, metrics=[Metric(named(k), v, result["time"], 0) for k, v in best.items()])
     client.set_tag(run_id, "mlflow.note.content", describe(job, result))
     log_checkpoints(client, run_id, job, result, tracking["checkpoints"])
 
@@ -115,7 +126,7 @@ def log_view(client: "MlflowClient", experiment: str, parent: str | None, monito
 
     wanted = f"tags.mlflow.parentRunId = '{parent}'" if parent else "tags.`regente.kind` = 'job'"
     runs = client.search_runs([experiment], wanted, max_results=1000)
-    metric = monitor["metric"]
+    metric = named(monitor["metric"])
     best = f"best/{metric}" if any(f"best/{metric}" in run.data.metrics for run in runs) else metric
     score = "test/mae" if any("test/mae" in run.data.metrics for run in runs) else "test/acc"
     return write_view(
@@ -143,6 +154,7 @@ def log_checkpoints(
         "top_k": [file for file in every if file.name != "last.ckpt"],
     }[policy]
     local = local_path(client.get_run(run_id).info.artifact_uri)
+    wanted = [file for file in wanted if file.exists()]  # one that is gone since must not hold up the rest
     for file in wanted:
         whole = file.resolve()  # last.ckpt is a link
         if local is None:

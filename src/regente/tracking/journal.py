@@ -17,6 +17,7 @@ Each has `time`, milliseconds since the epoch.
 import json
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,21 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.torn = False  # whether the last line is not whole
+        self.trouble = ""  # why a line is missing: a full disk does not end a training
         cut_torn_line(path)
         self.file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
     def write(self, kind: str, **content: Any) -> None:
         """Append a line."""
         line = {"kind": kind, "time": time.time_ns() // 1_000_000, **content}
-        os.write(self.file, json.dumps(line, separators=(",", ":")).encode() + b"\n")
+        data = b"\n" * self.torn + json.dumps(line, separators=(",", ":")).encode() + b"\n"
+        try:
+            self.torn = os.write(self.file, data) < len(data)
+        except OSError as error:
+            self.trouble = self.trouble or error.strerror or str(error)
+        if self.torn:
+            self.trouble = self.trouble or "no room for a whole line"
 
     def close(self) -> None:
         """Release the file."""
@@ -49,7 +58,10 @@ def cut_torn_line(path: Path) -> None:
 
 
 def read(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
-    """The whole lines from a byte offset on, and the offset behind them; a torn last line is left for later."""
+    """The whole lines from a byte offset on, and the offset behind them.
+
+    A torn last line is left for later; one between others, as a full disk leaves it, is passed over.
+    """
     try:
         with path.open("rb") as file:
             file.seek(offset)
@@ -57,4 +69,8 @@ def read(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
     except FileNotFoundError:
         return [], offset
     whole = data[: data.rfind(b"\n") + 1]
-    return [json.loads(line) for line in whole.splitlines()], offset + len(whole)
+    found = []
+    for line in whole.splitlines():
+        with suppress(ValueError):
+            found.append(json.loads(line))
+    return found, offset + len(whole)

@@ -1,11 +1,18 @@
 """Whose run it is, and whether that process still lives: never a question of clocks."""
 
+import os
 import socket
+import threading
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import psutil
+
+BEAT = 10.0  # seconds between signs of life, for those on other machines
+LEASE = 2.5 * BEAT  # seconds without one after which what runs on another machine is taken for dead
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,29 @@ class Owner:
 def owner(pid: int) -> Owner:
     """The owner that a running process is."""
     return Owner(socket.gethostname(), boot_id(), pid, started(pid))
+
+
+def show_life(file: Path) -> None:
+    """Touch a file at each beat, as long as this process lives."""
+
+    def touch() -> None:
+        while True:
+            time.sleep(BEAT)
+            with suppress(OSError):
+                os.utime(file)
+
+    threading.Thread(target=touch, daemon=True).start()
+
+
+def shows_life(file: Path) -> bool:
+    """Whether a file is touched within a lease; what its times are, by whose clock, does not matter."""
+    before, end = file.stat().st_mtime_ns, time.monotonic() + LEASE
+    while time.monotonic() < end:
+        time.sleep(1)
+        with suppress(OSError):
+            if file.stat().st_mtime_ns != before:
+                return True
+    return False
 
 
 @cache

@@ -15,7 +15,7 @@ from regente.job import ARROW, Job, write_json
 from regente.redact import Redactor
 from regente.tracking.journal import Journal, read
 from regente.tracking.owner import owner
-from regente.tracking.shipper import read_state
+from regente.tracking.shipper import STATE, read_state
 from regente.tracking.store import unreachable
 
 LAST_WAIT = 120.0  # seconds to wait at the end for the store to take the rest; while it is away, AWAY_WAIT
@@ -62,6 +62,8 @@ class Recording:
         if tracking["uri"] is None:
             return
         write_json(job.path / "owner.json", asdict(me))
+        if (job.path / STATE).is_file():  # of its life before, which the store may have refused
+            write_json(job.path / STATE, {**read_state(job.path), "refused": ""})
         self.uri, self.shown_uri = tracking["uri"], redact.text(tracking["uri"])
         self.shipper = start_shipper(job)
         threading.Thread(target=self._probe, daemon=True).start()
@@ -105,6 +107,11 @@ class Recording:
         """End the run and wait until all of it is in the store; not for long if the store is away."""
         self.journal.write("end", status=status)
         self.journal.close()
+        if self.journal.trouble:  # a line is missing, the last one too, maybe
+            what = (
+                f"not all of it: {self.job.journal} could not be written ({self.journal.trouble}); make room"
+            )
+            return Recorded(read_state(self.job.path).get("run_id"), reason=what, refused=True)
         if self.shipper is None:
             return Recorded(None)
         server = self.shown_uri if self.uri.startswith("http") else ""

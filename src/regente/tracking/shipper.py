@@ -19,16 +19,15 @@ from filelock import FileLock, Timeout
 from regente.errors import TrackingError
 from regente.job import Job, open_job, write_json
 from regente.tracking.journal import read
-from regente.tracking.owner import Owner
+from regente.tracking.owner import BEAT, Owner
 from regente.tracking.provenance import Usage
-from regente.tracking.store import absolute_uri, open_store, unreachable
+from regente.tracking.store import absolute_uri, named, open_store, unreachable
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 STATE = "recorded.json"  # what of the journal is in MLflow: see State
 POLL = 0.2  # seconds between looks at the journal
-BEAT = 10.0  # seconds between signs of life in the store
 PATIENCE = 20.0  # seconds to go on trying after the job has ended and the store is away
 LOCK_WAIT = 60.0  # seconds to wait for the shipper of the run's life before
 LIMIT = 6000  # characters of a parameter that MLflow keeps
@@ -95,7 +94,7 @@ class Shipment:
             run = client.create_run(self.state["experiment_id"], start_time=line["time"], tags=tags)
             self.note(run_id=run.info.run_id)
         cut = {key: value for key, value in line["params"].items() if len(value) > LIMIT}
-        params = [Param(key, value[:LIMIT]) for key, value in line["params"].items()]
+        params = [Param(named(key), value[:LIMIT]) for key, value in line["params"].items()]
         client.log_batch(self.state["run_id"], params=params)
         if cut:
             client.log_dict(self.state["run_id"], cut, "config/long_params.json")
@@ -106,7 +105,7 @@ class Shipment:
         from mlflow.entities import Param, RunTag
 
         tags = [RunTag(key, value) for line in lines for key, value in line["tags"].items()]
-        params = [Param(key, value[:LIMIT]) for line in lines for key, value in line["params"].items()]
+        params = [Param(named(key), value[:LIMIT]) for line in lines for key, value in line["params"].items()]
         self.reopen()
         self._open().log_batch(self.state["run_id"], params=params, tags=tags)
 
@@ -137,7 +136,7 @@ class Shipment:
         from mlflow.entities import Metric
 
         metrics = [
-            Metric(key, value, line["time"], line["step"])
+            Metric(named(key), value, line["time"], line["step"])
             for line in lines
             for key, value in line["values"].items()
         ]
@@ -147,7 +146,8 @@ class Shipment:
         from mlflow.entities import Param
 
         values = {key: str(value) for line in lines for key, value in line["values"].items()}
-        self._open().log_batch(self.state["run_id"], params=[Param(k, v[:LIMIT]) for k, v in values.items()])
+        params = [Param(named(key), value[:LIMIT]) for key, value in values.items()]
+        self._open().log_batch(self.state["run_id"], params=params)
 
     def _tags(self, lines: list[dict[str, Any]]) -> None:
         from mlflow.entities import RunTag
@@ -245,12 +245,14 @@ def journal_ended(path: Path) -> bool:
 
 def main(path: Path) -> None:
     """Follow a job's journal; then, or while it trains, put right what dead runs left behind."""
-    from regente.compose import resolve
+    from regente.resolving import resolve
+    from regente.tracking.contents import keep_provenance
     from regente.tracking.sync import sync_others
 
     os.nice(10)  # the training has the first claim on the cores
     job = open_job(path)
     uri = resolve(job.config)["tracking"]["uri"]
+    keep_provenance(job)  # now, whenever the store is there to take it
     owner = Owner(**json.loads((path / "owner.json").read_text()))
     with suppress(Timeout), lock_of(path, LOCK_WAIT):
         shipment = Shipment(job, uri)

@@ -144,3 +144,8 @@ def prepare_mlflow() -> None:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")  # seconds
     os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+
+
+def named(key: str) -> str:
+    """A metric's or parameter's name as MLflow takes it: `recall@5` as `recall_5`."""
+    return re.sub(r"[^/\w.\- :]", "_", key)

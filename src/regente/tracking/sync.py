@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import Timeout
 
-from regente.compose import resolve
 from regente.errors import ConfigError, Problem, TrackingError
 from regente.job import Job, open_job
+from regente.resolving import resolve
 from regente.tracking.journal import cut_torn_line
-from regente.tracking.owner import Owner, boot_id
-from regente.tracking.shipper import BEAT, Shipment, lock_of, read_state
+from regente.tracking.owner import LEASE, Owner, boot_id
+from regente.tracking.shipper import Shipment, lock_of, read_state
 from regente.tracking.store import DEFAULT, absolute_uri, open_store, sqlite_path
 from regente.trust import read_config
 
@@ -23,17 +23,20 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 PATIENCE = 30.0  # seconds to wait for another process that ships the same journal
-LEASE = 2.5 * BEAT  # seconds without a beat after which a run on another host is taken for dead
 
 
-def left_behind(project: Path) -> list[Job]:
-    """Jobs of a project whose journal is not all in the store; to know that takes no MLflow."""
+def left_behind(project: Path, *, refused: bool = False) -> list[Job]:
+    """Jobs of a project whose journal is not all in the store; to know that takes no MLflow.
+
+    `refused`: also those that the store would not have.
+    """
     jobs = []
     for file in sorted((project / "runs").glob("**/journal.jsonl")):
         if not (file.parent / "owner.json").is_file():
             continue  # tracking=none
         state = read_state(file.parent)
-        if (not state["ended"] or state["offset"] < file.stat().st_size) and not state["refused"]:
+        left = not state["ended"] or state["offset"] < file.stat().st_size
+        if left and (refused or not state["refused"]):
             with suppress(Exception):
                 jobs.append(open_job(file.parent))
     return jobs
@@ -54,6 +57,7 @@ def sync_job(job: Job, patience: float = 0) -> str:
                 cut_torn_line(job.journal)
             shipment = Shipment(job, uri, own=False)
             shipment.ship()
+            shipment.note(refused="")  # it was mended since
             if not shipment.state["ended"]:
                 if not dead:
                     return "still running"
@@ -87,13 +91,13 @@ def owner_of(job: Job) -> Owner:
 def sync_project(project: Path) -> Iterator[str]:
     """Ship all that a project's jobs have left behind and close dead runs of their stores; a line for each."""
     uris: set[str] = set()
-    for job in left_behind(project):
+    for job in left_behind(project, refused=True):
         place = job.path.relative_to(project)
         try:
             if uri := _store(job):
                 uris.add(uri)
             yield f"{sync_job(job, PATIENCE)}: {place}"
-        except (ConfigError, TrackingError, OSError) as error:
+        except Exception as error:  # also what MLflow raises; the others' turn comes all the same
             yield f"not shipped: {place}: {error}"
     if (project / "mlflow.db").is_file():
         uris.add(DEFAULT)

@@ -1,6 +1,5 @@
 """A run's model with everything around it: from samples as files hold them to answers."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from hydra.utils import instantiate
 from torch import Tensor, nn
 
 from regente.errors import ConfigError, Problem
-from regente.job import LEARNED
 from regente.runs import Run, shown
 from regente.trust import read_config
 from regente.weights import load_model
@@ -62,8 +60,8 @@ def open_run(run: Run) -> Opened:
     if not hasattr(data, "preprocessing"):
         what = f"{type(data).__name__} has no preprocessing(), so that nothing can be asked of the run from files"
         raise ConfigError([Problem(f"run {shown(run.job.path)}", what)])
-    if (learned := run.job.path / LEARNED).is_file():
-        data.recall(json.loads(learned.read_text(encoding="utf-8")))
+    if run.learned is not None:
+        data.recall(run.learned)
     return Opened(run, config, data, Answers(data.preprocessing(), model, data.postprocessing()).eval())
 
 

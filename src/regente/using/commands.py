@@ -58,7 +58,7 @@ def generate(run: str, prompt: str, words: int, temperature: float, top_k: int, 
 @click.argument("words", nargs=-1, metavar="[RUN] [OVERRIDES]...", shell_complete=_complete)
 @click.option("--debug", is_flag=True, help="Print whole tracebacks.")
 def evaluate(words: tuple[str, ...], debug: bool) -> None:
-    """Look again at what a RUN has learned, on its own validation and test data or on other data.
+    """Measure what a RUN has learned, on its own data or other.
 
     Loss, accuracy and calibration of each split, precision, recall and F1 of each class; confusion matrix and worst
     mistakes as pictures. MLflow has it all as a child of the run. RUN: latest, best, an
@@ -84,11 +84,12 @@ def evaluate(words: tuple[str, ...], debug: bool) -> None:
     "--out", type=click.Path(path_type=Path), help="FILE.csv, FILE.parquet or FILE.json; else a table."
 )
 def predict(run: str, inputs: tuple[str, ...], out: Path | None) -> None:
-    """Ask the model of a RUN about files that it has not seen: classes with probabilities, or values.
+    """Answer files with the model of a RUN.
 
     INPUT is what the run's data is made of: images, .npz or .npy with an array x, lines of .txt and .md or the words
     themselves, CSV or Parquet with the columns of a series or table; or folders of these. They are prepared as the
-    training samples were. What cannot be read is listed and left out, and the exit code is 4.
+    training samples were; classes with probabilities come out, or values. What cannot be read is listed and left out,
+    and the exit code is 4.
 
     \b
     regente predict folder_cnn:best photo.jpg more_photos/ --out photos.csv
@@ -135,10 +136,11 @@ def predict(run: str, inputs: tuple[str, ...], out: Path | None) -> None:
     "--opset", type=click.IntRange(17), default=18, show_default=True, help="With onnx: the operator set."
 )
 def export(run: str, form: str, out: Path | None, quantize: str | None, bound: float, opset: int) -> None:
-    """Write the model of a RUN as a file that works without Regente, its preprocessing inside.
+    """Write the model of a RUN as a file that needs no Regente.
 
-    Images go in as uint8, words as numbers, a series in its own units; probabilities or values come out, for any number
-    of samples. The file is held against the run on samples of its validation data, and a model card is put beside it.
+    Its preprocessing is inside: images go in as uint8, words as numbers, a series in its own units; probabilities or
+    values come out, for any number of samples. The file is held against the run on samples of its validation data, and
+    a model card is put beside it.
 
     \b
     regente export digits_cnn:best
@@ -175,10 +177,11 @@ OPEN = "Let --host be an address that others reach: anyone who does may send req
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--open-to-network", is_flag=True, help=OPEN)
 def serve(run: str, port: int, host: str, open_to_network: bool) -> None:
-    """Answer requests over HTTP with the model of a RUN, for this machine alone.
+    """Answer HTTP requests with the model of a RUN.
 
-    It is MLflow's own model server, on the model with its preprocessing inside: POST /invocations with any number of
-    samples gives probabilities or values, what does not fit gets a status 400 that says what would; /health says 200.
+    For this machine alone: MLflow's own model server on the model with its preprocessing inside: POST
+    /invocations with any number of samples gives probabilities or values, what does not fit gets a status 400 that
+    says what would; /health says 200.
 
     \b
     regente serve digits_cnn:best
@@ -233,7 +236,7 @@ def split(words: Sequence[str]) -> tuple[str, list[str]]:
 )
 @click.option("--debug", is_flag=True, help="Print whole tracebacks.")
 def rerun(run: str, verify: bool, steps: int | None, debug: bool) -> None:
-    """Run once more what a RUN recorded, and say first what is different from then.
+    """Run again what a RUN recorded; say what is different.
 
     Code, packages, data and machine are compared. With --verify nothing is recorded: losses and weights are held
     against those that the run left in its trace, and the exit code is 1 where they differ by more than 1e-5.

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from regente import display
 from regente.check import check
-from regente.compose import recompose, resolve, to_yaml
+from regente.compose import recompose
 from regente.errors import ConfigError, Problem
 from regente.facts import fill
 from regente.job import Job, freeze
 from regente.redact import Redactor, env_references, externalize
+from regente.resolving import resolve, to_yaml
 from regente.runs import EVALUATION, Run, shown
 from regente.trust import read_config, require_known_env
 from regente.worker import imports, quiet_libraries, run
@@ -75,6 +76,7 @@ def _freeze(found: Run, overrides: Sequence[str]) -> Job:
     own_store = any(word.lstrip("+").startswith(("tracking=", "tracking.uri=")) for word in overrides)
     recorded = read_config(found.job, Path.cwd(), PARTS if own_store else (*PARTS, "tracking"))
     node = recompose(found.job.config, overrides)
+    node.init_from = None  # it has weights: the run's
     fill(node)
     node.tracking.run_name = f"evaluation of {found.job.experiment}: {' '.join(overrides) or 'its own data'}"
     config = resolve(node)

@@ -1,19 +1,19 @@
 """Validation and test of a run's weights once more, with tables by class. Imports all that is heavy."""
 
 import csv
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from pytorch_lightning import Callback
 from rich.console import Console
 from torchmetrics.functional import classification, mean_squared_error, r2_score
 
 from regente import display
 from regente.build import build
 from regente.callbacks.outcomes import Outcomes
-from regente.job import LEARNED, Job, write_json
+from regente.job import Job, write_json
 from regente.machine import fit_trainer
 from regente.runs import Run
 from regente.speed import tune_process
@@ -41,12 +41,11 @@ def evaluation(
     config["trainer"], notes = fit_trainer(trainer)
     tune_process(config["trainer"]["accelerator"])
     logger = JournalLogger(recording.journal, str(job.path), job.experiment, job.path.name)
-    parts = build({**config, "callbacks": {}}, job, [Outcomes(job.path, SPLITS)], logger)
+    every: list[Callback] = [Outcomes(job.path, SPLITS)]
+    parts = build({**config, "callbacks": {}}, job, every, logger, learned=found.learned)
     task: Any = parts.task
     task.model.load_state_dict(model.state_dict())
     data: Any = parts.data
-    if (learned := found.job.path / LEARNED).is_file():
-        data.recall(json.loads(learned.read_text(encoding="utf-8")))
     recording.require_store()
     metrics: dict[str, float] = {}
     for look in (parts.trainer.validate, parts.trainer.test):

@@ -21,66 +21,65 @@ def write_card(folder: Path, opened: Opened, files: Sequence[Exported], answers:
     """Write `README.md`, where Hugging Face and GitHub look for it. What a person must say is marked `unknown`."""
     job, metrics = opened.run.job, opened.run.result["metrics"]
     redact = Redactor((), env_references(job.config)).text
-    data, licence = read_json(job.path / DATA), data_licence(opened.data)
+    data = read_json(job.path / DATA)
+    name, size = type(answers.model).__name__, sum(each.numel() for each in answers.model.parameters())
+    trained_on = data.get("name", type(opened.data).__name__)
+    lines = [
+        *("---", f"license: {UNSAID} # of the weights: yours to say", "tags: [pytorch, regente]", "---"),
+        *(f"# {job.experiment}", ""),
+        *(f"{name} with {size:,} parameters, trained on {trained_on}.", ""),
+        *_table([*_shapes(opened, answers, x), *_origin(opened, data)]),
+        *("", "## Metrics", ""),
+        *_table([(name, f"{value:.4f}") for name, value in metrics.items()]),
+        *("", "## Files", ""),
+        *_measured(files),
+        *("", "```python", *usage(files[0].file.name, x), "```"),
+        *("", "## Config", "", "```yaml", redact(job.config).rstrip(), "```"),
+    ]
+    card = folder / "README.md"
+    card.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return card
+
+
+def _shapes(opened: Opened, answers: Answers, x: Tensor) -> list[tuple[str, str]]:
+    """What goes in and what comes out."""
     with torch.inference_mode():
         y = answers(x[:1])
     classes = opened.names
     said = f"probabilities of {len(classes)} classes" if classes else "a value in the units of the data"
     inputs = f"{str(x.dtype).removeprefix('torch.')} {['B', *x.shape[1:]]}".replace("'", "")
     outputs = f"float32 {['B', *y.shape[1:]]}".replace("'", "")
-    size = sum(parameter.numel() for parameter in answers.model.parameters())
-    lines = [
-        "---",
-        f"license: {UNSAID} # of the weights: yours to say",
-        "tags: [pytorch, regente]",
-        "---",
-        f"# {job.experiment}",
-        "",
-        f"{type(answers.model).__name__} with {size:,} parameters, trained on {data.get('name', type(opened.data).__name__)}.",
-        "",
-        *_table(
-            [
-                ("input", f"`x`, {inputs}, as files hold it: the preprocessing is inside"),
-                ("output", f"`y`, {outputs}, {said}"),
-                *([("classes", _short(classes))] if classes else []),
-                ("data", f"{data.get('source', UNSAID)}, digest {data.get('digest', UNSAID)}"),
-                (
-                    "samples",
-                    ", ".join(f"{n:,} {split}" for split, n in data.get("splits", {}).items()) or UNSAID,
-                ),
-                ("licence of the data", licence),
-                ("licence of the weights", UNSAID),
-                ("run", f"`{job.path.name}` of {job.created}"),
-                ("intended use, limits", UNSAID),
-            ]
-        ),
-        "",
-        "## Metrics",
-        "",
-        *_table([(name, f"{value:.4f}") for name, value in metrics.items()]),
-        "",
-        "## Files",
-        "",
+    return [
+        ("input", f"`x`, {inputs}, as files hold it: the preprocessing is inside"),
+        ("output", f"`y`, {outputs}, {said}"),
+        *([("classes", _short(classes))] if classes else []),
+    ]
+
+
+def _origin(opened: Opened, data: dict[str, Any]) -> list[tuple[str, str]]:
+    """What it was made of, and under which licences."""
+    job = opened.run.job
+    samples = ", ".join(f"{number:,} {split}" for split, number in data.get("splits", {}).items())
+    return [
+        ("data", f"{data.get('source', UNSAID)}, digest {data.get('digest', UNSAID)}"),
+        ("samples", samples or UNSAID),
+        ("licence of the data", data_licence(opened.data)),
+        ("licence of the weights", UNSAID),
+        ("run", f"`{job.path.name}` of {job.created}"),
+        ("intended use, limits", UNSAID),
+    ]
+
+
+def _measured(files: Sequence[Exported]) -> list[str]:
+    """A table of the files: size, how exact, how fast."""
+    return [
         "| file | MB | largest difference from the original | one sample, ms | samples/s |",
         "|---|---|---|---|---|",
         *(
             f"| {made.file.name} | {made.megabytes:.3f} | {made.difference:.2g} | {made.latency * 1e3:.2f} | {made.speed:,.0f} |"
             for made in files
         ),
-        "",
-        "```python",
-        *usage(files[0].file.name, x),
-        "```",
-        "",
-        "## Config",
-        "",
-        "```yaml",
-        redact(job.config).rstrip(),
-        "```",
     ]
-    card = folder / "README.md"
-    card.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return card
 
 
 def usage(file: str, x: Tensor) -> list[str]:
