@@ -446,6 +446,12 @@ def test_e04_a_deleted_experiment_is_refused_with_the_command_that_brings_it_bac
     ended = regente("train", *FAST)
     assert ended.code == 6
     assert "mlflow experiments restore" in ended.err + ended.out
+    query_write(project, "update experiments set lifecycle_stage = 'active' where name = 'digits_mlp'")
+    synced = regente("sync")
+    assert synced.out.startswith("shipped: runs/digits_mlp/"), synced.out
+    assert statuses(project) == ["FINISHED", "FAILED"]
+    assert regente("resume", "latest").code == 0
+    assert statuses(project) == ["FINISHED", "FINISHED"]
 
 
 def query_write(project: Path, sql: str) -> None:

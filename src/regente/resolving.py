@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Collection
+from functools import lru_cache
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -17,7 +18,7 @@ def resolve(config: DictConfig | str, parts: Collection[str] | None = None) -> d
     Raises:
         ConfigError: with every value that is missing and every reference that leads nowhere.
     """
-    node = OmegaConf.create(config) if isinstance(config, str) else config
+    node = _parsed(config) if isinstance(config, str) else config
     problems: list[Problem] = []
     if parts is not None:
         plain: Any = {
@@ -31,6 +32,14 @@ def resolve(config: DictConfig | str, parts: Collection[str] | None = None) -> d
         raise ConfigError(problems)
     assert isinstance(plain, dict)
     return plain
+
+
+@lru_cache(4)
+def _parsed(text: str) -> DictConfig:
+    """A frozen config; parsing takes longer than resolving, and a job asks several times."""
+    node = OmegaConf.create(text)
+    assert isinstance(node, DictConfig)
+    return node
 
 
 def _plain(node: Any, path: str, problems: list[Problem]) -> Any:

@@ -26,7 +26,7 @@ def run_in_slot(path: Path) -> int:
         follow_driver()
     try:
         job = open_job(path)
-        return launch(job, resolve(job.config), alone=True)
+        return launch(job, resolve(job.config, ["trainer"]), alone=True)
     except RegenteError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return error.exit_code
