@@ -14,7 +14,7 @@ from tests.conftest import Ended
 
 Run = Callable[..., Ended]
 
-HEAVY = ("torch", "pytorch_lightning", "mlflow", "torchvision", "sklearn", "pandas")
+HEAVY = ("numpy", "torch", "pytorch_lightning", "mlflow", "torchvision", "sklearn", "pandas")
 USING = (
     "evaluate",
     "predict",
