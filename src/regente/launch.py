@@ -16,7 +16,7 @@ from typing import Any
 from regente.endings import SIGNALS
 from regente.errors import Stopped
 from regente.job import Job
-from regente.machine import cores, ranks_here, world_size
+from regente.machine import ranks_here, threads_each, world_size
 from regente.ranks.meeting import ENDPOINT, endpoint, is_rank, meeting
 from regente.ranks.rank import forget_endings, this_rank
 from regente.tracking.owner import owner
@@ -52,8 +52,8 @@ def launch(job: Job, config: dict[str, Any], *, alone: bool, debug: bool = False
         return run(job.path, debug=debug)
     if ranks == 1:
         return _wait("regente.worker", [str(job.path)], os.environ)
-    threads = str(max(1, cores() // ranks_here(trainer)))
-    env = {"OMP_NUM_THREADS": threads, **os.environ, **({ENDPOINT: where} if where else {})}
+    threads = {"OMP_NUM_THREADS": str(threads_each(ranks_here(trainer)))}
+    env = {**os.environ, **threads, **({ENDPOINT: where} if where else {})}
     if not where or meeting(where).first:
         forget_endings(job)
     try:

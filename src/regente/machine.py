@@ -103,6 +103,16 @@ def cores() -> int:
     return free
 
 
+def threads_each(processes: int) -> int:
+    """Threads for each of so many processes side by side: their share of the cores, or OMP_NUM_THREADS if that is less.
+
+    More than there are cores wait for each other: two jobs of two threads on two cores take twenty times as long.
+    """
+    share = max(1, cores() // processes)
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return min(share, max(1, int(asked))) if asked.isdigit() else share
+
+
 def _visible(accelerator: str) -> int:
     """How many devices of a kind this process may use."""
     if accelerator == "cpu":

@@ -43,7 +43,9 @@ Act = Callable[[Job, dict[str, Any], Recording, Console], None]
 def run(path: Path, *, debug: bool = False, act: Act | None = None, kind: str = "job") -> int:
     """Run the job in a directory and return its exit code; `act`: what is done with it, if not to train."""
     job = open_job(path)
-    is_rank(resolve(job.config, ["trainer"])["trainer"])  # what srun says of it comes into the words of torchrun
+    is_rank(
+        resolve(job.config, ["trainer"])["trainer"]
+    )  # what srun says of it comes into the words of torchrun
     rank = this_rank()
     with claim(job) if rank.number == 0 else nullcontext():
         return _run(job, rank, debug, act, kind)

@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 
+from regente.machine import cores
 from regente.sweep import local
 from regente.sweep.warm import WarmServer
 from tests.conftest import Ended
@@ -251,6 +252,23 @@ def test_each_job_sees_its_own_gpu_or_its_share_of_one(
     assert ended.code == 1
     found = [re.search(r"CUDA_VISIBLE_DEVICES='(.*?)'", s["reason"]) for s in states(project).values()]
     assert sorted(match[1] for match in found if match) == list(seen)
+
+
+@pytest.mark.parametrize("forked", ["true", "false"])
+def test_jobs_side_by_side_have_no_more_threads_than_their_share_of_the_cores(
+    forked: str, regente: Run, net: Path
+) -> None:
+    (net / "net.py").write_text(
+        "import torch\n"
+        + MODEL.replace(
+            "self.ending = ending", "print(torch.get_num_threads(), 'threads')\n        self.ending = ending"
+        )
+    )
+    words = ["model=net", "hydra.launcher.jobs=2", f"hydra.launcher.warm={forked}", "-m", "seed=1,2"]
+    assert regente("train", *FAST, *words, env={"OMP_NUM_THREADS": "64"}).code == 0
+    share = max(1, cores() // 2)
+    for job in job_dirs(net):
+        assert f"{share} threads\n" in (job / "output.txt").read_text()
 
 
 def test_a_job_may_have_several_gpus(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from regente.errors import ConfigError, MachineError, Problem
 from regente.job import Job
 from regente.launch import FOREIGN
-from regente.machine import cores, ranks_here
+from regente.machine import cores, ranks_here, threads_each
 from regente.sweep.identity import targets, users_files
 from regente.sweep.protocols import TRIAL
 from regente.sweep.warm import WarmServer
@@ -60,7 +60,7 @@ class Local:
         self.folder, self.config = folder, config
         self.free = deque(slots(config["trainer"], jobs, gpus_per_job, jobs_per_gpu))
         self.slots = len(self.free)
-        self.threads = max(1, cores() // (self.slots * _ranks(config["trainer"])))
+        self.threads = threads_each(self.slots * _ranks(config["trainer"]))
         self.warm = warm and sys.platform == "linux"  # elsewhere a fork of so many libraries is not safe
         self.server: WarmServer | None = None
         self.cold: dict[Path, subprocess.Popen[bytes]] = {}
@@ -132,13 +132,13 @@ class Local:
             packaged = [name.rpartition(".")[0] for name in targets(self.config) if not users_files(name)]
             packaged += ["regente.sweep.study"] * (TRIAL in env)
             self.server = WarmServer(self.folder / "warm.log", [*dict.fromkeys(packaged)])
-        self.server.start(path, env, int(env["OMP_NUM_THREADS"].split(",")[0]))
+        self.server.start(path, env, self.threads)
 
     def _environment(self, slot: Slot) -> dict[str, str]:
         env = {key: value for key, value in os.environ.items() if not key.startswith(FOREIGN)}
         env[DRIVER] = json.dumps(asdict(owner(os.getpid())))
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [env.get("PYTHONPATH"), str(Path.cwd())]))
-        env.setdefault("OMP_NUM_THREADS", str(self.threads))
+        env["OMP_NUM_THREADS"] = str(self.threads)
         if slot.gpus:
             env["CUDA_VISIBLE_DEVICES"] = ",".join(slot.gpus)
         return env
