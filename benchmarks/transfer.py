@@ -163,13 +163,14 @@ def heads(bench: Bench, words: list[str], base: float) -> None:
     """Sixteen heads against sixteen runs without stored features; each is the one that is trained alone."""
     import torch
 
-    words = [*words, "model.feature_bank.precision=bf16"]
+    words, threads = [*words, "model.feature_bank.precision=bf16"], bench.env["OMP_NUM_THREADS"]
     for name, forget in (("features computed in bfloat16", True), ("features that are there", False)):
         if forget:
             bench.forget()
         sweep = ["-m", "regente", "train", "head_sweep", *bench.common, *words, "rerun=true"]
         wall, _ = bench.process(*sweep)
         say(f"head_sweep, {name}", wall, wall, HEADS * base, f"of {HEADS} runs without, extrapolated")
+    bench.env["OMP_NUM_THREADS"] = "1"  # as on a slot: another number adds up in another order
     jobs = sorted(bench.folder.glob("runs/head_sweep/sweep-*/*/job.json"))[-HEADS:]
     for job in jobs:
         head = torch.load(job.parent / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
@@ -177,6 +178,7 @@ def heads(bench: Bench, words: list[str], base: float) -> None:
         alone = bench.run("head_sweep", "hydra.mode=RUN", *own)["head"]
         assert head.keys() == alone.keys()
         assert all(torch.equal(value, alone[key]) for key, value in head.items()), f"{own}: another head"
+    bench.env["OMP_NUM_THREADS"] = threads
     print(
         f"{len(jobs)} heads of the sweep: each equal to the bit to the one that is trained alone", flush=True
     )
