@@ -15,7 +15,7 @@ from torch import nn
 
 from regente.data.cache import cache_dir
 from regente.data.in_memory import InMemory
-from regente.machine import cores
+from regente.machine import cores, world_size
 from regente.ranks.agreement import of_rank_0
 from regente.tasks.supervised import Supervised
 
@@ -149,13 +149,18 @@ def _obstacle(config: dict[str, Any], data: Any, task: Supervised, callbacks: Se
     for node in filter(None, config["callbacks"].values()):
         if node.get("every_n_train_steps") or node.get("train_time_interval"):
             return "a checkpoint every so many steps"
-    return next((type(each).__name__ for each in callbacks if _sees_each_step(each)), "")
+    ranks = world_size(trainer)
+    return next((type(each).__name__ for each in callbacks if _sees_each_step(each, ranks)), "")
 
 
-def _sees_each_step(callback: Callback) -> bool:
+def _sees_each_step(callback: Callback, ranks: int) -> bool:
     # a checkpoint looks at each, and saves by steps only if told to; our own know groups
-    if type(callback) is ModelCheckpoint or type(callback).__module__.startswith("regente.callbacks."):
+    if type(callback) is ModelCheckpoint:
         return False
+    if type(callback).__module__.startswith(
+        "regente.callbacks."
+    ):  # Unfreeze brings gradients of ranks together
+        return ranks > 1 and type(callback).on_after_backward is not Callback.on_after_backward
     return any(getattr(type(callback), hook) is not getattr(Callback, hook) for hook in EACH_STEP)
 
 

@@ -154,3 +154,22 @@ def test_steps_that_were_grouped_are_counted_on_after_the_thaw(regente: Run, pro
     ours, theirs = (torch.load(j / "checkpoints/last.ckpt", weights_only=True) for j in (job, undisturbed))
     assert ours["global_step"] == theirs["global_step"] == 15
     assert all(torch.equal(value, theirs["state_dict"][key]) for key, value in ours["state_dict"].items())
+
+
+HASH = """
+from pathlib import Path
+from pytorch_lightning import Callback
+from regente.callbacks.trace import weights_hash
+class Hash(Callback):
+    def on_train_end(self, trainer, module):
+        Path(f"hash-{trainer.global_rank}").write_text(str(weights_hash(module)))
+"""
+
+
+def test_ranks_that_thaw_keep_the_same_weights(regente: Run, project: Path) -> None:
+    (project / "own.py").write_text(HASH)
+    words = ["data.batch_size=256", "callbacks.unfreeze.stages=2", "+callbacks.hash._target_=own.Hash"]
+    ended = regente(*TUNE, *words, "trainer.devices=2", "trainer.strategy=ddp")
+    assert ended.code == 0, ended.err
+    first, second = ((project / f"hash-{rank}").read_text() for rank in (0, 1))
+    assert first == second

@@ -77,7 +77,11 @@ class Supervised(LightningModule):
         return self.loss(batch) if self.automatic_optimization else self._steps(batch, batch_idx)
 
     def _steps(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        optimizer: Any = self.optimizers()
+        # not Lightning's wrapper, whose step asks every callback twice: a group is taken only where none wants to know
+        optimizer: Any = self.optimizers(use_pl_optimizer=False)
+        counted: Any = (
+            self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+        )  # `global_step`
         scheduler = self._scheduler("step")
         losses, rates = [], []
         number, epoch, rank = batch_idx * self.grouped, self.trainer.current_epoch, self.trainer.global_rank
@@ -89,7 +93,9 @@ class Supervised(LightningModule):
             self.trainer.strategy.pre_backward(loss)  # several ranks: gradients travel while backward runs
             # not manual_backward, which calls hooks and scales: a group is taken only where nothing needs that
             loss.backward()  # type: ignore[no-untyped-call]
+            counted.increment_ready()
             optimizer.step()
+            counted.increment_completed()
             torch.clear_autocast_cache()  # which holds the weights as they were before the step
             if scheduler is not None:
                 scheduler.step()
