@@ -256,9 +256,6 @@ def test_the_compare_page_marks_exactly_the_swept_params(browser: Browser, sweep
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.skipif(
-    "REGENTE_REAL_SWEEP" not in os.environ, reason="three minutes; REGENTE_REAL_SWEEP=1 runs it"
-)
 def test_regente_ui_prints_the_links_to_a_real_sweep(browser: Browser, tmp_path: Path) -> None:
     program = str(Path(sys.executable).with_name("regente"))
     env = os.environ | {"OMP_NUM_THREADS": "1"}

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import Ended
 from tests.test_train import jobs
 
@@ -30,7 +32,12 @@ def test_a_metric_that_a_task_of_ones_own_never_logs_is_told_before_the_first_jo
     assert len(jobs(project)) == 4
 
 
-def test_a_probe_validates_though_the_jobs_do_so_later(regente: Callable[..., Ended], project: Path) -> None:
-    ended = regente("train", *FAST, "trainer.check_val_every_n_epoch=2", "trainer.max_epochs=2")
+@pytest.mark.parametrize(
+    "words", [["trainer.check_val_every_n_epoch=2", "trainer.max_epochs=2"], ["trainer=debug"]]
+)
+def test_a_probe_validates_though_the_jobs_do_so_later_or_stop_early(
+    words: list[str], regente: Callable[..., Ended], project: Path
+) -> None:
+    ended = regente("train", *FAST, *words)
     assert ended.code == 0, ended.err
     assert "4 of 4 jobs done" in ended.out

@@ -23,7 +23,7 @@ WORTH = 4  # jobs for each kind, below which a probe would cost more than it tel
 SHORT = [
     *("trainer.max_epochs=1", "trainer.limit_train_batches=16", "trainer.limit_val_batches=1"),
     *("trainer.limit_test_batches=1", "tracking.uri=null"),
-    *("trainer.check_val_every_n_epoch=1", "trainer.val_check_interval=1.0"),
+    *("trainer.check_val_every_n_epoch=1", "trainer.val_check_interval=1.0", "trainer.max_steps=-1"),
 ]
 DECIDES = re.compile(r"(trainer|monitor)\.|[\w.]*_target_")  # of the values that words set
 
