@@ -236,6 +236,23 @@ def test_the_ranks_of_an_outer_launcher_make_one_job(
     assert result["epochs"] == 2
 
 
+def test_a_signal_to_the_ranks_of_an_outer_launcher_ends_as_a_signal(
+    start: Callable[..., ForkServerProcess], project: Path
+) -> None:
+    words = ["train", "digits_mlp", *TWO, "trainer.max_epochs=100000", "tracking=none"]
+    both = [start(*words, env=outer("torchrun", rank)) for rank in range(2)]
+    until(lambda: any('"train/loss"' in (job / "journal.jsonl").read_text() for job in jobs(project)), 120)
+    for process in both:
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGTERM)
+    for process in both:
+        process.join(60)
+    assert [process.exitcode for process in both] == [143, 143], (project / "err").read_text()
+    (job,) = jobs(project)
+    assert '"status":"KILLED"' in (job / "journal.jsonl").read_text()
+    assert list((job / "resume").glob("step-*.ckpt"))
+
+
 def test_several_machines_need_a_place_to_meet(regente: Run) -> None:
     ended = regente("train", *FAST, "trainer.num_nodes=2")
     assert ended.code == 2
