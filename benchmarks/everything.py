@@ -22,6 +22,7 @@ from pathlib import Path
 
 FORMATS = ("onnx", "torch", "safetensors")
 NO_TRAINING = {"head_sweep", "digits_search"}  # sweeps
+FIRST = {"digits_transfer": "digits_pretrain"}  # what an experiment's backbone is a run of
 WAIT = 180  # seconds for the server
 
 
@@ -41,6 +42,8 @@ def main() -> None:
 
 
 def row(name: str, overrides: list[str], folder: Path) -> list[str]:
+    if name in FIRST:
+        regente(folder, "train", FIRST[name])
     trained = regente(folder, "train", name, *overrides)
     if trained.returncode:
         return [
