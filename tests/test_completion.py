@@ -50,6 +50,7 @@ def test_bash_goes_on_with_the_word(typed: str, then: str, project: Path) -> Non
         until(lambda: shows("ready"))
         os.write(terminal, typed.encode() + b"\t" + b"\t" * then.endswith("\x07"))
         until(lambda: shows(then))
+        assert f"$ {then}" in seen.replace("\x07\x07", "\x07")
     finally:
         os.close(terminal)
         os.waitpid(process, 0)

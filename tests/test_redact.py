@@ -9,7 +9,8 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from regente.redact import MASK, Redactor, env_references, externalize, looks_secret, secret_values
+from regente.redact import MASK, Redactor, looks_secret, secret_values
+from regente.references import env_references, externalize
 
 WORD = "hunter2Swordfish"
 LONG = "R4nd0mCh4r4ct3rsOfNoMeaning7890abcdEFGH"

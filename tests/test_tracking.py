@@ -220,13 +220,21 @@ def test_a_run_whose_process_and_shipper_died_is_shipped_and_closed_by_the_next_
 
 
 def kill_shipper(job: Path) -> None:
+    for pid in shippers(job):
+        os.kill(pid, signal.SIGKILL)
+
+
+def shippers(job: Path) -> list[int]:
+    """The processes that ship a job's journal."""
+    found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             words = (folder / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
         if b"regente.tracking.shipper" in words and str(job).encode() in words:
-            os.kill(int(folder.name), signal.SIGKILL)
+            found.append(int(folder.name))
+    return found
 
 
 def test_a_run_that_lives_is_left_alone(regente: Run, start: Start, project: Path) -> None:
@@ -235,6 +243,19 @@ def test_a_run_that_lives_is_left_alone(regente: Run, start: Start, project: Pat
     assert "being shipped" in regente("sync").out
     assert statuses(project) == ["RUNNING"]
     assert process.is_alive()
+    process.terminate()
+    process.join(60)
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/autogroup").is_file(), reason="sessions have equal rights on Linux alone"
+)
+def test_the_process_that_ships_leaves_the_cores_to_the_training(start: Start, project: Path) -> None:
+    process = start("train", *ENDLESS)
+    wait_for_training(project)
+    (pid,) = shippers(jobs(project)[0])
+    assert os.getpriority(os.PRIO_PROCESS, pid) == 19
+    assert Path(f"/proc/{pid}/autogroup").read_text().split()[-1] == "19"
     process.terminate()
     process.join(60)
 

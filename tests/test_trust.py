@@ -283,7 +283,17 @@ def test_the_projects_own_stores_are_trusted(
     uri: str | None, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mine.example/")
-    require_trusted({"tracking": {"uri": uri}}, folder)
+    assert is_trusted({"tracking": {"uri": uri}}, folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")  # without which the last one is anybody's
+    assert is_trusted({"tracking": {"uri": uri}}, folder) == (uri != "https://mine.example/")
+
+
+def is_trusted(config: dict[str, Any], folder: Path) -> bool:
+    try:
+        require_trusted(config, folder)
+    except ConfigError:
+        return False
+    return True
 
 
 def test_the_project_says_what_else_it_trusts_and_a_job_directory_says_nothing(folder: Path) -> None:

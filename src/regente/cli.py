@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from regente import __version__, caches
+from regente.checkpoints import commands as going_on
 from regente.endings import SwiftExit
 from regente.errors import ConfigError, Problem, RegenteError, Stopped
 from regente.streams import forgive, printable
@@ -78,12 +79,6 @@ def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
     return complete(list(ctx.params.get("words") or ()), incomplete)
 
 
-def _complete_job(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    from regente.runs import job_names
-
-    return [name for name in job_names(Path.cwd()) if name.startswith(incomplete)]
-
-
 def request(command: Any) -> Any:
     """The arguments that `train` and `check` share."""
     words = click.argument(
@@ -101,14 +96,6 @@ def request(command: Any) -> Any:
     return words(debug(folder(command)))
 
 
-def allowing(command: Any) -> Any:
-    """The option of a run that goes on with other settings."""
-    return click.option(
-        "--allow", multiple=True, metavar="KEY",
-        help="Let this setting change though the run then is no longer the one that was interrupted.",
-    )(command)  # fmt: skip
-
-
 def _add_config_dir(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
     if path is not None:
         from regente.catalog import add_config_dir
@@ -118,7 +105,7 @@ def _add_config_dir(ctx: click.Context, param: click.Parameter, path: Path | Non
 
 @regente.command(help=TRAIN, context_settings={"ignore_unknown_options": True})
 @request
-@allowing
+@going_on.allowing
 @click.option("-m", "--multirun", is_flag=True, help="Run every combination of the values given with commas.")
 @click.option("--dry-run", is_flag=True, help="With -m: check the jobs and print them; run nothing.")
 @click.option("-c", "--cfg", type=click.Choice(["job", "hydra", "all"]), help="Print the composed config.")
@@ -150,7 +137,7 @@ def train(
             if cfg or info or multirun or dry_run or package or resolve:
                 what = "a run that goes on takes no --cfg, --info, --multirun or --dry-run"
                 raise ConfigError([Problem(" ".join(words), what)])
-            return go_on(*asked, allow, debug=debug)
+            return going_on.go_on(*asked, allow, debug=debug)
     experiment, overrides = split(words)
     if cfg:
         return show(experiment, overrides, cfg, package, resolve)
@@ -179,73 +166,6 @@ def train(
     require(config["trainer"])
     job = find_job(config["trainer"], lambda: freeze_job(composed, Path("runs") / experiment))
     sys.exit(launch(job, config, alone=True, debug=debug))
-
-
-RUN = """RUN is latest, best, an experiment, EXPERIMENT:best, the start of an MLflow run id, or a job directory."""
-
-
-@regente.command(
-    help=f"""Go on with an interrupted RUN, to the same numbers.
-
-    They are those of a run that was never interrupted.
-
-    {RUN} OVERRIDES may change what leaves its steps as they were, such as
-    trainer.max_epochs; anything else needs --allow KEY.
-
-    \b
-    regente resume latest
-    regente resume digits_cnn trainer.max_epochs=20
-    regente resume runs/digits_cnn/20260101-120000-0a1b2c optimizer.lr=1e-4 --allow optimizer.lr
-""",
-    context_settings={"ignore_unknown_options": True},
-)
-@click.argument("run", default="latest", metavar="[RUN]", shell_complete=_complete_job)
-@click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
-@allowing
-@click.option("--debug", is_flag=True, help="Print whole tracebacks.")
-def resume(run: str, overrides: tuple[str, ...], allow: tuple[str, ...], debug: bool) -> None:
-    if "=" in run or run.startswith(("+", "~")):  # no RUN is given: the latest
-        run, overrides = "latest", (run, *overrides)
-    go_on(run, list(overrides), allow, debug=debug)
-
-
-@regente.command(
-    help=f"""Begin a new run with config and weights of a RUN.
-
-    The weights are its best.
-
-    {RUN} OVERRIDES may change anything that the weights fit.
-
-    \b
-    regente fork digits_cnn optimizer.lr=1e-4 trainer.max_epochs=5
-    regente fork latest data=mnist
-""",
-    context_settings={"ignore_unknown_options": True},
-)
-@click.argument("run", metavar="RUN", shell_complete=_complete_job)
-@click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
-@click.option("--debug", is_flag=True, help="Print whole tracebacks.")
-def fork(run: str, overrides: tuple[str, ...], debug: bool) -> None:
-    from regente.checkpoints.resume import fork as forked
-    from regente.launch import launch
-    from regente.machine import require
-
-    found = forked(run, overrides)
-    require(found.config["trainer"])
-    sys.exit(launch(found.job, found.config, alone=True, debug=debug))
-
-
-def go_on(name: str, overrides: list[str], allow: tuple[str, ...], *, debug: bool) -> None:
-    """Run a job again from where it was interrupted; say so where there is nothing to do."""
-    from regente.checkpoints.resume import resume as resumed
-    from regente.launch import launch
-    from regente.machine import require
-
-    found = resumed(name, overrides, allow)
-    if found.done:
-        return click.echo(found.done)
-    require(found.config["trainer"])
-    sys.exit(launch(found.job, found.config, alone=True, debug=debug))
 
 
 @regente.command(help=CHECK, context_settings={"ignore_unknown_options": True})
@@ -281,7 +201,15 @@ def list_() -> None:
             click.echo(f"  {option:<{width}}{header_comment(file)}")
 
 
-for command in (*using.COMMANDS, sweeping.sweep, caches.cache, recording.ui, recording.sync):
+for command in (
+    going_on.resume,
+    going_on.fork,
+    *using.COMMANDS,
+    sweeping.sweep,
+    caches.cache,
+    recording.ui,
+    recording.sync,
+):
     regente.add_command(command)
 
 

@@ -139,7 +139,8 @@ def recompose(
     Raises:
         ConfigError: with every problem that composition alone can tell.
     """
-    chosen = {key for override in overrides if (key := key_of(override)) in groups()}
+    parts = {group for group in groups() if "/" not in group}  # not those of Hydra's own
+    chosen = {key for override in overrides if (key := key_of(override)) in parts}
     fresh = [override for override in overrides if key_of(override).split(".")[0] in chosen]
     node: Any = OmegaConf.create(frozen)
     with _hydra():

@@ -4,7 +4,6 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
-from zlib import crc32
 
 MASK = "***"
 Put = Callable[[str], str]  # a secret -> what stands in its place
@@ -90,20 +89,6 @@ def looks_secret(key: str) -> bool:
     return (last == "token" and kind not in PLAIN_TOKENS) or (last == "tokens" and kind in KINDS_OF_TOKENS)
 
 
-def env_references(yaml_text: str) -> dict[str, str]:
-    """The variables that a config reads with `${oc.env:NAME}`, and their values, where they have one."""
-    names = re.findall(r"\$\{\s*oc\.env:\s*[\"']?([A-Za-z_]\w*)", yaml_text)
-    return {name: os.environ[name] for name in names if os.environ.get(name)}
-
-
-VARIABLE = re.compile(r"\$\{oc\.env:\s*([A-Za-z_]\w*)\s*\}")
-
-
-def from_environment(text: str) -> str:
-    """The text with the values of the variables that it names as `${oc.env:NAME}`."""
-    return VARIABLE.sub(lambda found: os.environ.get(found[1], ""), text)
-
-
 def secret_values(node: Any, prefix: str = "") -> set[str]:
     """The literal secrets of a plain config, by the names of their keys or by their own shape."""
     found: set[str] = set()
@@ -114,62 +99,14 @@ def secret_values(node: Any, prefix: str = "") -> set[str]:
 
     for secret, value in _leaves(node, prefix, looks_secret(prefix)):
         if isinstance(value, str):
-            if secret and _literal(value):
+            if secret and literal(value):
                 found.add(value)
             else:
-                _replace(value, keep, secret=secret)
+                replace_secrets(value, keep, secret=secret)
                 found |= {
-                    part[1] for part in re.finditer(r"://[^\s:/@]*:([^\s/@]+)@", value) if _literal(part[1])
+                    part[1] for part in re.finditer(r"://[^\s:/@]*:([^\s/@]+)@", value) if literal(part[1])
                 }
     return found
-
-
-def externalize(yaml_text: str) -> tuple[str, dict[str, str]]:
-    """The config's text with `${oc.env:REGENTE_SECRET_...}` for each literal secret, and those variables' values."""
-    import yaml
-
-    variables: dict[str, str] = {}
-    edits: dict[int, tuple[int, str]] = {}
-
-    def reference(key: str, value: str) -> str:
-        if "${" in value:  # it refers to something, which would be lost in a variable
-            return value
-        name = stem = f"REGENTE_SECRET_{crc32(key.encode()):08x}"
-        while variables.setdefault(name, value) != value:  # several in one scalar
-            name = f"{stem}_{int(name.removeprefix(stem).lstrip('_') or 1) + 1}"
-        return f"${{oc.env:{name}}}"
-
-    def walk(node: Any, key: str, secret: bool) -> None:
-        if isinstance(node, yaml.MappingNode):
-            inherited = secret and all(name.value != "_target_" for name, _ in node.value)
-            for name, value in node.value:
-                child = f"{key}.{name.value}" if key else str(name.value)
-                walk(value, child, inherited or looks_secret(child))
-        elif isinstance(node, yaml.SequenceNode):
-            for index, value in enumerate(node.value):
-                walk(value, f"{key}[{index}]", secret)
-        elif node.start_mark.index not in edits and not node.tag.endswith((":bool", ":null")):
-            new = _whole(node, key) if secret and _literal(node.value) else ""
-            new = new or _replace(node.value, lambda found: reference(key, found), secret=secret)
-            if new != node.value:
-                edits[node.start_mark.index] = node.end_mark.index, new
-
-    def _whole(node: Any, key: str) -> str:
-        number = node.style is None and re.fullmatch(r"[-+]?[\d_.]+(?:[eE][-+]?\d+)?", node.value)
-        return f"${{oc.decode:{reference(key, node.value)}}}" if number else reference(key, node.value)
-
-    root = yaml.compose(yaml_text, Loader=yaml.SafeLoader)
-    if root is not None:
-        walk(root, "", False)
-    for start, (end, new) in sorted(edits.items(), reverse=True):
-        old = yaml_text[start:end]
-        properties = re.match(r"(?:[&!]\S+\s+)*", old)
-        quoted = "'" + new.replace("'", "''") + "'" if new.isprintable() else _escaped(new)
-        tail = "\n" if old.endswith("\n") else ""  # of a block scalar
-        yaml_text = (
-            yaml_text[:start] + (properties[0] if properties else "") + quoted + tail + yaml_text[end:]
-        )
-    return yaml_text, variables
 
 
 class Redactor:
@@ -179,7 +116,7 @@ class Redactor:
     """
 
     def __init__(self, known: Iterable[str] = (), environment: Mapping[str, str] | None = None) -> None:
-        values = {value for value in known if len(value.strip()) >= 6 and _literal(value)}
+        values = {value for value in known if len(value.strip()) >= 6 and literal(value)}
         values |= {value for name, value in (environment or {}).items() if _private(name, value)}
         forms = {form for value in values for form in _forms(value)}
         ordered = sorted(forms, key=lambda form: (-len(form), form))
@@ -192,7 +129,7 @@ class Redactor:
         """The text with every secret masked; line breaks stay where they are."""
         if self.known:
             text = self.known.sub(lambda found: _mask(found[0]), text)
-        return _replace(text, _mask)
+        return replace_secrets(text, _mask)
 
     def value(self, key: str, value: Any) -> Any:
         """A config's leaf as it may be shown: masked if its key or itself is secret; references stay."""
@@ -212,7 +149,9 @@ class Redactor:
 
     def _leaf(self, value: Any, secret: bool) -> Any:
         if isinstance(value, str):
-            return MASK if secret and _literal(value) else _replace(self.text(value), _mask, secret=secret)
+            return (
+                MASK if secret and literal(value) else replace_secrets(self.text(value), _mask, secret=secret)
+            )
         number = isinstance(value, int | float) and not isinstance(value, bool)
         return MASK if secret and number else value
 
@@ -236,7 +175,8 @@ def _leaves(node: Any, key: str, secret: bool) -> Iterator[tuple[bool, Any]]:
         yield secret, node
 
 
-def _literal(value: str) -> bool:
+def literal(value: str) -> bool:
+    """Whether a value is something by itself, against a reference, a template or a blank."""
     return bool(HOLLOW.sub("", value).strip()) and "${" not in value
 
 
@@ -254,10 +194,11 @@ def _forms(value: str) -> set[str]:
     from urllib.parse import quote
 
     lines = {line.strip() for line in value.splitlines() if len(line.strip()) >= 8}
-    return {value, value.strip(), _escaped(value)[1:-1], repr(value)[1:-1], quote(value, safe="")} | lines
+    return {value, value.strip(), escaped(value)[1:-1], repr(value)[1:-1], quote(value, safe="")} | lines
 
 
-def _escaped(value: str) -> str:
+def escaped(value: str) -> str:
+    """A text as JSON writes it, which YAML reads."""
     import json
 
     return json.dumps(value, ensure_ascii=False)
@@ -268,7 +209,7 @@ def _mask(secret: str) -> str:
     return MASK + "".join(mark + MASK for mark in re.findall(r"\n(?:[+ ]|-(?=[^-]|-----E))?", secret))
 
 
-def _replace(text: str, put: Put, *, secret: bool = False) -> str:
+def replace_secrets(text: str, put: Put, *, secret: bool = False) -> str:
     """The text with `put` of every secret in place of it; with `secret`, its key has a secret name."""
 
     def login(found: re.Match[str]) -> str:

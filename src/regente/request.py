@@ -14,7 +14,8 @@ from regente.compose import Composed, compose
 from regente.errors import ConfigError, Problem
 from regente.facts import fill
 from regente.job import Job, freeze
-from regente.redact import VARIABLE, Redactor, env_references, externalize
+from regente.redact import Redactor
+from regente.references import VARIABLE, env_references, externalize
 from regente.resolving import resolve
 
 

@@ -28,14 +28,17 @@ def _whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _one_of(*values: str | None) -> Limit:
+    null = " or null" if None in values else ""
+    return Limit(lambda v: v in values, f"needs one of {', '.join(filter(None, values))}{null}", values)
+
+
 FLAG = Limit(lambda v: isinstance(v, bool), "needs true or false", (True, False))
 OURS = {
     "model": {"compile": FLAG},
     "trainer": {
         "max_minutes": Limit(lambda v: v is None or (_number(v) and v > 0), "needs a number > 0 or null"),
-        "matmul_precision": Limit(
-            lambda v: v is None or v in MATMUL, f"needs one of {', '.join(MATMUL)} or null", (*MATMUL, None)
-        ),
+        "matmul_precision": _one_of(*MATMUL, None),
         "find_lr": FLAG,
         "find_batch_size": FLAG,
         "profile_calls": Limit(lambda v: _whole(v) and v >= 0, "needs a whole number >= 0"),
@@ -43,8 +46,8 @@ OURS = {
             lambda v: v is None or (isinstance(v, str) and bool(re.fullmatch(r".+:\d{1,5}", v))),
             "needs HOST:PORT, an address of the first machine",
         ),
-        "on_nan": Limit(lambda v: v in ON_NAN, f"needs one of {', '.join(ON_NAN)}", ON_NAN),
-        "on_oom": Limit(lambda v: v in ON_OOM, f"needs one of {', '.join(ON_OOM)}", ON_OOM),
+        "on_nan": _one_of(*ON_NAN),
+        "on_oom": _one_of(*ON_OOM),
         "max_restarts": Limit(lambda v: _whole(v) and v >= 0, "needs a whole number >= 0"),
     },
 }

@@ -157,9 +157,8 @@ def _sees_each_step(callback: Callback, ranks: int) -> bool:
     # a checkpoint looks at each, and saves by steps only if told to; our own know groups
     if type(callback) is ModelCheckpoint:
         return False
-    if type(callback).__module__.startswith(
-        "regente.callbacks."
-    ):  # Unfreeze brings gradients of ranks together
+    if type(callback).__module__.startswith("regente.callbacks."):
+        # Unfreeze brings gradients of ranks together
         return ranks > 1 and type(callback).on_after_backward is not Callback.on_after_backward
     return any(getattr(type(callback), hook) is not getattr(Callback, hook) for hook in EACH_STEP)
 

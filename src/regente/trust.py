@@ -21,7 +21,8 @@ import yaml
 
 from regente.errors import ConfigError, Problem
 from regente.job import Job
-from regente.redact import from_environment, looks_secret
+from regente.redact import looks_secret
+from regente.references import from_environment
 from regente.resolving import resolve
 from regente.tracking.store import sqlite_path
 from regente.trusted_names import listed_by, remedy, why_not, why_not_imported

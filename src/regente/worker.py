@@ -23,7 +23,8 @@ from regente.errors import RegenteError, TrackingError
 from regente.job import PROCESS, Job, claim, open_job, write_json
 from regente.ranks.meeting import is_rank
 from regente.ranks.rank import Rank, shared_ending, this_rank
-from regente.redact import Redactor, env_references, from_environment, secret_values
+from regente.redact import Redactor, secret_values
+from regente.references import env_references, from_environment
 from regente.resolving import resolve
 from regente.runs import shown
 from regente.streams import forgive

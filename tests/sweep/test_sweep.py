@@ -18,7 +18,7 @@ from regente.machine import cores
 from regente.sweep import local
 from regente.sweep.warm import WarmServer
 from tests.conftest import Ended
-from tests.test_train import query
+from tests.test_train import query, until
 
 Run = Callable[..., Ended]
 Start = Callable[..., ForkServerProcess]
@@ -80,13 +80,6 @@ def states(project: Path) -> dict[str, dict[str, Any]]:
 
 def job_dirs(project: Path) -> list[Path]:
     return sorted(path.parent for path in sweep_of(project).glob("*/job.json"))
-
-
-def until(true: Callable[[], Any], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not come to pass"
-        time.sleep(0.05)
 
 
 def training(project: Path) -> int:
@@ -308,8 +301,10 @@ def test_jobs_end_when_the_driver_of_their_sweep_is_killed(start: Start, project
     process = start("train", *LONG, "hydra.launcher.jobs=2", "-m", "seed=1,2")
     until(lambda: training(project) == 2)
     process.kill()
-    for job in job_dirs(project):
-        until(lambda job=job: '"status":"KILLED"' in (job / "journal.jsonl").read_text(), 30)
+    jobs = job_dirs(project)
+    until(lambda: all('"kind":"end"' in (job / "journal.jsonl").read_text() for job in jobs), 30)
+    ends = [json.loads((job / "journal.jsonl").read_text().splitlines()[-1]) for job in jobs]
+    assert [end["status"] for end in ends] == ["KILLED", "KILLED"]
 
 
 def test_after_a_kill_of_the_driver_the_same_words_finish_the_rest(

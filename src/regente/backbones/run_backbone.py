@@ -1,5 +1,6 @@
 """One's own finished run as a backbone."""
 
+from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
 
@@ -40,11 +41,7 @@ class RunBackbone(Backbone):
             return cut_classifier(load_model(self.run.job, self.run.checkpoint))
 
     def skeleton(self) -> nn.Module:
-        from copy import deepcopy
-
         return deepcopy(self._network).to("meta")
 
     def build(self) -> nn.Module:
-        from copy import deepcopy
-
         return deepcopy(self._network)  # fine-tuning must not change what the next one gets

@@ -60,12 +60,11 @@ class RunFacts(Callback):
         if trainer.global_step == 0 and batch_idx == 0 and trainer.is_global_zero:
             data: Any = trainer.datamodule  # type: ignore[attr-defined]
             served = getattr(data, "served", None) is not None
+            x = batch[0] if isinstance(batch, list | tuple) else None
             if served:
-                keep_example(
-                    self.job.path / EXAMPLE, data.inputs(data.splits["train"].take(torch.arange(2))[0])
-                )
-            elif isinstance(batch, list | tuple) and isinstance(batch[0], torch.Tensor):
-                keep_example(self.job.path / EXAMPLE, batch[0])
+                x = data.inputs(data.splits["train"].take(torch.arange(2))[0])
+            if isinstance(x, torch.Tensor):
+                keep_example(self.job.path / EXAMPLE, x)
 
 
 def arithmetic(trainer: Trainer, pl_module: LightningModule) -> dict[str, str]:

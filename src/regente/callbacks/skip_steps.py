@@ -13,13 +13,14 @@ class SkipSteps(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         def step(epoch: int, batch_idx: int, optimizer: Any, closure: Callable[[], Any]) -> None:
             loss = closure()
+            if getattr(trainer.precision_plugin, "scaler", None) is not None:
+                # it leaves out such steps itself, and learns from them
+                optimizer.step(closure=lambda: loss)
+                return
             gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
             wrong = any(not torch.isfinite(each).all() for each in [torch.as_tensor(loss), *gradients])
             # the ranks have the same gradients, and each its own loss
-            scales = getattr(trainer.precision_plugin, "scaler", None) is not None
-            if scales:  # leaves out such steps itself, and learns from them
-                optimizer.step(closure=lambda: loss)
-            elif trainer.strategy.reduce_boolean_decision(wrong, all=False):
+            if trainer.strategy.reduce_boolean_decision(wrong, all=False):
                 optimizer.zero_grad()
             else:
                 optimizer.step(closure=lambda: loss)

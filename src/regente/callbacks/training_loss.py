@@ -52,9 +52,7 @@ class TrainingLoss(Callback):
         if "losses" in outputs:  # of several steps: see Supervised.group
             self.waiting.append(outputs["losses"])
             self.rates += outputs["rates"]
-        elif (
-            "loss" not in outputs
-        ):  # of a task of the user's, which may leave a step out or say nothing of it
+        elif "loss" not in outputs:  # a task of the user's may leave a step out, or say nothing of it
             return
         elif (loss := self._of_step(trainer, outputs["loss"].detach().view(1), batch_idx)) is not None:
             self.waiting.append(loss)

@@ -13,7 +13,8 @@ from regente.checkpoints import files as checkpoints
 from regente.compose import recompose
 from regente.errors import CheckpointError, ConfigError, Problem
 from regente.job import ARROW, Job, claim, freeze, open_job, read_json, refreeze
-from regente.redact import Redactor, env_references, externalize
+from regente.redact import Redactor
+from regente.references import env_references, externalize
 from regente.resolving import resolve
 from regente.runs import find, find_job, shown
 from regente.tracking.recording import lives, parameters

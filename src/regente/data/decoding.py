@@ -1,7 +1,6 @@
 """Encoded images become one file of uint8 pixels, decoded on all cores."""
 
 import json
-import os
 import shutil
 import warnings
 from collections import deque
@@ -18,6 +17,8 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from regente.machine import cores
 
 VERSION = 1  # of what `decode` makes: a new one makes every cache anew
 CHUNK = 32  # images that a thread decodes in one go
@@ -103,11 +104,6 @@ def read_decoded(folder: Path, side: int) -> Decoded:
         flat = torch.from_file(str(folder / "pixels"), shared=False, size=total, dtype=torch.uint8)
     bad = json.loads((folder / "bad.json").read_text(encoding="utf-8"))
     return Decoded(flat.view(-1, 3, side, side), digests, bad)
-
-
-def cores() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _in_order(root: Path, paths: Sequence[str], side: int) -> Iterator[Decoded]:

@@ -115,7 +115,6 @@ def shared_ending(job: Job, rank: Rank, error: BaseException, ending: Ending) ->
         lost = not error.agreed and not told(job) and (rank.agent or first is not None)
     else:
         lost = lost_peer(error)
-    first = first if lost else None
     if lost:
         ending = first.ending if first else Ending("FAILED", 1, "another rank was lost", ending.trace)
     leave_word(job, rank, ending, lost=lost)

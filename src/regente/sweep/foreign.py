@@ -22,7 +22,7 @@ from regente.resolving import resolve
 from regente.sweep.identity import Identities
 from regente.sweep.plan import Plan
 from regente.sweep.records import Parent, frozen, make_folder
-from regente.sweep.session import write_queue
+from regente.sweep.session import redactor, write_queue
 from regente.sweep.state import JobState, SweepFolder, result_fields, settle
 from regente.sweep.table import closing
 
@@ -107,7 +107,7 @@ def sweep_by_hydra(what: Plan, *, again: bool, dry_run: bool) -> tuple[int, list
     status: int | None = None
     try:
         settle(folder, config["monitor"]["metric"], GRACE)
-        write_queue(what, folder, config, None)
+        write_queue(what, folder, config, redactor(what, config), None)
         parent = Parent(open_job(folder.path), config, what.swept)
         task = Task(what.experiment, folder.path, what.swept, again, session)
         try:

@@ -12,7 +12,8 @@ from typing import Any
 from regente.compose import Composed
 from regente.errors import ConfigError
 from regente.job import PROCESS, Job, open_job
-from regente.redact import Redactor, env_references, externalize, secret_values
+from regente.redact import Redactor, secret_values
+from regente.references import env_references, externalize
 from regente.request import freeze_job
 from regente.runs import run_id
 from regente.sweep.plan import Plan, varied

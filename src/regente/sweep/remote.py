@@ -14,7 +14,7 @@ from typing import Any
 
 from regente.job import Job
 from regente.launch import FOREIGN, GRACE
-from regente.redact import env_references, from_environment
+from regente.references import env_references, from_environment
 from regente.tracking.owner import Owner, owner
 from regente.worker import DRIVER
 

@@ -13,7 +13,8 @@ from regente import display
 from regente.catalog import extra_dirs
 from regente.errors import ConfigError, Problem, RegenteError, Stopped
 from regente.launch import GRACE
-from regente.redact import Redactor, env_references, secret_values
+from regente.redact import Redactor, secret_values
+from regente.references import env_references
 from regente.runs import shown
 from regente.sweep.driver import Driver
 from regente.sweep.plan import Plan, ask, fill_plan, plan, varied
@@ -84,9 +85,9 @@ def run(
     try:
         source = source or searched(what, folder)
         settle(folder, config["monitor"]["metric"], GRACE)
-        write_queue(what, folder, config, source.total)
-        table = Table(out, what.swept, len(what.jobs) or source.total, config["monitor"])
         redact = redactor(what, config)
+        write_queue(what, folder, config, redact, source.total)
+        table = Table(out, what.swept, len(what.jobs) or source.total, config["monitor"])
         driver = Driver(what, folder, table, config, redact, again=again, only_failed=only_failed)
         with table:
             driver.run(source)
@@ -107,9 +108,10 @@ def run(
     return int(any(state.state in ("failed", "killed") for state in states)), states, folder
 
 
-def write_queue(what: Plan, folder: SweepFolder, config: dict[str, Any], total: int | None) -> None:
+def write_queue(
+    what: Plan, folder: SweepFolder, config: dict[str, Any], redact: Redactor, total: int | None
+) -> None:
     """Write down the command line, without its secrets, and the jobs that are known."""
-    redact = redactor(what, config)
     folder.write_queue(
         experiment=what.experiment,
         overrides=[redact.text(word) for word in what.overrides],

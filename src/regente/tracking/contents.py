@@ -1,9 +1,7 @@
 """What a run holds beyond its metrics: code, packages, hardware, data, figures, weights, model, and its description."""
 
-import json
 import os
 import shutil
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -31,7 +29,10 @@ def log_start(client: "MlflowClient", run_id: str, job: Job) -> None:
     keep_provenance(job)
     facts = read_json(job.path / PROVENANCE)
     client.log_artifact(run_id, str(job.path / PROVENANCE), "environment")
-    code, hardware = facts.get("code", {}), {**facts.get("hardware", {}), **_json(job.path / "torch.json")}
+    code, hardware = (
+        facts.get("code", {}),
+        {**facts.get("hardware", {}), **read_json(job.path / "torch.json")},
+    )
     client.log_text(run_id, "\n".join(facts.get("packages", [])) + "\n", "environment/packages.txt")
     client.log_dict(run_id, hardware, "environment/hardware.json")
     if (job.path / PATCH).is_file():
@@ -92,7 +93,7 @@ def log_rest(client: "MlflowClient", run_id: str, job: Job, *, own: bool) -> Non
     A model that cannot be exported does not lose the run; a tag says why there is none.
     """
     log_figures(client, run_id, job)
-    best = _json(job.path / "result.json").get("best_checkpoint")
+    best = read_json(job.path / "result.json").get("best_checkpoint")
     if not best or not resolve(job.config)["tracking"]["log_model"]:
         return
     from regente.tracking.model import log_model
@@ -194,15 +195,8 @@ def log_figures(client: "MlflowClient", run_id: str, job: Job) -> None:
         if (file := job.path / f"{split}.npz").is_file():
             made |= {prefix + name: figure for name, figure in figures.outcomes(file).items()}
     if (file := job.path / "learning_rates.json").is_file():
-        made["learning_rates"] = figures.learning_rates(_json(file))
+        made["learning_rates"] = figures.learning_rates(read_json(file))
     for name, figure in made.items():
         if figure is not None:
             client.log_figure(run_id, figure, f"figures/{name}.png")
             pyplot.close(figure)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    with suppress(OSError, ValueError):
-        facts: dict[str, Any] = json.loads(path.read_text())
-        return facts
-    return {}

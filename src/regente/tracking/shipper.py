@@ -243,13 +243,24 @@ def journal_ended(path: Path) -> bool:
     return False
 
 
+def step_aside() -> None:
+    """Leave the cores to the training, this one or the next: its threads wait for each other, so that a neighbour with
+    equal rights to one core slows it three times, and forty if it never rests.
+
+    Linux counts niceness within a session alone, and sessions against each other (sched_autogroup): this is one of its own.
+    """
+    os.nice(19)
+    with suppress(OSError):  # not Linux, or without it
+        Path("/proc/self/autogroup").write_text("19")
+
+
 def main(path: Path) -> None:
     """Follow a job's journal; then, or while it trains, put right what dead runs left behind."""
     from regente.resolving import resolve
     from regente.tracking.contents import keep_provenance
     from regente.tracking.sync import sync_others
 
-    os.nice(10)  # the training has the first claim on the cores
+    step_aside()
     job = open_job(path)
     uri = resolve(job.config)["tracking"]["uri"]
     keep_provenance(job)  # now, whenever the store is there to take it

@@ -13,7 +13,8 @@ from regente.compose import recompose
 from regente.errors import ConfigError, Problem
 from regente.facts import fill
 from regente.job import Job, freeze
-from regente.redact import Redactor, env_references, externalize
+from regente.redact import Redactor
+from regente.references import env_references, externalize
 from regente.resolving import resolve, to_yaml
 from regente.runs import EVALUATION, Run, shown
 from regente.trust import read_config, require_known_env

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from regente.job import DATA, read_json
-from regente.redact import Redactor, env_references
+from regente.redact import Redactor
+from regente.references import env_references
 from regente.using.answers import Answers, Opened
 from regente.using.exporting import Exported
 
