@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from regente.augment.flip_crop import FlipCrop
-from regente.augment.rand_augment import RandAugment
+from regente.data.augmentation.flip_crop import FlipCrop
+from regente.data.augmentation.rand_augment import RandAugment
 
 ROUNDS, PADDING = 15, 4
 Augment = Callable[[Tensor], Tensor]

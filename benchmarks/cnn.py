@@ -20,8 +20,8 @@ COMMON = """
 import hashlib, json, sys, time
 import torch
 from hydra.utils import instantiate
-from regente.compose import compose
-from regente.resolving import resolve
+from regente.config.compose import compose
+from regente.config.interpolation import resolve
 words = json.loads(sys.argv[1]) if sys.argv[1:] and sys.argv[1].startswith("[") else []
 def parts():
     config = resolve(compose("mnist_cnn", words).node)
@@ -55,8 +55,8 @@ PLAIN = """
 from common import *
 import torch.nn.functional as F
 from pytorch_lightning import seed_everything
-from regente.data.batches import Batches
-from regente.speed import channels_last
+from regente.data.core.batches import Batches
+from regente.training.performance import channels_last
 seed_everything(0, verbose=False)
 import os
 os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)  # Lightning's, which costs each step 0.2 ms where there is no GPU

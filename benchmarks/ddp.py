@@ -22,10 +22,10 @@ from hydra.utils import instantiate
 from pytorch_lightning import seed_everything
 from torch.nn.parallel import DistributedDataParallel
 from marks import Count, weights
-from regente.compose import compose
-from regente.resolving import resolve
-from regente.data.batches import Batches
-from regente.speed import channels_last, tune_process
+from regente.config.compose import compose
+from regente.config.interpolation import resolve
+from regente.data.core.batches import Batches
+from regente.training.performance import channels_last, tune_process
 rank = int(os.environ["RANK"])
 tune_process()
 torch.set_num_threads(1)

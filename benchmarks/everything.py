@@ -31,7 +31,7 @@ def main() -> None:
     words.add_argument("experiments", nargs="*")
     words.add_argument("--with", dest="overrides", nargs="*", default=[], help="for each training")
     asked = words.parse_args()
-    from regente.catalog import experiment_files
+    from regente.config.discovery import experiment_files
 
     names = asked.experiments or [name for name in experiment_files() if name not in NO_TRAINING]
     head = ("experiment", "evaluate", "predict", *FORMATS, "serve", "rerun --verify")
@@ -68,7 +68,7 @@ def predicted(folder: Path) -> str:
     """Ten validation samples, as a file that the run's data module reads."""
     program = (
         "import sys; from pathlib import Path; import numpy as np, torch\n"
-        "from regente.using.answers import open_run; from regente.runs import find\n"
+        "from regente.inference.predictor import open_run; from regente.jobs.runs import find\n"
         "opened = open_run(find('latest', Path.cwd())); data = opened.data\n"
         "data.prepare_data(); data.setup('test'); x = data.raw('val', torch.arange(10))\n"
         "if '.npz' in data.suffixes: name = 'asked.npz'; np.savez(name, x=x.numpy())\n"

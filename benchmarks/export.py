@@ -40,9 +40,9 @@ def main() -> None:
 def compare(project: Path, threads: int, rounds: int) -> None:
     import torch
 
-    from regente.runs import find
-    from regente.using.answers import open_run
-    from regente.using.exporting import onnx_runtime, prepared, samples
+    from regente.inference.formats import onnx_runtime, prepared, samples
+    from regente.inference.predictor import open_run
+    from regente.jobs.runs import find
 
     torch.set_num_threads(threads)
     run = find("latest", project)

@@ -16,12 +16,12 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from regente.checkpoints import files as checkpoints
+from regente.jobs import checkpoint_files
 
 WRITER = """
 import sys, torch
 from pathlib import Path
-from regente.checkpoints.saving import SafeSaving
+from regente.training.checkpoints.saving import SafeSaving
 saving, folder, step = SafeSaving(print), Path(sys.argv[1]), int(sys.argv[2])
 weights = torch.randn(4_000_000)
 while True:
@@ -56,11 +56,11 @@ def saves(trials: int, home: Path) -> None:
             time.sleep(random.uniform(0, 0.3))
             process.kill()
             last = max([last, *map(int, process.stdout.read().split())])
-            checkpoints.sweep(Path(folder))
+            checkpoint_files.sweep(Path(folder))
             left += len(list(Path(folder).glob(".*")))
-            newest, _ = checkpoints.newest_valid(Path(folder))
+            newest, _ = checkpoint_files.newest_valid(Path(folder))
             resumable += newest is not None
-            lost += newest is None or checkpoints.place(newest)[0] < last
+            lost += newest is None or checkpoint_files.place(newest)[0] < last
     print(f"{resumable} of {trials} resumable, {lost} acknowledged lost, {left} left over")
 
 

@@ -19,8 +19,8 @@ COMMON = """
 import hashlib, json, sys, time
 import torch
 from hydra.utils import instantiate
-from regente.compose import compose
-from regente.resolving import resolve
+from regente.config.compose import compose
+from regente.config.interpolation import resolve
 words = json.loads(sys.argv[1]) if sys.argv[1:] and sys.argv[1].startswith("[") else []
 def parts():
     config = resolve(compose("text_lstm", words).node)
@@ -55,7 +55,7 @@ PLAIN = """
 from common import *
 import torch.nn.functional as F
 from pytorch_lightning import seed_everything
-from regente.data.batches import Batches
+from regente.data.core.batches import Batches
 seed_everything(0, verbose=False)
 import os
 os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)  # Lightning's, which costs each step 0.2 ms where there is no GPU

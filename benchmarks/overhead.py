@@ -17,9 +17,9 @@ PLAIN = """
 import hashlib, json, os, sys, time
 import torch, torch.nn.functional as F
 from pathlib import Path
-from regente.compose import compose
-from regente.resolving import resolve
-from regente.data.batches import Batches
+from regente.config.compose import compose
+from regente.config.interpolation import resolve
+from regente.data.core.batches import Batches
 from hydra.utils import instantiate
 torch.set_num_threads(1)
 config = resolve(compose("digits_mlp", json.loads(sys.argv[1])).node)
@@ -65,8 +65,8 @@ DEFAULT = """
 import json, sys, torch, torch.nn.functional as F
 from hydra.utils import instantiate
 from pytorch_lightning import LightningModule, Trainer, seed_everything
-from regente.compose import compose
-from regente.resolving import resolve
+from regente.config.compose import compose
+from regente.config.interpolation import resolve
 from marks import Mark
 torch.set_num_threads(1)
 config = resolve(compose("digits_mlp", json.loads(sys.argv[1])).node)

@@ -14,8 +14,8 @@ from tempfile import TemporaryDirectory
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 
-from regente.checkpoints.loading import load
-from regente.checkpoints.saving import SafeSaving
+from regente.jobs.checkpoint_loading import load
+from regente.training.checkpoints.saving import SafeSaving
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from typing import Any
 
 import optuna
 
-from regente.sweep.trial_storage import open_storage
+from regente.sweeps.trial_storage import open_storage
 
 PRUNERS = ("none", "median", "asha", "hyperband")
 SPACE = ("optimizer.lr=tag(log,interval(1e-5,1e-1))", "model.dropout=interval(0,0.6)")

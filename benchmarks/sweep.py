@@ -1,7 +1,7 @@
 """What a job of a sweep costs to start, and how much of a sweep's wall time is training.
 
 1. Start-up: CPU seconds of a job from its free slot to the first optimizer step, forked from the warm server against
-   `python -m regente.sweep.slot JOB_DIR`, the same job directories; equality: the first loss of both, to the bit.
+   `python -m regente.sweeps.slot JOB_DIR`, the same job directories; equality: the first loss of both, to the bit.
 2. Share: `--jobs` digits_cnn jobs on two slots, recorded in MLflow; the share of slots times wall time, from the first
    job's start to the last one's end, that lies between the start and the end of fit.
 

@@ -26,17 +26,17 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from regente.compose import compose
-from regente.job import freeze
-from regente.redact import Redactor
-from regente.resolving import resolve
+from regente.config.compose import compose
+from regente.config.interpolation import resolve
+from regente.config.redaction import Redactor
+from regente.jobs.job import freeze
 from regente.tracking.logger import JournalLogger
-from regente.tracking.recording import Recording
-from regente.tracking.shipper import read_state
+from regente.tracking.recorder import Recorder
+from regente.tracking.shipment import read_state
 from regente.tracking.store import unreachable
 
 ROUNDS, STEPS, KILL_AT, AWAY, DISTURBED = 5, 300, 100, 20.0, 0.2
-WARM = ["mlflow.tracking", "mlflow.store.tracking.sqlalchemy_store", "regente.train"]
+WARM = ["mlflow.tracking", "mlflow.store.tracking.sqlalchemy_store", "regente.training.fit"]
 VARIANTS = ["off", "ours, SQLite", "ours, server", "MLFlowLogger, SQLite", "MLFlowLogger, server"]
 VARIANTS += ["ours at once, SQLite"]
 
@@ -97,8 +97,8 @@ def train(pipe: Any, main: int, whose: str, uri: str, pause: float) -> None:
     if ours := whose.startswith("ours"):
         made = compose("digits_cnn", [f"tracking.uri={uri}", "tracking.log_model=false"])
         job = freeze(made.yaml(), Path("runs"), experiment="b", overrides=[], command=sys.argv, choices={})
-        recording = Recording(job, resolve(made.node), 0, Redactor())
-        logger = JournalLogger(recording.journal, str(job.path), job.experiment, job.path.name)
+        recorder = Recorder(job, resolve(made.node), 0, Redactor())
+        logger = JournalLogger(recorder.journal, str(job.path), job.experiment, job.path.name)
         assert until(lambda: whose != "ours" or read_state(job.path)["offset"] > 0, 120)
     until(lambda: whose == "ours at once" or psutil.cpu_percent(0.3) < 20, 3)  # a quiet moment, if any
     task = Measured(pipe, main, pause)
@@ -108,8 +108,8 @@ def train(pipe: Any, main: int, whose: str, uri: str, pause: float) -> None:
     with suppress(Exception if pause else ()):  # what an outage may come to
         trainer.fit(task, DataLoader(data, batch_size=64))
     if ours:
-        recording.finish("FINISHED")
-        recording.shipper.wait(120)
+        recorder.finish("FINISHED")
+        recorder.shipper.wait(120)
     pipe.send(task.found | {"run": read_state(job.path)["run_id"] if ours else logger and logger.run_id})
 
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from regente.data.batches import Batches
-from regente.data.windows import Windows
+from regente.data.core.batches import Batches
+from regente.data.core.windows import Windows
 
 TOKENS, LENGTH, BATCH, ROUNDS = 220_000, 20, 128, 3
 

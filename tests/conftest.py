@@ -18,16 +18,16 @@ from typing import Any
 
 import pytest
 
-from regente import launch
-from regente.endings import SwiftExit
-from regente.sweep import local
-from regente.sweep import warm as forking
-from regente.sweep.slot import redirect
-from regente.tracking import recording
+from regente.jobs.exit_status import SwiftExit
+from regente.sweeps import fork_server as forking
+from regente.sweeps import local
+from regente.sweeps.slot import redirect
+from regente.tracking import recorder
+from regente.training import launch
 
 WARM = [
-    *("regente.train", "regente.compose", "regente.check", "regente.sweep.session"),
-    *("regente.using.measuring", "regente.using.answers"),
+    *("regente.training.fit", "regente.config.compose", "regente.config.check", "regente.sweeps.session"),
+    *("regente.inference.measuring", "regente.inference.predictor"),
     *("mlflow.tracking", "mlflow.pytorch", "mlflow.store.tracking.sqlalchemy_store", "regente.tracking.sync"),
 ]
 
@@ -114,7 +114,7 @@ def regente(project: Path, start: Callable[..., ForkServerProcess]) -> Callable[
     return run
 
 
-class ForkedServer(forking.WarmServer):
+class ForkedServer(forking.ForkServer):
     """The server of a sweep's jobs, forked from this process, which has imported all of it."""
 
     def _process(self, channel: socket.socket, log: Path, modules: Sequence[str]) -> Any:
@@ -155,12 +155,12 @@ def _regente(words: tuple[str, ...], project: str, env: dict[str, str], cold: bo
         redirect(name, number)
     sys.argv = ["regente", *words]
     multiprocessing.set_start_method("fork", force=True)  # as users have it, where a loader has workers
-    from regente.cli import main
+    from regente.cli.main import main
 
     if not cold:
-        recording.start_shipper = forking.ForkedShipper  # type: ignore[assignment]
+        recorder.start_shipper = forking.ForkedShipper  # type: ignore[assignment]
         launch.start_program = forking.ForkedProgram  # type: ignore[assignment]
-        local.WarmServer = ForkedServer  # type: ignore[misc]
+        local.ForkServer = ForkedServer  # type: ignore[misc]
     try:
         main()
     finally:

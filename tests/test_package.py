@@ -25,7 +25,9 @@ def test_the_wheel_holds_configs_and_experiments_and_works_without_the_checkout(
         check=True,
         timeout=120,
     )
-    probe = "import regente, sys; from regente.cli import main; assert 'site' in regente.__file__; main()"
+    probe = (
+        "import regente, sys; from regente.cli.main import main; assert 'site' in regente.__file__; main()"
+    )
     env = {**os.environ, "PYTHONPATH": str(target)}
     listed = subprocess.run(
         [sys.executable, "-c", probe, "list"],

@@ -16,7 +16,7 @@ def train(experiment: str = "digits_cnn", *overrides: str) -> dict[str, Any]:
     Raises:
         RegenteError: when it cannot start or did not end well.
     """
-    from regente.notebook import train
+    from regente.api import train
 
     return train(experiment, overrides)
 
@@ -29,13 +29,13 @@ def sweep(experiment: str = "digits_cnn", *overrides: str, rerun: bool = False) 
     Raises:
         ConfigError: when a job cannot run; then none was started.
     """
-    from regente.notebook import sweep
+    from regente.api import sweep
 
     return sweep(experiment, overrides, rerun=rerun)
 
 
 class _Package(ModuleType):
-    """Python would put the modules `regente.train` and `regente.sweep` in the places of the functions."""
+    """Python would put the modules `regente.training.fit` and `regente.sweeps` in the places of the functions."""
 
     def __setattr__(self, name: str, value: object) -> None:
         if not (name in ("train", "sweep") and isinstance(value, ModuleType)):

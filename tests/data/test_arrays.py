@@ -8,10 +8,10 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
-from regente.compose import compose
+from regente.config.compose import compose
+from regente.config.interpolation import resolve
 from regente.data.arrays import Arrays
 from regente.errors import ConfigError, DataError
-from regente.resolving import resolve
 
 DRAW = np.random.default_rng(0)
 

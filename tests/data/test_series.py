@@ -10,7 +10,7 @@ import pyarrow.parquet as parquet
 import pytest
 import torch
 
-from regente.data.moves import Moves
+from regente.data.direction import Direction
 from regente.data.series import Series, SeriesWindows, made_up
 from regente.errors import ConfigError, DataError
 
@@ -18,7 +18,7 @@ PARTS = ("train", "val", "test")
 
 
 def series(path: Path | None, kind: type[Series] = Series, **arguments: Any) -> Series:
-    if kind is Moves:
+    if kind is Direction:
         arguments = {"num_classes": 2, "class_names": ["not higher", "higher"], **arguments}
     settings = {"batch_size": 8, "target": "a", "window": 4, "input_shape": [4, 2], **arguments}
     data = kind(path=str(path) if path else None, **settings)
@@ -57,10 +57,10 @@ def test_a_forecasts_target_is_the_value_so_many_rows_after_the_window(file: Pat
 def test_a_move_is_higher_or_not_and_equal_is_not(tmp_path: Path) -> None:
     values = [1, 2, 2, 1, 5, 5, 6, 7] * 5
     file = write(tmp_path, "a\n" + "\n".join(map(str, values)) + "\n")
-    data = series(file, Moves, window=2, input_shape=[2, 1], val_share=0.2, test_share=0.2)
+    data = series(file, Direction, window=2, input_shape=[2, 1], val_share=0.2, test_share=0.2)
     _, y = data.splits["train"].take(torch.arange(7))
     assert y.tolist() == [0, 0, 1, 0, 1, 1, 0]  # from 2 to 2, to 1, to 5, to 5, to 6, to 7, and to 1 again
-    far = series(file, Moves, window=2, horizon=2, input_shape=[2, 1], val_share=0.2, test_share=0.2)
+    far = series(file, Direction, window=2, horizon=2, input_shape=[2, 1], val_share=0.2, test_share=0.2)
     assert far.splits["train"].take(torch.arange(5))[1].tolist() == [0, 1, 1, 1, 1]
 
 

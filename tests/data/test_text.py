@@ -4,9 +4,9 @@ from typing import Any
 import pytest
 import torch
 
+from regente.data.core.vocabulary import UNKNOWN, detokenise, read_vocabulary, tokenise, write_vocabulary
+from regente.data.core.windows import Windows
 from regente.data.text import Text
-from regente.data.windows import Windows
-from regente.data.words import UNKNOWN, detokenise, read_vocabulary, tokenise, write_vocabulary
 from regente.errors import ConfigError, DataError
 
 POEM = "The sun is up, the sky is blue (it's beautiful). And so are you: 3.14! "

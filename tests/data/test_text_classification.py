@@ -10,10 +10,10 @@ import torch
 from hydra.utils import instantiate
 from pyarrow import parquet
 
-from regente.compose import compose
+from regente.config.compose import compose
+from regente.config.interpolation import resolve
 from regente.data.text_classification import TextClassification
 from regente.errors import ConfigError, DataError
-from regente.resolving import resolve
 from tests.conftest import Ended
 from tests.tiny_bert import VOCABULARY, save_csv, sentences, tiny_bert
 

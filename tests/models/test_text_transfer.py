@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from regente.errors import CheckpointError, ConfigError
 from regente.models.text_transfer import TextTransfer
 from tests.conftest import Ended
-from tests.test_train import jobs
 from tests.tiny_bert import VOCABULARY, save_csv, save_tiny_bert, tiny_bert
+from tests.training.test_fit import jobs
 
 Run = Callable[..., Ended]
 X = torch.tensor([[2, 5, 6, 3, 0, 0], [2, 7, 8, 9, 10, 3]], dtype=torch.int32)

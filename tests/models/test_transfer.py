@@ -12,13 +12,13 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import get_model, get_model_weights
 
-from regente.compose import compose
+from regente.config.compose import compose
+from regente.config.interpolation import resolve
 from regente.errors import CheckpointError, ConfigError
 from regente.models.transfer import Transfer, deferred
-from regente.resolving import resolve
-from regente.weights import load_model
+from regente.models.weights import load_model
 from tests.conftest import Ended
-from tests.test_train import jobs
+from tests.training.test_fit import jobs
 
 Run = Callable[..., Ended]
 SMALL = ["model=transfer", "model.backbone=squeezenet1_1", "model.weights=null", "data.batch_size=256"]
@@ -98,7 +98,7 @@ def keep_published(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, sta
     """Random weights under the name that torchvision downloads its own to, the hash taken for right."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(folder))
-    monkeypatch.setattr("regente.backbones.files.wanted_hash", lambda file: "")
+    monkeypatch.setattr("regente.models.backbones.weight_files.wanted_hash", lambda file: "")
     torch.manual_seed(5)
     file = folder / "checkpoints" / Path(get_model_weights(name).DEFAULT.url).name
     file.parent.mkdir(exist_ok=True)
@@ -196,7 +196,7 @@ def test_a_checkpoint_holds_the_head_and_the_config_the_backbone(
     result = json.loads((job / "result.json").read_text())
     content = torch.load(result["best_checkpoint"], weights_only=True)
     assert set(content["state_dict"]) == {"model.head.0.weight", "model.head.0.bias"}
-    from regente.job import open_job
+    from regente.jobs.job import open_job
 
     model = load_model(open_job(job), Path(result["best_checkpoint"]))
     fresh = instantiate(resolve(compose("digits_cnn", SMALL).node)["model"], _convert_="all")
@@ -216,7 +216,7 @@ def test_ones_own_run_is_a_backbone(regente: Run, project: Path) -> None:
     (job,) = [job for job in jobs(project) if job != before]
     # which run it was is kept, whatever is trained later
     assert f"backbone: run:{before.relative_to(project)}" in (job / "config.yaml").read_text()
-    from regente.job import open_job
+    from regente.jobs.job import open_job
 
     result = json.loads((job / "result.json").read_text())
     model = load_model(open_job(job), Path(result["best_checkpoint"]))

@@ -11,11 +11,11 @@ import torch
 from pytorch_lightning import LightningDataModule, Trainer
 from torch import Tensor, nn
 
-from regente.check import check
-from regente.compose import compose
-from regente.data.batches import Batches, Split
+from regente.config.check import check
+from regente.config.compose import compose
+from regente.config.interpolation import resolve
+from regente.data.core.batches import Batches, Split
 from regente.errors import ConfigError
-from regente.resolving import resolve
 from regente.tasks.regressor import Regressor
 from regente.tracking.figures import outcomes
 from tests.conftest import Ended

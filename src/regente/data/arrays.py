@@ -9,10 +9,10 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from regente.data.batches import Split
-from regente.data.images import Images
-from regente.data.inputs import ARRAYS, Inputs, array_inputs
-from regente.data.tables import TABLES, numbers, numeric, open_table
+from regente.data.core.batches import Split
+from regente.data.core.file_inputs import ARRAYS, Inputs, array_inputs
+from regente.data.core.images import Images
+from regente.data.core.tables import TABLES, numbers, numeric, open_table
 from regente.errors import DataError
 
 Table = dict[str, np.ndarray]  # by name: x_train, y_train, ...

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from regente.data.download import Published, md5_of
-from regente.data.torchvision_images import TorchvisionImages
+from regente.data.core.download import Published, md5_of
+from regente.data.core.torchvision_images import TorchvisionImages
 
 
 class CIFAR10(TorchvisionImages):

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from annotated_types import Ge, Interval
 
-from regente.data.batches import Split
-from regente.data.images import Images
+from regente.data.core.batches import Split
+from regente.data.core.images import Images
 
 NUM_VAL = NUM_TEST = 270  # 15 % each; 1,257 are left for training
 

@@ -13,12 +13,12 @@ from typing import Annotated, Any, Literal
 import torch
 from annotated_types import Ge, Gt, Lt
 
-from regente.data.cache import ABOUT, cache_dir, made_once
-from regente.data.class_folders import File, Listing, list_images
-from regente.data.decoding import UNREAD, VERSION, Decoded, decode_files, read_decoded
-from regente.data.images import Images
-from regente.data.rows import Rows
-from regente.data.splitting import Members, carve, shared
+from regente.data.core.cache import ABOUT, cache_dir, made_once
+from regente.data.core.class_folders import File, Listing, list_images
+from regente.data.core.decoding import UNREAD, VERSION, Decoded, decode_files, read_decoded
+from regente.data.core.images import Images
+from regente.data.core.rows import Rows
+from regente.data.core.splitting import Members, carve, shared
 from regente.errors import ConfigError, DataError, Problem
 
 SHOWN = 5  # names of a longer list

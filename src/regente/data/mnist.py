@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from regente.data.download import Published, whole
-from regente.data.torchvision_images import TorchvisionImages
+from regente.data.core.download import Published, whole
+from regente.data.core.torchvision_images import TorchvisionImages
 
 
 class MNIST(TorchvisionImages):

@@ -10,11 +10,11 @@ import torch
 from annotated_types import Ge, Interval, Len
 from torch import Tensor, nn
 
-from regente.data.batches import Batch
-from regente.data.in_memory import InMemory
-from regente.data.inputs import Inputs
-from regente.data.scaling import Standardise, Unscale
-from regente.data.tables import TABLES, Missing, first, numbers, numeric, open_table
+from regente.data.core.batches import Batch
+from regente.data.core.file_inputs import Inputs
+from regente.data.core.in_memory import InMemory
+from regente.data.core.scaling import Standardise, Unscale
+from regente.data.core.tables import TABLES, Missing, first, numbers, numeric, open_table
 from regente.errors import ConfigError, DataError, Problem
 
 
@@ -170,12 +170,12 @@ class Series(InMemory):
     def postprocessing(self) -> nn.Module:
         return Unscale(self.mean, self.std)
 
-    def learned(self) -> dict[str, Any]:
+    def fitted_state(self) -> dict[str, Any]:
         return {"columns": self.names, "scales": {name: list(scale) for name, scale in self.scales.items()}}
 
-    def recall(self, learned: Mapping[str, Any]) -> None:
-        self.columns = self.names = learned["columns"]
-        self.scales = {name: (mean, std) for name, (mean, std) in learned["scales"].items()}
+    def load_fitted_state(self, state: Mapping[str, Any]) -> None:
+        self.columns = self.names = state["columns"]
+        self.scales = {name: (mean, std) for name, (mean, std) in state["scales"].items()}
         self.mean, self.std = self.scales[self.target]
 
     def _scaled(self, column: np.ndarray, name: str, parts: Mapping[str, slice]) -> np.ndarray:

@@ -12,10 +12,10 @@ import torch
 from annotated_types import Ge, Interval
 from torch import Tensor
 
-from regente.data.in_memory import InMemory
-from regente.data.inputs import Inputs
-from regente.data.windows import Windows
-from regente.data.words import UNKNOWN, detokenise, numbers, tokenise
+from regente.data.core.file_inputs import Inputs
+from regente.data.core.in_memory import InMemory
+from regente.data.core.vocabulary import UNKNOWN, detokenise, numbers, tokenise
+from regente.data.core.windows import Windows
 from regente.errors import ConfigError, DataError, Problem
 
 SUFFIXES = {".txt", ".md"}
@@ -77,11 +77,11 @@ class Text(InMemory):
         parts = zip(("train", "val", "test"), torch.from_numpy(table[stream]).split(sizes), strict=True)
         return {name: Windows(part, self.window, self.stride, self.every_position) for name, part in parts}
 
-    def learned(self) -> dict[str, Any]:
+    def fitted_state(self) -> dict[str, Any]:
         return {"vocabulary": self.vocabulary}
 
-    def recall(self, learned: Mapping[str, Any]) -> None:
-        self.vocabulary = learned["vocabulary"]
+    def load_fitted_state(self, state: Mapping[str, Any]) -> None:
+        self.vocabulary = state["vocabulary"]
 
     suffixes = tuple(sorted(SUFFIXES))
 

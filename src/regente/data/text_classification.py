@@ -10,12 +10,12 @@ import torch
 from annotated_types import Ge, Interval
 from torch import Tensor
 
-from regente.data.batches import Split
-from regente.data.in_memory import InMemory
-from regente.data.inputs import Inputs
-from regente.data.labelled_texts import Columns, LabelledTexts, read_texts, unknown
-from regente.data.splitting import Members, carve
-from regente.data.tokenizers import numbered, open_tokenizer
+from regente.data.core.batches import Split
+from regente.data.core.file_inputs import Inputs
+from regente.data.core.in_memory import InMemory
+from regente.data.core.labelled_texts import Columns, LabelledTexts, read_texts, unknown
+from regente.data.core.splitting import Members, carve
+from regente.data.core.tokenizers import numbered, open_tokenizer
 from regente.errors import ConfigError, DataError, Problem
 
 Share = Annotated[float, Interval(gt=0, lt=1)]
@@ -47,9 +47,9 @@ class TextClassification(InMemory):
         test_share: Share = 0.1,
         split_seed: Annotated[int, Ge(0)] = 0,
         seed: Annotated[int, Ge(0)] = 0,
-        resident: bool | Literal["auto"] = "auto",
+        on_device: bool | Literal["auto"] = "auto",
     ) -> None:
-        super().__init__(batch_size, seed, resident)
+        super().__init__(batch_size, seed, on_device)
         if list(input_shape) != [max_tokens]:
             raise ValueError('input_shape is ["${data.max_tokens}"]')
         if val_share + test_share >= 1:
@@ -78,11 +78,11 @@ class TextClassification(InMemory):
             if not len(split):
                 raise DataError(f"{self.path}: no text for {name}; add some, or leave the split out")
 
-    def learned(self) -> dict[str, Any]:
+    def fitted_state(self) -> dict[str, Any]:
         return {"class_names": self.class_names}
 
-    def recall(self, learned: Mapping[str, Any]) -> None:
-        self.class_names = learned["class_names"]
+    def load_fitted_state(self, state: Mapping[str, Any]) -> None:
+        self.class_names = state["class_names"]
 
     suffixes: ClassVar[tuple[str, ...]] = (".txt",)
 

@@ -4,10 +4,10 @@ from typing import Annotated
 
 from annotated_types import Ge, Interval, Len
 
-from regente.backbones.text_backbone import Pooling, TextBackbone
-from regente.data.tokenizers import open_tokenizer
+from regente.data.core.tokenizers import open_tokenizer
 from regente.errors import ConfigError, Problem
-from regente.features.feature_bank import FeatureBank
+from regente.models.backbones.text_backbone import Pooling, TextBackbone
+from regente.models.features.feature_bank import FeatureBank
 from regente.models.transfer import Side, Transfer
 
 

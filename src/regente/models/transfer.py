@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from annotated_types import Ge, Interval, Len
 from torch import Tensor, nn
 
-from regente.backbones.backbone import Backbone
-from regente.backbones.opening import open_backbone
 from regente.errors import ConfigError, Problem
-from regente.features.feature_bank import FeatureBank
+from regente.models.backbones.backbone import Backbone
+from regente.models.backbones.open_backbone import open_backbone
+from regente.models.features.feature_bank import FeatureBank
 
 Side = Annotated[int, Ge(1)]
 
@@ -67,8 +67,8 @@ class Transfer(nn.Module):
         self.frozen, self.feature_bank, self.shape = frozen, feature_bank, input_shape
         self.altered = not frozen  # whether the backbone is no longer what the config says
         self.notes: list[str] = []  # what a user should know, a line each
-        self.served = False  # whether x comes as features [B, D], out of a bank
-        self.server: Callable[[], None] | None = None  # makes the data give images instead
+        self.takes_features = False  # whether x comes as features [B, D], out of a bank
+        self.drop_features: Callable[[], None] | None = None  # makes the data give images instead
         self.group: int | None = None  # frozen, the backbone takes so many images at a time: see `features`
         channels = self._adapt(input_shape, mean, std)
         self.width = self.origin.width([channels, *input_shape[1:]])
@@ -102,7 +102,7 @@ class Transfer(nn.Module):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        features = x if self.served else self.features(x)
+        features = x if self.takes_features else self.features(x)
         if not torch.is_autocast_enabled(features.device.type):  # features of a bank may be in bfloat16
             features = features.to(next(self.head.parameters()).dtype)
         return self.head(features)  # type: ignore[no-any-return]
@@ -134,7 +134,7 @@ class Transfer(nn.Module):
         assert self.backbone is not None
         return list(_stages(self.backbone))
 
-    def thaw(self, number: int | None) -> list[list[nn.Parameter]]:
+    def unfreeze(self, number: int | None) -> list[list[nn.Parameter]]:
         """From now on the last stages of the backbone are trained, all where `number` is None.
 
         Returns, the last stage first, the parameters of each that were frozen. BatchNorm keeps its statistics, and
@@ -149,9 +149,9 @@ class Transfer(nn.Module):
 
     def leave_features(self) -> None:
         """Take images from now on, which the data then gives."""
-        if self.server is not None:
-            self.server()
-        self.server, self.served = None, False
+        if self.drop_features is not None:
+            self.drop_features()
+        self.drop_features, self.takes_features = None, False
 
     def _adapt(self, shape: list[int], mean: list[float] | None, std: list[float] | None) -> int:
         """Prepare to bring x to the preprocessing of the weights; how many channels the backbone takes."""

@@ -1,0 +1,1 @@
+"""The LightningModules: loss, metrics and steps."""

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
+from regente.data.core.seeding import STEP, reseed
 from regente.errors import ConfigError, Problem
-from regente.keyed import STEP, reseed
 
 Batch = tuple[Tensor, Tensor]
 
@@ -67,7 +67,7 @@ class Supervised(LightningModule):
 
         What Lightning does around a `training_step` takes longer than the step of a small model. The weights
         come out the same to the bit; `global_step` counts steps as always. `steps` is how many a call takes; each
-        draws by (seed, epoch, batch), as StepRandomness has it.
+        draws by (seed, epoch, batch), as StepSeeding has it.
         """
         self.automatic_optimization, self.batch_size = False, batch_size
         self.grouped, self.seed = steps, seed

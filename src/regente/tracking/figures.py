@@ -45,7 +45,7 @@ def learning_rates(found: dict[str, Any]) -> Figure:
 
 
 def outcomes(file: Path) -> dict[str, Figure | None]:
-    """What `Outcomes` wrote: of classes the confusion matrix and the worst mistakes, of values true and predicted."""
+    """What `SamplePredictions` wrote: of classes the confusion matrix and the worst mistakes, of values true and predicted."""
     with np.load(file) as found:
         if found["label"].dtype.kind == "f":
             return {"predicted_against_true": predicted_against_true(found["label"], found["prediction"])}

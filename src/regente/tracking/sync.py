@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import Timeout
 
+from regente.config.interpolation import resolve
+from regente.config.tracking_uri import DEFAULT, absolute_uri, sqlite_path
 from regente.errors import ConfigError, Problem, TrackingError
-from regente.job import Job, open_job
-from regente.resolving import resolve
+from regente.jobs.job import Job, open_job
+from regente.jobs.process_identity import LEASE, ProcessIdentity, boot_id
+from regente.jobs.trust import read_config
 from regente.tracking.journal import cut_torn_line
-from regente.tracking.owner import LEASE, Owner, boot_id
-from regente.tracking.shipper import Shipment, lock_of, read_state
-from regente.tracking.store import DEFAULT, absolute_uri, open_store, sqlite_path
-from regente.trust import read_config
+from regente.tracking.shipment import Shipment, lock_of, read_state
+from regente.tracking.store import open_store
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -32,7 +33,7 @@ def left_behind(project: Path, *, refused: bool = False) -> list[Job]:
     """
     jobs = []
     for file in sorted((project / "runs").glob("**/journal.jsonl")):
-        if not (file.parent / "owner.json").is_file():
+        if not (file.parent / "process_identity.json").is_file():
             continue  # tracking=none
         state = read_state(file.parent)
         left = not state["ended"] or state["offset"] < file.stat().st_size
@@ -48,7 +49,7 @@ def sync_job(job: Job, patience: float = 0) -> str:
     A job whose process lives is left to it; one whose shipper is still trying is waited for, `patience` seconds.
     """
     uri = _store(job)
-    if uri is None or not (job.path / "owner.json").is_file():
+    if uri is None or not (job.path / "process_identity.json").is_file():
         return "nowhere to ship it to"
     try:
         dead = owner_of(job).alive() is False
@@ -83,9 +84,9 @@ def _store(job: Job) -> str | None:
     return config["tracking"]["uri"]  # type: ignore[no-any-return]
 
 
-def owner_of(job: Job) -> Owner:
+def owner_of(job: Job) -> ProcessIdentity:
     """The process that runs, or ran, a job."""
-    return Owner(**json.loads((job.path / "owner.json").read_text()))
+    return ProcessIdentity(**json.loads((job.path / "process_identity.json").read_text()))
 
 
 def sync_project(project: Path) -> Iterator[str]:
@@ -151,7 +152,7 @@ def close_dead(client: "MlflowClient", *, wait: bool) -> int:
 
 def being_shipped(path: Path) -> bool:
     """Whether a process is carrying the rest of a job's journal into the store, its true end included."""
-    if not (path / "owner.json").is_file():
+    if not (path / "process_identity.json").is_file():
         return False
     try:
         with lock_of(path):
@@ -169,11 +170,11 @@ def running(client: "MlflowClient") -> "list[Run]":
     return list(found)
 
 
-def owner_in(run: "Run") -> Owner:
+def owner_in(run: "Run") -> ProcessIdentity:
     """The process that a run's tags name."""
     tags = run.data.tags
     host, boot, pid, started = (tags.get(f"regente.{key}", "") for key in ("host", "boot", "pid", "started"))
-    return Owner(host, boot, int(pid), started)
+    return ProcessIdentity(host, boot, int(pid), started)
 
 
 def close(client: "MlflowClient", run: "Run") -> None:

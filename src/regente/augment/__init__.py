@@ -1,1 +1,0 @@
-"""Random changes of training images on the device, others for each image: x [B, C, H, W] float in 0 to 1 -> the same."""

@@ -1,1 +1,0 @@
-"""States that survive, and how a run goes on from them."""

@@ -1,0 +1,1 @@
+"""The `regente` command: one file per family of commands."""

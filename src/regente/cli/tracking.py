@@ -1,0 +1,71 @@
+"""The commands on the tracking store: `regente ui`, `regente sync`. Nothing here imports MLflow."""
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from regente.errors import ConfigError, MachineError, Problem, TrackingError
+
+
+@click.command()
+@click.option(
+    "--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port on 127.0.0.1."
+)
+@click.option("--uri", help="The store to look at: sqlite:///FILE; MLFLOW_TRACKING_URI, else mlflow.db here.")
+def ui(port: int, uri: str | None) -> None:
+    """Open MLflow's UI on the project's runs.
+
+    It is for this machine alone, and prints a link to the comparison of the latest runs, best first.
+
+    \b
+    regente ui --port 5001
+    """
+    from regente.config.tracking_uri import DEFAULT, absolute_uri, problems, sqlite_path
+    from regente.tracking.ui_links import is_free, prepare
+
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT
+    if wrong := problems(uri, Path.cwd(), create=True):
+        raise ConfigError(
+            [Problem(problem.where.replace("tracking.uri=", "--uri "), problem.what) for problem in wrong]
+        )
+    path, base = sqlite_path(uri, Path.cwd()), f"http://127.0.0.1:{port}"
+    if path is not None and not path.is_file():
+        raise ConfigError(
+            [
+                Problem(
+                    f"--uri {uri}",
+                    f"there is no {path}; regente train makes one, --uri sqlite:///FILE names another",
+                )
+            ]
+        )
+    if path is not None and not is_free(port):
+        raise MachineError(f"--port {port} is taken, maybe by another regente ui; try --port {port + 1}")
+    for line in prepare(Path.cwd(), uri, base if path else uri):
+        click.echo(line)
+    if path is None:  # a server, which has a UI of its own
+        return
+    click.echo(f"MLflow on {base}, ready in about ten seconds; Ctrl-C ends it")
+    sys.stdout.flush()
+    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
+    command = ["mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    store = ["--backend-store-uri", absolute_uri(uri, Path.cwd())]
+    os.execv(sys.executable, [sys.executable, "-m", *command, *store])
+
+
+@click.command()
+def sync() -> None:
+    """Ship what the store does not have yet; close dead runs.
+
+    \b
+    regente sync      after a server was away, a kill or a power cut
+    """
+    from regente.tracking.sync import sync_project
+
+    failed = False
+    for line in sync_project(Path.cwd()):
+        failed |= line.startswith("not shipped")
+        click.echo(line)
+    if failed:
+        sys.exit(TrackingError.exit_code)

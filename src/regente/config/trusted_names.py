@@ -1,0 +1,164 @@
+"""Which names a recorded config may hold: classes under trusted packages, and components of the user's own project."""
+
+import importlib
+import re
+import sys
+import tomllib
+from collections.abc import Collection
+from functools import cache
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from regente.errors import ConfigError, Problem
+
+PACKAGES = (  # classes below these, of one of the kinds below
+    *(f"regente.{room}" for room in ("data", "models", "tasks", "training.callbacks")),
+    *("torch.nn", "torch.optim", "torchvision.models", "torchvision.ops", "torchvision.transforms"),
+    *(
+        "pytorch_lightning.callbacks",
+        "pytorch_lightning.Trainer",
+        "pytorch_lightning.trainer.trainer.Trainer",
+    ),
+)
+DENIED = (  # also where the project trusts all of torch: they load, compile or run what they are told to
+    *("torch.hub", "torch.jit", "torch.package", "torch.distributed", "torch.multiprocessing", "torch.serialization"),
+    *("torch.utils", "torch.fx", "torch.onnx", "torch.export", "torch.ops", "torch.classes", "torch.library"),
+    *("torch._C", "torch._dynamo", "torch._inductor", "torch.testing", "torch.nn.parallel"),
+    *("pytorch_lightning.callbacks.LambdaCallback", "pytorch_lightning.callbacks.lambda_function"),
+)  # fmt: skip
+KINDS = (
+    *(
+        "torch.nn.Module",
+        "torch.optim.Optimizer",
+        "torch.optim.lr_scheduler.LRScheduler",
+        "torch.utils.data.Dataset",
+    ),
+    *("pytorch_lightning.LightningDataModule", "pytorch_lightning.Callback", "pytorch_lightning.Trainer"),
+)
+PLAIN = ("regente.data.augmentation", "regente.models.features")  # whose classes are of no such kind
+NAME = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)+", re.ASCII)  # nothing private, nothing with dunders
+OUTPUTS = ("runs", "multirun", "mlartifacts", "mlruns")  # folders of a project that hold no code
+INSTALLED = ("site-packages", "dist-packages")
+
+
+def why_not(target: str, project: Path, listed: tuple[str, ...]) -> str:
+    """Why a name is not to be trusted; nothing is imported to tell."""
+    refused = f"refused: {target[:100]} "
+    if not NAME.fullmatch(target):
+        return refused + "is not the name of a class"
+    first = target.partition(".")[0]
+    if first in sys.stdlib_module_names or _below(target, DENIED):
+        return refused + "is not a component"
+    if _below(target, PACKAGES) or _below(target, listed) or is_own(target, project):
+        return ""
+    return refused + f"is not of a trusted package; start in the folder of its project, or {remedy(first)}"
+
+
+def remedy(name: str) -> str:
+    return f'write in pyproject.toml [tool.regente] trusted = ["{name}"]'
+
+
+def _below(target: str, names: Collection[str]) -> bool:
+    return any(target == name or target.startswith(f"{name}.") for name in names)
+
+
+def why_not_imported(target: str, project: Path, listed: tuple[str, ...]) -> str:
+    """Why what stands under a name is not to be trusted, now that it is imported."""
+    place, _, name = target.rpartition(".")
+    refused = f"refused: {target[:100]} "
+    try:
+        found = getattr(importlib.import_module(place), name)
+    except (ModuleNotFoundError, AttributeError) as error:
+        return refused + f"is not there ({error})"
+    if target in listed:
+        return ""
+    if not isinstance(found, type):
+        return (
+            ""
+            if _builds_a_model(target, found)
+            else refused + f"is no class; {remedy(target)} if it may be called"
+        )
+    real = f"{found.__module__}.{found.__qualname__}"
+    if real != target and (why := why_not(real, project, listed)):
+        return f"{why} ({target})"
+    if _below(real, PLAIN) or any(issubclass(found, _kind(name)) for name in KINDS):
+        return ""
+    return refused + f"is no component; {remedy(target)} if it may be made"
+
+
+def _kind(name: str) -> type:
+    place, _, name = name.rpartition(".")
+    kind: type = getattr(importlib.import_module(place), name)
+    return kind
+
+
+def _builds_a_model(target: str, found: Any) -> bool:
+    """Whether it is one of the functions that torchvision lists as its models."""
+    if not target.startswith("torchvision.models."):
+        return False
+    from torchvision import models
+
+    name = target.rpartition(".")[2]
+    return name in models.list_models() and models.get_model_builder(name) is found
+
+
+def is_own(target: str, project: Path) -> bool:
+    """Whether a dotted name leads to a module of the project, found where an import would find it.
+
+    Not to what is installed in a folder of it, nor to what lies in or around a job directory: that may be a download.
+    """
+    names, project = target.split("."), project.resolve()
+    if any(package.startswith(f"{names[0]}.") for package in PACKAGES):
+        return False
+    try:
+        spec = find_spec(names[0])
+    except (ImportError, ValueError):
+        return False
+    file = _source(spec)
+    if file is None or not file.is_relative_to(project):
+        return False
+    for name in names[1:-1]:
+        assert spec is not None
+        spec = PathFinder.find_spec(name, spec.submodule_search_locations or [])
+        inner = _source(spec)
+        if inner is None or not inner.is_relative_to(file.parent):
+            return False
+    home = file.parent if file.name == "__init__.py" else None
+    folders = [folder for folder in file.parents if folder.is_relative_to(project)]
+    inward = file.relative_to(project).parts
+    return not (
+        set(inward) & {*OUTPUTS, *INSTALLED}
+        or any((folder / "job.json").exists() for folder in folders)
+        or (home and any(home.rglob("job.json")))
+    )
+
+
+def _source(spec: ModuleSpec | None) -> Path | None:
+    """The file of a module or of a package; a namespace package has none."""
+    return Path(spec.origin).resolve() if spec and spec.has_location and spec.origin else None
+
+
+def listed_by(project: Path) -> tuple[str, ...]:
+    """What the project says that it trusts; a job directory says nothing."""
+    file = project / "pyproject.toml"
+    if not file.is_file() or (project / "job.json").exists():
+        return ()
+    return _trusted_of(file, file.stat().st_mtime_ns)
+
+
+@cache
+def _trusted_of(file: Path, changed: int) -> tuple[str, ...]:
+    try:
+        names = (
+            tomllib.loads(file.read_text(encoding="utf-8"))
+            .get("tool", {})
+            .get("regente", {})
+            .get("trusted", [])
+        )
+    except (ValueError, AttributeError) as error:
+        raise ConfigError([Problem(str(file), f"cannot be read: {error}")]) from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigError([Problem(f"{file}: tool.regente.trusted", 'needs a list of names: ["package"]')])
+    return tuple(names)

@@ -1,0 +1,1 @@
+"""What the data modules stand on: batches in memory, files, caches, seeds."""

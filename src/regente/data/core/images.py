@@ -1,0 +1,120 @@
+"""Images with one label each."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from annotated_types import Ge, Gt
+from torch import Tensor, nn
+
+from regente.data.core.batches import Batch
+from regente.data.core.class_folders import EXTENSIONS
+from regente.data.core.decoding import decode
+from regente.data.core.file_inputs import ARRAYS, Inputs, array_inputs
+from regente.data.core.in_memory import InMemory
+from regente.data.core.scaling import Normalise
+from regente.data.core.seeding import seeded
+from regente.errors import ConfigError, DataError, Problem
+
+MODES = {1: "L", 3: "RGB"}  # PIL's, by channels
+
+
+class Images(InMemory):
+    """Images as uint8 [N, C, H, W], augmented and normalised on the device; a subclass reads them in `read`.
+
+    `augment` takes x [B, C, H, W] float in 0 to 1 and gives the same shape, with parameters of its own for each image.
+    """
+
+    def __init__(
+        self,
+        batch_size: Annotated[int, Ge(1)],
+        num_classes: Annotated[int, Ge(2)],
+        input_shape: list[Annotated[int, Ge(1)]],
+        class_names: list[str] | None,
+        mean: list[float],
+        std: list[Annotated[float, Gt(0)]],
+        augment: Callable[[Tensor], Tensor] | None = None,
+        seed: Annotated[int, Ge(0)] = 0,
+        on_device: bool | Literal["auto"] = "auto",
+    ) -> None:
+        super().__init__(batch_size, seed, on_device)
+        self.num_classes, self.input_shape, self.class_names = num_classes, list(input_shape), class_names
+        self.mean, self.std, self.augment = mean, std, augment
+        self._scales: dict[tuple[torch.device, int], Normalise] = {}  # by device and by what white is
+
+    def verify(self, splits: Mapping[str, Any]) -> None:
+        for name, split in splits.items():
+            if len(split) == 0:
+                raise DataError(f"{type(self).__name__}: the {name} split is empty")
+            if (shape := list(split.take(torch.tensor([0]))[0].shape[1:])) != self.input_shape:
+                what = f"{self.input_shape}, but samples are {shape}"
+                raise ConfigError([Problem("data.input_shape", what)])
+            if (largest := int(split.y.max())) >= self.num_classes:
+                raise ConfigError(
+                    [Problem("data.num_classes", f"{self.num_classes}, but a label is {largest}")]
+                )
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != self.input_shape[0]:
+                what = f"{len(values)} numbers; {self.input_shape[0]}, one for each channel, would be right"
+                raise ConfigError([Problem(f"data.{name}", what)])
+        if self.class_names is not None and len(self.class_names) != self.num_classes:
+            what = f"{len(self.class_names)} names, {self.num_classes} classes"
+            raise ConfigError([Problem("data.class_names", what)])
+
+    def fitted_state(self) -> dict[str, Any]:
+        return {"mean": self.mean, "std": self.std, "class_names": self.class_names}
+
+    def load_fitted_state(self, state: Mapping[str, Any]) -> None:
+        self.mean, self.std = state["mean"], state["std"]
+        self.class_names = state["class_names"]
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """On the device: uint8 to float32, augmented in training, declared mean and standard deviation taken out."""
+        if self.features is not None:  # features
+            return batch
+        x, y = batch
+        trainer: Any = self.trainer
+        if (
+            self.augment is not None
+            and trainer is not None
+            and trainer.training
+            and not trainer.overfit_batches
+        ):
+            x = self._augmented(x, self.augment)
+        return self.normalise(x), y
+
+    def _augmented(self, x: Tensor, augment: Callable[[Tensor], Tensor]) -> Tensor:
+        """x [B, C, H, W] uint8 -> float32 in 0 to 1, changed as a function of (seed, epoch, batch, rank)."""
+        assert self.trainer is not None
+        # batch_idx is still that of the batch before; global_step would stand still while gradients are accumulated
+        place = (self.trainer.current_epoch, self.trainer.fit_loop.batch_idx + 1, self.trainer.global_rank)
+        with torch.no_grad(), seeded(x.device, self.seed, *place):
+            return augment(x.float().div_(255))
+
+    def inputs(self, x: Tensor) -> Tensor:
+        return self.normalise(x)
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """x [B, C, ...] uint8, or float in 0 to 1 -> (x - mean) / std in units of white, float32."""
+        white = 255 if x.dtype == torch.uint8 else 1
+        if (x.device, white) not in self._scales:
+            self._scales[x.device, white] = Normalise(self.mean, self.std, x.ndim - 2, white).to(x.device)
+        normalised: Tensor = self._scales[x.device, white](x)
+        return normalised
+
+    suffixes: ClassVar[tuple[str, ...]] = (*EXTENSIONS, *ARRAYS)
+
+    def samples_of(self, file: Path) -> Inputs:
+        """An image, upright, its central square resized as `ImageFolder` does it; or the array x of a .npz or .npy file."""
+        if file.suffix.lower() in ARRAYS:
+            return array_inputs(file, self.input_shape)
+        channels, height, width = self.input_shape
+        if channels not in MODES or height != width:
+            raise DataError(f"images become squares of 1 or 3 channels, the model wants {self.input_shape}")
+        pixels = decode(file.read_bytes(), height, MODES[channels])
+        return [(str(file), torch.from_numpy(pixels))]
+
+    def preprocessing(self) -> nn.Module:
+        dimensions = len(self.input_shape) - 1
+        return Normalise(self.mean, self.std, dimensions, 255 if dimensions else 1)

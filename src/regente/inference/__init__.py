@@ -1,0 +1,1 @@
+"""What can be done with a finished run: evaluate, predict, generate, export, serve, rerun."""

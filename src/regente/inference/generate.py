@@ -1,0 +1,32 @@
+"""Texts that a trained language model goes on with."""
+
+from pathlib import Path
+
+import torch
+
+from regente.data.core.vocabulary import VOCABULARY, detokenise, numbers, read_vocabulary, tokenise
+from regente.errors import ConfigError, Problem
+from regente.jobs.runs import Run, shown
+from regente.jobs.trust import read_config
+from regente.models.text_generation import Sampling, continue_text
+from regente.models.weights import load_model
+
+
+def generate(run: Run, prompt: str, words: int, sampling: Sampling, seed: int) -> str:
+    """The prompt, or a word drawn at random where it is empty, and the words that the run's model adds to it.
+
+    Raises:
+        ConfigError: when the run is not a language model's.
+        CheckpointError: when its weights are missing or damaged.
+    """
+    config, file = read_config(run.job, Path.cwd(), ["data", "model"]), run.job.path / VOCABULARY
+    if not file.is_file():  # SampleTexts writes it wherever the data is a text
+        parts = " on ".join(run.job.choices.get(group, "?") for group in ("model", "data"))
+        what = f"{parts} is no language model; name a run with data=text, regente train text_lstm makes one"
+        raise ConfigError([Problem(f"run {shown(run.job.path)}", what)])
+    model, vocabulary = load_model(run.job, run.checkpoint), read_vocabulary(file)
+    key = torch.Generator().manual_seed(seed)
+    begun = tokenise(prompt) or [vocabulary[int(torch.randint(1, len(vocabulary), (1,), generator=key))]]
+    start = torch.tensor([numbers(begun, vocabulary)])
+    added = continue_text(model, start, words, config["data"]["input_shape"][0], sampling, key)
+    return detokenise([*begun, *(vocabulary[number] for number in added[0].tolist())])

@@ -1,0 +1,232 @@
+"""Which run a name means. Answers from the job directories alone, without torch or MLflow.
+
+runs/digits_cnn/20260101-120000-0a1b2c    a job directory, or its last part
+latest                                    the one that was started last
+best                                      the best of all, by what they monitor
+digits_cnn, digits_cnn:best               the latest of an experiment, or its best
+0a1b2c3d                                  an MLflow run id, or as much of it as no other one begins with
+"""
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from regente.errors import CheckpointError, TrackingError
+from regente.jobs.job import FITTED_STATE, Job, open_job, read_json
+
+SHOWN = 5  # candidates that an answer names
+EVALUATION = "evaluation-"  # how the directories of evaluations begin, which lie in that of their run
+
+
+@dataclass(frozen=True)
+class Run:
+    """A job that has finished, with its result."""
+
+    job: Job
+    result: dict[str, Any]
+
+    @property
+    def checkpoint(self) -> Path:
+        """Its best weights; also where the job directory was moved.
+
+        Raises:
+            CheckpointError: when none were kept, or they are gone.
+        """
+        best = self.result.get("best_checkpoint")
+        if not best or not isinstance(best, str):
+            raise CheckpointError(
+                f"{shown(self.job.path)}: the run kept no weights; train with callbacks=default"
+            )
+        here = self.job.checkpoints / Path(best).name
+        for file in (here, Path(best)):
+            if file.is_file():
+                return file
+        raise CheckpointError(f"{shown(here)}: no such checkpoint; put it back, or name another run")
+
+    @property
+    def fitted_state(self) -> dict[str, Any] | None:
+        """What its data module learned of the training samples; none where it had nothing to learn.
+
+        Raises:
+            CheckpointError: when that file is damaged.
+        """
+        file = self.job.path / FITTED_STATE
+        if not file.is_file():
+            return None
+        if not (found := read_json(file)) and file.read_bytes().strip() != b"{}":
+            raise CheckpointError(f"{shown(file)}: damaged; put a whole one there, or name another run")
+        return found
+
+    @property
+    def monitor(self) -> tuple[str, str]:
+        """The metric that it monitored, and `min` or `max`."""
+        monitor = self.result.get("monitor") or {}
+        return str(monitor.get("metric")), str(monitor.get("mode"))
+
+    @property
+    def score(self) -> float:
+        """The monitored metric of its best weights, the larger the better; NaN where there is none."""
+        metric, mode = self.monitor
+        value = float(self.result.get("metrics", {}).get(metric, math.nan))
+        return -value if mode == "min" else value
+
+
+def find(name: str, project: Path) -> Run:
+    """The finished run that a name means in a project, the folder that holds `runs/`.
+
+    Raises:
+        TrackingError: when no run is meant, or several are; with those that could be.
+    """
+    path = _find(name, project, _is_finished)
+    if not _is_finished(path):
+        raise TrackingError(
+            f"run {name}: it has not finished, there is no {shown(path)}/result.json; name another run"
+        )
+    return Run(open_job(path), read_json(path / "result.json"))
+
+
+def find_job(name: str, project: Path) -> Job:
+    """The run that a name means, finished or not; `best` and `EXPERIMENT:best` are finished ones.
+
+    Raises:
+        TrackingError: when no run is meant, or several are; with those that could be.
+    """
+    return open_job(_find(name, project, lambda _: True))
+
+
+def names(project: Path) -> list[str]:
+    """The names that one may give, for tab completion: of single runs their directories."""
+    runs = project / "runs"
+    finished = [path for path in job_directories(runs) if _is_finished(path)]
+    experiments = sorted({path.relative_to(runs).parts[0] for path in finished})
+    whole = [name for experiment in experiments for name in (experiment, f"{experiment}:best")]
+    return ["latest", "best", *whole, *(str(path.relative_to(project)) for path in finished)]
+
+
+def job_names(project: Path) -> list[str]:
+    """The names of runs to go on with, finished or not, for tab completion."""
+    runs = project / "runs"
+    there = job_directories(runs)
+    jobs = sorted(set(there) - _sweeps(there))
+    experiments = sorted({path.relative_to(runs).parts[0] for path in jobs})
+    return ["latest", *experiments, *(str(path.relative_to(project)) for path in jobs)]
+
+
+def run_id(path: Path) -> str:
+    """The id of a job's run in MLflow; empty where it has none."""
+    return str(read_json(path / "recorded.json").get("run_id") or "")
+
+
+def shown(path: Path) -> str:
+    """A path as one would type it from here."""
+    with suppress(ValueError):
+        return str(path.relative_to(Path.cwd()))
+    return str(path)
+
+
+def _find(name: str, project: Path, wanted: Callable[[Path], bool]) -> Path:
+    """The directory of the job; `wanted` tells which ones `latest` and an experiment's name may mean."""
+    runs = project / "runs"
+    if name and ((project / name) / "job.json").is_file():
+        return _no_sweep(name, project / name, job_directories(project / name))
+    there = job_directories(runs)
+    sweeps = _sweeps(there)
+    jobs = [path for path in there if path not in sweeps]
+    experiment, _, which = name.partition(":")
+    if experiment in ("latest", "best") and not which:
+        return _best(name, jobs) if name == "best" else _latest(name, jobs, wanted)
+    if which in ("", "best", "latest") and experiment not in ("", ".", "..") and (runs / experiment).is_dir():
+        jobs = [path for path in jobs if path.is_relative_to(runs / experiment)]
+        return _best(name, jobs) if which == "best" else _latest(name, jobs, wanted)
+    if named := [path for path in there if path.name == name]:
+        found = named
+    else:
+        found = [path for path in there if name and run_id(path).startswith(name)]
+    if len(found) == 1:
+        return _no_sweep(name, found[0], there)
+    if found:
+        what = f"{len(found)} runs are called so" if named else f"{len(found)} runs begin with it"
+        raise TrackingError(
+            f"run {name}: {what}; write more of it: {_listed(found, shown if named else run_id)}"
+        )
+    raise TrackingError(f"run {name}: no such run here; {_candidates(name, jobs, runs)}")
+
+
+def job_directories(folder: Path) -> list[Path]:
+    """The directories of all jobs in a folder, sorted; those of evaluations are left out."""
+    found = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith((".", "checkpoints", EVALUATION))]
+        if "job.json" in files:
+            found.append(Path(place))
+    return sorted(found)
+
+
+def _is_finished(path: Path) -> bool:
+    return (path / "result.json").is_file()
+
+
+def _sweeps(directories: Sequence[Path]) -> set[Path]:
+    """Those that hold others, or have yet to."""
+    holding = {path.parent for path in directories}
+    return {path for path in directories if path in holding or path.name.startswith("sweep-")}
+
+
+def _no_sweep(name: str, path: Path, directories: Sequence[Path]) -> Path:
+    if path not in _sweeps(directories):
+        return path
+    jobs = [other for other in directories if other.parent == path]
+    which = f"name one of its jobs: {_listed(jobs, shown)}" if jobs else "it has no jobs yet"
+    raise TrackingError(f"run {name}: a sweep; {which}")
+
+
+def _latest(name: str, paths: Sequence[Path], wanted: Callable[[Path], bool]) -> Path:
+    found = [path for path in paths if wanted(path)]
+    if not found:
+        number = f"none of {len(paths)} has finished" if paths else "there is none"
+        raise TrackingError(f"run {name}: {number}; regente train makes one")
+    return max(found, key=lambda path: (open_job(path).created, _written(path)))
+
+
+def _written(path: Path) -> int:
+    """When its result was written, or else its start: of two jobs that were made in the same second."""
+    file = path / "result.json" if _is_finished(path) else path / "job.json"
+    return file.stat().st_mtime_ns
+
+
+def _best(name: str, paths: Sequence[Path]) -> Path:
+    """The best of runs that can be compared: those of one data set that monitor one metric."""
+    latest = _latest(name, paths, _is_finished)
+    runs = [Run(open_job(path), read_json(path / "result.json")) for path in paths if _is_finished(path)]
+    if name == "best" and len({(run.monitor, run.job.choices.get("data")) for run in runs}) > 1:
+        experiments = dict.fromkeys(f"{run.job.experiment}:best" for run in runs)
+        raise TrackingError(
+            "run best: runs of different data or metrics cannot be compared; there is: "
+            f"{_listed(list(experiments), str)}"
+        )
+    monitor = next(run.monitor for run in runs if run.job.path == latest.resolve())
+    scored = [run for run in runs if run.monitor == monitor and not math.isnan(run.score)]
+    if not scored:
+        raise TrackingError(f"run {name}: no run has a {monitor[0]}; name another one, or latest")
+    return max(scored, key=lambda run: (run.score, run.job.created)).job.path
+
+
+def _candidates(name: str, jobs: Sequence[Path], runs: Path) -> str:
+    finished = sorted(filter(_is_finished, jobs), key=lambda path: path.name, reverse=True)
+    if not finished:
+        return "there is: none yet, regente train makes one"
+    experiments = sorted({path.relative_to(runs).parts[0] for path in finished})
+    close = get_close_matches(name.partition(":")[0], ["latest", "best", *experiments], n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    more = ", ".join(f"{experiment}:best" for experiment in experiments[:SHOWN])
+    return f"{hint}there is: latest, {_listed(finished, shown)}; {more}"
+
+
+def _listed(things: Sequence[Any], said: Callable[[Any], str]) -> str:
+    more = f" and {len(things) - SHOWN} more" if len(things) > SHOWN else ""
+    return ", ".join(map(said, things[:SHOWN])) + more

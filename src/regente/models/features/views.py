@@ -1,0 +1,34 @@
+"""Stored views of augmented images."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from regente.data.core.batches import Batch
+
+
+@dataclass
+class Views:
+    """Features x [K, N, D] of K augmented views of each sample, and labels y [N]; epoch e takes view e modulo K."""
+
+    x: Tensor
+    y: Tensor
+    epoch: int = 0
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the view."""
+        self.epoch = epoch
+
+    def take(self, index: Tensor) -> Batch:
+        return self.x[self.epoch % len(self.x)].index_select(0, index), self.y.index_select(0, index)
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        return self.x, self.y
+
+    def to(self, device: torch.device) -> "Views":
+        return Views(self.x.to(device), self.y.to(device), self.epoch)

@@ -1,1 +1,0 @@
-"""Several processes and machines: who they are, how they meet, start, stop and share their work."""

@@ -1,1 +1,0 @@
-"""Sweeps: which jobs there are, that each is done exactly once, and on which slots."""

@@ -1,0 +1,110 @@
+"""Every combination of the values given with commas, `choice()` and `range()`: counted first, then made one by one.
+
+Keys that go together (`sweep.zip`) and the rows of a table (`sweep.trials_file`) count as one key each.
+"""
+
+import builtins
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.types import Override, RangeSweep
+
+from regente.config.compose import parse
+from regente.errors import ConfigError, Problem
+from regente.sweeps.protocols import TrialResult, TrialSpec
+from regente.sweeps.trials_file import Table, table, together
+
+
+class Grid:
+    """The source of a plain sweep; `params` is `hydra.sweeper.params`, which the command line overrules."""
+
+    adaptive = False
+
+    def __init__(
+        self,
+        folder: Path,
+        overrides: Sequence[str],
+        config: dict[str, Any],
+        *,
+        params: Mapping[str, Any] | None = None,
+        max_batch_size: int | None = None,  # Hydra's own: here jobs follow one another without batches
+        zip: Any = None,  # noqa: A002
+        trials_file: str | None = None,
+    ) -> None:
+        words = [f"{key}={value}" for key, value in (params or {}).items()]
+        # the last of two words for one key counts, as it does in Hydra
+        self.overrides = {override.get_key_element(): override for override in parse([*words, *overrides])}
+        self.sizes = {key.lstrip("+"): _size(override) for key, override in self.overrides.items()}
+        self.axes = together(self.sizes, zip)
+        self.table = table(trials_file) if trials_file else None
+        if self.table:
+            _apart(self.sizes, self.table)
+        self.total: int | None = math.prod(self._lengths().values())
+        self._points: Iterator[TrialSpec] | None = None
+
+    def ask(self) -> TrialSpec | None:
+        """The next combination; the last key varies first, the rows of a table before the others."""
+        if self._points is None:
+            self._points = (TrialSpec(number, words) for number, words in enumerate(self._combinations()))
+        return next(self._points, None)
+
+    def _combinations(self) -> Iterator[list[str]]:
+        words = {key.lstrip("+"): list(_words(key, override)) for key, override in self.overrides.items()}
+        columns: list[Iterable[Sequence[str]]] = [
+            builtins.zip(*(words[key] for key in axis), strict=True) for axis in self.axes
+        ]
+        if self.table:
+            columns.append(self.table.rows)
+        for row in itertools.product(*columns):
+            found = {
+                _key(word): word for words_ in row for word in words_
+            }  # a row of the table has the last word
+            yield list(found.values())
+
+    def _lengths(self) -> dict[str, int]:
+        """What varies, and in how many ways."""
+        lengths = {"+".join(axis): self.sizes[axis[0]] for axis in self.axes}
+        return lengths | ({"sweep.trials_file": len(self.table.rows)} if self.table else {})
+
+    def tell(self, trial: TrialSpec, outcome: TrialResult) -> None:
+        """A grid learns nothing."""
+
+    def shape(self) -> str:
+        """`optimizer.lr 3 x seed 5`."""
+        parts = [f"{key} {size:,}" for key, size in self._lengths().items() if size > 1]
+        return " x ".join(parts) or "1"
+
+
+def _apart(sizes: Mapping[str, int], found: Table) -> None:
+    """Refuse keys that vary in a table and beside it."""
+    if both := [key for key in found.keys if sizes.get(key.lstrip("+"), 1) > 1]:
+        what = f"{both[0]} has values on the command line too; leave it to one of them"
+        raise ConfigError([Problem("sweep.trials_file", what)])
+
+
+def _key(word: str) -> str:
+    return word.lstrip("+~").partition("=")[0]
+
+
+def _size(override: Override) -> int:
+    if not override.is_sweep_override():
+        return 1
+    if not override.is_discrete_sweep():
+        word = str(override.input_line).removeprefix("++")
+        raise ConfigError([Problem(word, "a range to search; add hydra/sweeper=optuna, or list the values")])
+    value = override.value()
+    if isinstance(value, RangeSweep) and value.start is not None and value.stop is not None:
+        return max(0, math.ceil((value.stop - value.start) / value.step))
+    return sum(1 for _ in override.sweep_iterator())
+
+
+def _words(key: str, override: Override) -> Iterator[str]:
+    if override.is_sweep_override():
+        yield from (f"{key}={value}".removeprefix("++") for value in override.sweep_string_iterator())
+    elif override.is_delete():
+        yield str(override.input_line)
+    else:
+        yield f"{key}={override.get_value_element_as_str()}".removeprefix("++")

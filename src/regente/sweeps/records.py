@@ -1,0 +1,184 @@
+"""What a sweep leaves: its own run, the parent of its jobs' runs, with the best of them and what seeds spread."""
+
+import csv
+import os
+import shutil
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from regente.config.compose import Composed
+from regente.config.discovery import extra_dirs
+from regente.config.environment import env_references, externalize
+from regente.config.redaction import Redactor, secret_values
+from regente.errors import ConfigError
+from regente.jobs.job import PROCESS, Job, open_job
+from regente.jobs.runs import run_id
+from regente.sweeps.plan import Plan, varied
+from regente.sweeps.state import JobState, SweepFolder
+from regente.tracking.recorder import Recorded, Recorder
+from regente.training.request import freeze_job
+
+
+@dataclass(frozen=True)
+class SeedGroup:
+    """Jobs that differ in their seed alone."""
+
+    overrides: list[str]
+    values: list[float]
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.values)
+
+    @property
+    def spread(self) -> float:
+        """The sample standard deviation."""
+        return statistics.stdev(self.values)
+
+
+def make_folder(plan: Plan, first: Composed) -> SweepFolder:
+    """The sweep's own job directory, made at its first start with the config of its first job."""
+    if not (plan.folder / "job.json").is_file():
+        whole = replace(first, overrides=plan.overrides)
+        job = freeze_job(whole, plan.folder.parent, plan.folder.name, plan.swept)
+        if job.path.name != plan.folder.name:  # another command line was faster
+            shutil.rmtree(job.path)
+    return SweepFolder(plan.folder.resolve())
+
+
+def frozen(folder: SweepFolder, state: JobState, composed: Composed, swept: Sequence[str]) -> Job:
+    """The directory of a job that is to start: the one it had before, in which it goes on, or a new one."""
+    path = folder.path / state.directory
+    (path / PROCESS).unlink(missing_ok=True)  # of its attempt before
+    if (path / "job.json").is_file():
+        os.environ.update(externalize(composed.yaml())[1])  # secrets, which it does not hold
+        return open_job(path)
+    return freeze_job(composed, folder.path, state.directory, swept=swept)
+
+
+def seed_groups(states: Sequence[JobState], swept: Sequence[str]) -> list[SeedGroup]:
+    """Jobs that differ in `seed` alone, where there is more than one."""
+    found: dict[tuple[str, ...], list[float]] = {}
+    for state in states:
+        words = [word for word in varied(state.overrides, swept) if not word.startswith("seed=")]
+        if state.state == "done" and state.value is not None:
+            found.setdefault(tuple(words), []).append(state.value)
+    return [SeedGroup(list(words), values) for words, values in found.items() if len(values) > 1]
+
+
+def best_of(states: Sequence[JobState], mode: str) -> JobState | None:
+    """The job with the best monitored metric."""
+    done = [state for state in states if state.state == "done" and state.value is not None]
+    return (max if mode == "max" else min)(done, key=lambda state: state.value or 0.0, default=None)
+
+
+class Parent:
+    """The sweep's run in MLflow, kept up from its first job to its last, session after session."""
+
+    def __init__(self, job: Job, config: dict[str, Any], swept: Sequence[str]) -> None:
+        self.job, self.swept, self.monitor = job, swept, config["monitor"]
+        redact = Redactor(secret_values(config), env_references(job.config))
+        self.recording = Recorder(job, config, 0, redact, kind="sweep")
+
+    def finish(self, states: Sequence[JobState], stopped: bool, figures: dict[str, Any]) -> Recorded:
+        """Counts, the best child, what seeds spread, and the comparison of the children."""
+        journal, metric = self.recording.journal, self.monitor["metric"]
+        failed = sum(state.state == "failed" for state in states)
+        values: dict[str, float] = {
+            "sweep/jobs": len(states),
+            "sweep/done": sum(state.state == "done" for state in states),
+            "sweep/failed": failed,
+            "sweep/pruned": sum(state.pruned for state in states),
+        }
+        tags = {"regente.objective": f"{metric} ({self.monitor['mode']})"}
+        if best := best_of(states, self.monitor["mode"]):
+            assert best.value is not None
+            values[f"best/{metric}"] = best.value
+            tags["regente.best"] = " ".join(varied(best.overrides, self.swept))
+            tags["regente.best_run"] = run_id(self.job.path / best.directory)
+        groups = seed_groups(states, self.swept)
+        if groups:
+            winner = (max if self.monitor["mode"] == "max" else min)(groups, key=lambda group: group.mean)
+            values |= {f"best_mean/{metric}": winner.mean, f"best_spread/{metric}": winner.spread}
+            tags["regente.best_over_seeds"] = f"{' '.join(winner.overrides)} (n={len(winner.values)})"
+        journal.write("tags", values={key: value for key, value in tags.items() if value})
+        journal.write("metrics", step=0, values=values)
+        for file in write_tables(self.job.path, states, groups, self.swept, metric):
+            journal.write("artifact", path=str(file), to="sweep")
+        for name, figure in figures.items():
+            file = self.job.path / "figures" / f"{name}.png"
+            file.parent.mkdir(exist_ok=True)
+            figure.savefig(file)
+            journal.write("artifact", path=str(file), to="figures")
+        journal.write("view", monitor=self.monitor)
+        return self.recording.finish("KILLED" if stopped else "FAILED" if failed else "FINISHED")
+
+
+def write_tables(
+    folder: Path, states: Sequence[JobState], groups: Sequence[SeedGroup], swept: Sequence[str], metric: str
+) -> list[Path]:
+    """`jobs.csv`, and `seeds.csv` where jobs differ in their seed alone."""
+    rows: list[list[object]] = [
+        [state.id, state.state, state.value, f"{state.seconds:.1f}", " ".join(varied(state.overrides, swept))]
+        for state in states
+    ]
+    tables = {"jobs.csv": (["job", "state", metric, "seconds", "overrides"], rows)}
+    if groups:
+        means: list[list[object]] = [[" ".join(g.overrides), len(g.values), g.mean, g.spread] for g in groups]
+        tables["seeds.csv"] = (["overrides", "n", f"mean {metric}", f"spread {metric}"], means)
+    for name, (header, content) in tables.items():
+        draft = folder / f".{name}.{os.getpid()}"
+        with draft.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([header, *content])
+        draft.replace(folder / name)
+    return [folder / name for name in tables]
+
+
+def sweeps(project: Path) -> list[Path]:
+    """The directories of all sweeps; the one whose command line was given last comes last."""
+    found = [file.parent for file in (project / "runs").glob("*/sweep-*/queue.json")]
+    return sorted(found, key=lambda path: (path / "queue.json").stat().st_mtime_ns)
+
+
+def find_sweep(name: str, project: Path) -> SweepFolder:
+    """The sweep that a name means: its directory, the name of it, an experiment (its latest), or `latest`.
+
+    Raises:
+        ConfigError: when there is none of that name; with those that there are.
+    """
+    every = sweeps(project)
+    if name == "latest":
+        found = every
+    else:
+        place = (project / name).resolve()
+        found = [path for path in every if place == path.resolve() or name in (path.name, path.parent.name)]
+    if not found:
+        known = ", ".join(f"{path.parent.name}/{path.name}" for path in reversed(every[-5:]))
+        raise ConfigError(
+            f"sweep {name}: no such sweep here; there is: {known or 'none yet, regente train -m makes one'}"
+        )
+    return SweepFolder(found[-1])
+
+
+def write_queue(
+    what: Plan, folder: SweepFolder, config: dict[str, Any], redact: Redactor, total: int | None
+) -> None:
+    """Write down the command line, without its secrets, and the jobs that are known."""
+    folder.write_queue(
+        experiment=what.experiment,
+        overrides=[redact.text(word) for word in what.overrides],
+        swept=what.swept,
+        monitor=config["monitor"],
+        total=total,
+        jobs=[(id_, [redact.text(word) for word in trial.overrides]) for id_, trial in what.jobs],
+        config_dirs=[str(path.resolve()) for path in extra_dirs],
+        pins=what.composer.pins,
+    )
+
+
+def redactor(what: Plan, config: dict[str, Any]) -> Redactor:
+    """For what a sweep writes down of its words; `config` is its first job's."""
+    return Redactor(secret_values(config), env_references(what.base.yaml()))

@@ -1,0 +1,202 @@
+"""What a run holds beyond its metrics: code, packages, hardware, data, figures, weights, model, and its description."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from regente.config.interpolation import resolve
+from regente.config.redaction import Redactor
+from regente.jobs.job import PROVENANCE, Job, read_json, write_json
+from regente.tracking import provenance
+from regente.tracking.journal import read
+from regente.tracking.store import named
+
+PATCH = "changes.patch"  # in the job directory: what of the code is not committed
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+
+def log_start(client: "MlflowClient", run_id: str, job: Job) -> None:
+    """Config, overrides, command, code, packages and hardware, as they are when the run starts."""
+    from mlflow.entities import RunTag
+
+    client.log_artifact(run_id, str(job.path / "config.yaml"), "config")
+    client.log_artifact(run_id, str(job.path / "job.json"), "config")
+    keep_provenance(job)
+    facts = read_json(job.path / PROVENANCE)
+    client.log_artifact(run_id, str(job.path / PROVENANCE), "environment")
+    code, hardware = (
+        facts.get("code", {}),
+        {**facts.get("hardware", {}), **read_json(job.path / "torch.json")},
+    )
+    client.log_text(run_id, "\n".join(facts.get("packages", [])) + "\n", "environment/packages.txt")
+    client.log_dict(run_id, hardware, "environment/hardware.json")
+    if (job.path / PATCH).is_file():
+        client.log_artifact(run_id, str(job.path / PATCH), "code")
+    tags = {
+        "regente.fingerprint": provenance.fingerprint(hardware),
+        "regente.host_cpu": str(hardware.get("cpu", "")),
+        "regente.dirty": str(bool(code.get("patch"))).lower() if code.get("commit") else "",
+        "mlflow.source.git.commit": code.get("commit") or "",
+        "mlflow.source.git.branch": code.get("branch") or "",
+        "mlflow.source.git.repoURL": code.get("remote") or "",
+    }
+    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items() if value])
+
+
+def keep_provenance(job: Job) -> None:
+    """Write code, packages and hardware of the run's first attempt into its directory, unless they are there."""
+    if (job.path / PROVENANCE).is_file():
+        return
+    code = provenance.code(Path(job.project), Redactor().text)
+    if code.patch:
+        (job.path / PATCH).write_text(code.patch, encoding="utf-8")
+    packages = provenance.packages().splitlines()
+    facts = {"code": code.facts(), "hardware": provenance.hardware(), "packages": packages}
+    write_json(job.path / PROVENANCE, facts)
+
+
+def log_dataset(client: "MlflowClient", run_id: str, line: dict[str, Any]) -> None:
+    """The data as MLflow's dataset input: name, place, digest."""
+    from mlflow.data.code_dataset_source import CodeDatasetSource
+    from mlflow.data.meta_dataset import MetaDataset
+    from mlflow.entities import DatasetInput, InputTag
+
+    source = CodeDatasetSource({"source": line["source"]})
+    data = MetaDataset(source, name=line["name"], digest=line["digest"])  # type: ignore[abstract]
+    entity = data._to_mlflow_entity()
+    tags = [InputTag("mlflow.data.context", ", ".join(f"{k} {v}" for k, v in line["splits"].items()))]
+    client.log_inputs(run_id, [DatasetInput(entity, tags)])
+
+
+def log_result(client: "MlflowClient", run_id: str, job: Job, result: dict[str, Any]) -> None:
+    """The best values at step 0, weights by policy, and a description with the result on top."""
+    from mlflow.entities import Metric
+
+    tracking = resolve(job.config)["tracking"]
+    best = {f"best/{name}": value for name, value in result["metrics"].items() if name.startswith("val/")}
+    if result["best_epoch"] is not None:
+        best["best/epoch"] = result["best_epoch"]
+    best |= {"throughput": result["samples_per_second"], "peak_megabytes": result["peak_megabytes"]}
+    client.log_batch(run_id, metrics=[Metric(named(k), v, result["time"], 0) for k, v in best.items()])
+    client.set_tag(run_id, "mlflow.note.content", describe(job, result))
+    log_checkpoints(client, run_id, job, result, tracking["checkpoints"])
+
+
+def log_rest(client: "MlflowClient", run_id: str, job: Job, *, own: bool) -> None:
+    """What takes seconds and nobody waits for: figures, and the model if the config wants it and there are weights.
+
+    A model that cannot be exported does not lose the run; a tag says why there is none.
+    """
+    log_figures(client, run_id, job)
+    best = read_json(job.path / "result.json").get("best_checkpoint")
+    if not best or not resolve(job.config)["tracking"]["log_model"]:
+        return
+    from regente.tracking.logged_model import log_model
+
+    try:
+        experiment = client.get_run(run_id).info.experiment_id
+        log_model(experiment, run_id, job, Path(best), client.tracking_uri, own=own)
+    except Exception as error:
+        client.set_tag(run_id, "regente.model", f"not logged: {type(error).__name__}: {str(error)[:500]}")
+
+
+def describe(job: Job, result: dict[str, Any]) -> str:
+    """Markdown: the result in the first line, then how the run came about and how to go on."""
+    metrics = result["metrics"]
+    shown = ", ".join(f"{name} **{value:.4g}**" for name, value in metrics.items())
+    epoch = (
+        ""
+        if result["best_epoch"] is None
+        else f" after epoch {result['best_epoch'] + 1} of {result['epochs']}"
+    )
+    overrides = "\n".join(f"- `{override}`" for override in job.overrides) or "- none"
+    return (
+        f"{shown}{epoch}\n\nExperiment `{job.experiment}`, with\n\n{overrides}\n\n"
+        f"```\n{' '.join(job.command)}\n```\n\nJob directory `{job.path}`\n"
+    )
+
+
+def log_view(client: "MlflowClient", experiment: str, parent: str | None, monitor: dict[str, str]) -> bool:
+    """Write the comparison of a sweep's children, or of all of an experiment's jobs, best first."""
+    from regente.tracking.view import swept_keys, write_view
+
+    wanted = f"tags.mlflow.parentRunId = '{parent}'" if parent else "tags.`regente.kind` = 'job'"
+    runs = client.search_runs([experiment], wanted, max_results=1000)
+    metric = named(monitor["metric"])
+    best = f"best/{metric}" if any(f"best/{metric}" in run.data.metrics for run in runs) else metric
+    score = "test/mae" if any("test/mae" in run.data.metrics for run in runs) else "test/acc"
+    return write_view(
+        client,
+        experiment,
+        key=f"regente-{(parent or experiment)[:12]}",
+        name="The sweep" if parent else "All jobs",
+        metrics=[best, "test/loss", score, "val/loss"],
+        params=swept_keys([run.data.params for run in runs])[:8],
+        order_by=best,
+        ascending=monitor["mode"] == "min",
+        parent_run_id=parent,
+    )
+
+
+def log_checkpoints(
+    client: "MlflowClient", run_id: str, job: Job, result: dict[str, Any], policy: str
+) -> None:
+    """Put the checkpoints that the policy names into the run; in a local store as hard links, not as copies."""
+    every = sorted(job.checkpoints.glob("*.ckpt"))
+    wanted = {
+        "none": [],
+        "best": [Path(result["best_checkpoint"])] if result["best_checkpoint"] else [],
+        "last": [file for file in every if file.name == "last.ckpt"],
+        "top_k": [file for file in every if file.name != "last.ckpt"],
+    }[policy]
+    local = local_path(client.get_run(run_id).info.artifact_uri)
+    wanted = [file for file in wanted if file.exists()]  # one that is gone since must not hold up the rest
+    for file in wanted:
+        whole = file.resolve()  # last.ckpt is a link
+        if local is None:
+            client.log_artifact(run_id, str(whole), "checkpoints")
+            continue
+        target = local / "checkpoints" / file.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+        try:
+            os.link(whole, target)
+        except OSError:  # another file system
+            shutil.copy2(whole, target)
+    if local is not None and (local / "checkpoints").is_dir():
+        for file in (local / "checkpoints").glob("*.ckpt"):
+            if file.name not in {each.name for each in wanted}:
+                file.unlink()
+
+
+def local_path(uri: str) -> Path | None:
+    """The folder of an artifact URI that is on this machine."""
+    parts = urlsplit(uri)
+    return Path(url2pathname(parts.path)) if parts.scheme in ("", "file") else None
+
+
+def log_figures(client: "MlflowClient", run_id: str, job: Job) -> None:
+    """Learning curves, and what came of the test samples."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    from regente.tracking import figures
+
+    lines, _ = read(job.journal, 0)
+    made = {"learning_curves": figures.learning_curves(lines)}
+    for prefix, split in (("", "test"), ("validation_", "val")):
+        if (file := job.path / f"{split}.npz").is_file():
+            made |= {prefix + name: figure for name, figure in figures.outcomes(file).items()}
+    if (file := job.path / "learning_rates.json").is_file():
+        made["learning_rates"] = figures.learning_rates(read_json(file))
+    for name, figure in made.items():
+        if figure is not None:
+            client.log_figure(run_id, figure, f"figures/{name}.png")
+            pyplot.close(figure)

@@ -1,0 +1,1 @@
+"""Build and fit a job, in one process or in several ranks."""

@@ -1,0 +1,98 @@
+"""What a run is made of, once everything is built."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from regente.jobs.hardware import has_bfloat16
+from regente.jobs.job import DATA, EXAMPLE, FITTED_STATE, Job, write_json
+from regente.tracking.journal import Journal
+from regente.tracking.provenance import torch_facts
+
+# largest relative error of a product of float32, and what then has been done with it
+FLOAT32 = [(1e-5, "float32"), (1e-3, "tfloat32"), (float("inf"), "bfloat16")]
+
+
+class RunDescription(Callback):
+    """Writes the size of the model, the digest of the data and what torch says of the machine into the journal.
+
+    And, in the job directory: what the data module learned of the training samples, and two samples of the first batch,
+    the example of inputs that is logged with the model.
+    """
+
+    def __init__(self, job: Job, journal: Journal) -> None:
+        self.job, self.journal = job, journal
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero or trainer.ckpt_path:  # said in an earlier attempt
+            return
+        sizes = [(p.numel(), p.numel() * p.element_size(), p.requires_grad) for p in pl_module.parameters()]
+        # as tags: among the params they would differ wherever a width is swept
+        tags = {
+            "parameters": sum(number for number, _, _ in sizes),
+            "trainable": sum(number for number, _, wanted in sizes if wanted),
+            "megabytes": round(sum(size for _, size, _ in sizes) / 1e6, 3),
+            "device": trainer.strategy.root_device.type,
+            "ranks": trainer.world_size,
+        }
+        tags |= arithmetic(trainer, pl_module)
+        self.journal.write("tags", values={f"regente.{key}": str(value) for key, value in tags.items()})
+        (self.job.path / "model.txt").write_text(str(pl_module) + "\n", encoding="utf-8")
+        self.journal.write("artifact", path=str(self.job.path / "model.txt"), to="model")
+        write_json(self.job.path / "torch.json", torch_facts())
+        self.journal.write("artifact", path=str(self.job.path / "torch.json"), to="environment")
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        if hasattr(datamodule, "identity"):
+            identity = datamodule.identity()
+            write_json(self.job.path / DATA, identity)
+            self.journal.write("artifact", path=str(self.job.path / DATA), to="environment")
+            self.journal.write("dataset", **identity)
+        if hasattr(datamodule, "fitted_state"):
+            write_json(self.job.path / FITTED_STATE, datamodule.fitted_state())
+            self.journal.write("artifact", path=str(self.job.path / FITTED_STATE), to="model")
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step == 0 and batch_idx == 0 and trainer.is_global_zero:
+            data: Any = trainer.datamodule  # type: ignore[attr-defined]
+            served = getattr(data, "features", None) is not None
+            x = batch[0] if isinstance(batch, list | tuple) else None
+            if served:
+                x = data.inputs(data.splits["train"].take(torch.arange(2))[0])
+            if isinstance(x, torch.Tensor):
+                keep_example(self.job.path / EXAMPLE, x)
+
+
+def arithmetic(trainer: Trainer, pl_module: LightningModule) -> dict[str, str]:
+    """What the device really does: the dtype of the weights, and of a product of matrices of theirs.
+
+    A product of float32 is told by its error against float64: TF32 and bfloat16 keep 10 and 7 bits of a factor.
+    """
+    weights, device = pl_module.dtype, trainer.strategy.root_device
+    assert isinstance(weights, torch.dtype)
+    key = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(256, 256, generator=key, dtype=torch.float64) for _ in range(2))
+    with torch.no_grad(), trainer.precision_plugin.forward_context():
+        product = a.to(device, weights) @ b.to(device, weights)
+    done = name_of(product.dtype)
+    if product.dtype == torch.float32:
+        exact = a.float().double() @ b.float().double()
+        error = float((product.cpu().double() - exact).norm() / exact.norm())
+        done = next(name for bound, name in FLOAT32 if error < bound)
+    if device.type == "cpu" and done == "bfloat16" and not has_bfloat16():
+        done += " (emulated)"
+    return {"precision": str(trainer.precision), "weights": name_of(weights), "matmul": done}
+
+
+def name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def keep_example(file: Path, x: torch.Tensor) -> None:
+    """Write two samples as the model gets them, in its shape and dtype; numpy has no half of bfloat16."""
+    two = x[:2] if len(x) > 1 else torch.cat([x, x])
+    np.save(file, (two.float() if two.is_floating_point() else two).cpu().numpy())

@@ -1,0 +1,67 @@
+"""Where the time of a training step goes."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch.profiler import ProfilerActivity, profile
+
+from regente.tracking.journal import Journal
+
+WARM = 1  # calls before the first that is recorded: they pay for what later ones do not
+ROWS = 40
+
+
+class StepProfile(Callback):
+    """Records some calls of the training step on rank 0: a trace for ui.perfetto.dev or chrome://tracing, and a table.
+
+    A call is what Lightning's loop takes at once, with `task.steps_per_call` several steps. (Lightning's own profiler
+    starts over with each validation, so that its table tells of that alone.)
+    """
+
+    def __init__(self, folder: Path, journal: Journal, calls: int) -> None:
+        self.folder, self.journal, self.calls = folder, journal, calls
+        self.seen = 0
+        self.running: profile | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        only_one = trainer.max_epochs == 1 and trainer.num_training_batches == 1
+        self.first = 0 if only_one else WARM
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if self.seen == self.first and trainer.is_global_zero:
+            kinds = [ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * torch.cuda.is_available()]
+            self.running = profile(activities=kinds, record_shapes=True, acc_events=True)
+            self.running.start()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.seen += 1
+        if self.seen == self.first + self.calls:
+            self._keep()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._keep()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._keep()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._keep()
+
+    def _keep(self) -> None:
+        """End the recorder, if there is one, and write what it holds."""
+        if self.running is None:
+            return
+        self.running.stop()
+        self.folder.mkdir(exist_ok=True)
+        self.running.export_chrome_trace(str(self.folder / "trace.json"))
+        order = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
+        table = self.running.key_averages().table(sort_by=order, row_limit=ROWS, max_name_column_width=60)
+        (self.folder / "operators.txt").write_text(table, encoding="utf-8")
+        self.journal.write("artifact", path=str(self.folder), to="profile")
+        self.running = None

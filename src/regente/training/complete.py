@@ -1,0 +1,108 @@
+"""Between steps 1 and 2 of a run: what a config leaves open and the names of folders tell."""
+
+from contextlib import suppress
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from regente.config.discovery import experiment_files
+from regente.config.signatures import TargetNotFound, read
+from regente.data.core.class_folders import class_names, find_splits
+from regente.errors import CheckpointError, ConfigError, Problem, TrackingError
+from regente.jobs.runs import find, shown
+
+TRANSFER = "regente.models.transfer.Transfer"
+
+
+def complete(config: DictConfig, pins: dict[str, str] | None = None) -> None:
+    """Write the number of classes into `data.num_classes`, where a folder of images or texts leaves it open (`???`),
+    and what the runs are today that `model.backbone=run:RUN` and `init_from=RUN` mean: a job directory, a checkpoint.
+    `pins` keeps what each name means, for all that are filled with the same ones.
+
+    Raises:
+        ConfigError: when it is not said which folder or file.
+        DataError: when it is not there, or not one of classes.
+        TrackingError: when no run is meant, or several are.
+        CheckpointError: when the weights to begin with are not there.
+    """
+    with suppress(OmegaConfBaseException):
+        _fill_classes(config)
+    with suppress(OmegaConfBaseException):  # a reference that leads nowhere, which `resolve` says better
+        _pin_backbone(config, {} if pins is None else pins)
+        _pin_beginning(config, {} if pins is None else pins)
+
+
+def _pin_beginning(config: DictConfig, pins: dict[str, str]) -> None:
+    name = config.get("init_from")
+    if not name:
+        return
+    path = Path(str(name)).expanduser()
+    if not path.suffix and not path.is_file():
+        if name not in pins:
+            pins[name] = shown(find(str(name), Path.cwd()).checkpoint)
+        path = Path(pins[name])
+    if not path.is_file():
+        raise CheckpointError(f"init_from={name}: no such file; name one that is there, or a run")
+    config.init_from = shown(path)
+
+
+def _pin_backbone(config: DictConfig, pins: dict[str, str]) -> None:
+    model = config.get("model")
+    if not isinstance(model, DictConfig) or model.get("_target_") != TRANSFER:
+        return
+    name = model.get("backbone")
+    if isinstance(name, str) and name.startswith("run:"):
+        run = name.removeprefix("run:")
+        try:
+            if name not in pins:
+                pins[name] = f"run:{shown(find(run, Path.cwd()).job.path)}"
+            model.backbone = pins[name]
+        except TrackingError as error:
+            if (experiment := run.partition(":")[0]) not in experiment_files():
+                raise
+            what = f"model.backbone={name}: no finished run here; make one: regente train {experiment}"
+            raise TrackingError(what) from error
+
+
+def _fill_classes(config: DictConfig) -> None:
+    data = config.get("data")
+    if not isinstance(data, DictConfig) or not OmegaConf.is_missing(data, "num_classes"):
+        return
+    for target, (setting, what, count) in COUNTED.items():
+        if not _is_a(data, target):
+            continue
+        if OmegaConf.is_missing(data, setting) or data.get(setting) is None:
+            place = "FOLDER" if setting == "root" else "..."
+            raise ConfigError(
+                [Problem(f"data.{setting}", f"has no value; name {what}: data.{setting}={place}")]
+            )
+        data.num_classes = count(data, Path(str(data[setting])).expanduser())
+
+
+def _is_a(data: DictConfig, target: str) -> bool:
+    try:
+        own = str(data.get("_target_"))
+        return own == target or read(own).derives_from(target) is True
+    except (OmegaConfBaseException, TargetNotFound, SyntaxError):
+        return False  # which `check` says better
+
+
+def _folders(data: DictConfig, root: Path) -> int:
+    return len(class_names(find_splits(root)["train"]))
+
+
+def _labels(data: DictConfig, path: Path) -> int:
+    if data.get("class_names"):
+        return len(data.class_names)
+    from regente.data.core.labelled_texts import Columns, read_texts  # and numpy, a fifth of a command's time
+
+    columns = Columns(str(data.text_column), str(data.label_column), data.get("split_column"))
+    return len(read_texts(path, columns).classes)
+
+
+# The setting that says where the samples are, what it names, and how their classes are counted
+COUNTED = {
+    "regente.data.image_folder.ImageFolder": ("root", "the folder of images", _folders),
+    "regente.data.text_classification.TextClassification": ("path", "a file or folder of texts", _labels),
+}

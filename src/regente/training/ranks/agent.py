@@ -1,0 +1,176 @@
+"""`python -m regente.training.ranks.agent JOB_DIR` runs this machine's ranks of a job, under torch's elastic agent.
+
+The ranks are forked from a server that has imported torch and Lightning once: eight ranks, or a restart, cost no
+more imports than one. What a rank runs is what `python -m regente.training.worker JOB_DIR` runs.
+"""
+
+import logging
+import multiprocessing
+import multiprocessing.forkserver
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from regente.errors import MachineError, RegenteError
+from regente.jobs.exit_status import SIGNALS, ExitStatus, SwiftExit, say
+from regente.jobs.hardware import ranks_here
+from regente.jobs.job import Job, open_job
+from regente.jobs.streams import forgive
+from regente.training.ranks.rank import (
+    cause,
+    exits,
+    log_to,
+    logs,
+    record_exit,
+    set_stop_signal,
+    stop_signal,
+    this_rank,
+)
+from regente.training.ranks.rendezvous import ENDPOINT, interface, own_address
+from regente.training.worker import DRIVER, follow_driver
+
+AGENT = "REGENTE_AGENT"
+GRACE = 60  # seconds that the ranks have to save and end after a signal
+SETTLE = 5  # seconds that a machine's ranks have to end by themselves when another machine was told to stop
+METHOD = "forkserver"  # how the ranks are made
+WARM = ["regente.training.fit"]  # what the server of the ranks imports before it forks the first
+
+
+def main(path: Path, *, debug: bool) -> int:
+    """Run the ranks to their end, restarts included, and return the job's exit code."""
+    from regente.config.interpolation import resolve
+
+    job = open_job(path)
+    trainer = resolve(job.config)["trainer"]
+    os.environ[AGENT] = "1"
+    # the ranks that are started again would find the addresses of those before them in a store that the agent kept
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    if METHOD == "forkserver":
+        multiprocessing.set_forkserver_preload(WARM)
+        multiprocessing.forkserver.ensure_running()  # it imports while this process imports torch
+    ending = run_ranks(job, trainer)
+    say(ending, debug=debug)
+    return ending.exit_code
+
+
+def run_ranks(job: Job, trainer: dict[str, Any]) -> ExitStatus:
+    """How the job ended, in the words of the rank that failed first."""
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous.api import RendezvousError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        if not stop_signal(job):
+            set_stop_signal(job, number)
+        raise SignalException(f"signal {number}", signal.Signals(number))
+
+    for each in SIGNALS:
+        signal.signal(each, stop)
+    logging.disable()  # its banner; what a rank has to say is in its ending
+    machines, where = int(trainer.get("num_nodes") or 1), os.environ.get(ENDPOINT, "")
+    address = own_address(where) if where else None
+    if address and (name := interface(address)):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+    settings = LaunchConfig(
+        min_nodes=machines,
+        max_nodes=machines,
+        nproc_per_node=ranks_here(trainer),
+        run_id=job.path.name,
+        rdzv_backend="c10d",
+        rdzv_endpoint=where or "localhost:0",
+        rdzv_configs={"is_host": False} if where else {},  # the driver keeps the store
+        local_addr=address,
+        max_restarts=trainer.get("max_restarts") or 0,
+        start_method=METHOD,
+        logs_specs=DefaultLogsSpecs(log_dir=os.devnull),
+        signals_to_handle="SIGQUIT",  # the others are ours
+        shutdown_timeout=GRACE,
+    )
+    if machines > 1:
+        threading.Thread(target=_follow_signal, args=[job], daemon=True).start()
+    try:
+        elastic_launch(settings, run_rank)(str(job.path))
+        return ExitStatus("FINISHED", 0)
+    except ChildFailedError as error:
+        codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
+        return _failure(job, codes, settings.max_restarts)
+    except SignalException:
+        number = signal.Signals(stop_signal(job))
+        return ExitStatus("KILLED", 128 + number, f"{number.name}: stopped")
+    except RendezvousError as error:
+        failed = _failure(job, {}, settings.max_restarts)
+        what = f"the {machines} machines did not meet at {where or 'localhost'} ({error})"
+        return (
+            failed
+            if exits(job, settings.max_restarts)
+            else ExitStatus("FAILED", MachineError.exit_code, what)
+        )
+    finally:
+        for process in multiprocessing.active_children():  # a second signal left them
+            process.kill()
+
+
+def _follow_signal(job: Job) -> None:
+    """End with the ranks of the other machines, which were told to: else this agent would wait for them to come back."""
+    while not stop_signal(job):
+        time.sleep(1)
+    time.sleep(SETTLE)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _failure(job: Job, codes: dict[int, int], restart: int) -> ExitStatus:
+    """What failed in the last restart: the first rank's own words; where it left none, how its process ended."""
+    left = exits(job, restart)
+    if first := cause(left):
+        return first.ending
+    silent = [rank for rank in codes if rank not in {word.rank for word in left}]
+    for rank in silent:
+        if codes[rank] < 0:
+            name = signal.Signals(-codes[rank]).name
+            hint = "; the machine may be out of memory" if name == "SIGKILL" else ""
+            return ExitStatus("FAILED", 1, f"rank {rank} was killed by {name}{hint}")
+    return ExitStatus("FAILED", 1, f"a rank ended without a word; see {logs(job)}")
+
+
+def run_rank(path: str) -> None:
+    """One rank, in a process forked for it: only the first one speaks, the others to their files."""
+    from lightning_utilities.core.rank_zero import rank_zero_only
+
+    from regente.training.worker import run
+
+    for each in SIGNALS:  # one that comes before it trains, or while it ends, changes nothing
+        signal.signal(each, signal.SIG_IGN)
+    rank, job = this_rank(), open_job(Path(path))
+    # Lightning asks for it when it is imported, which was before
+    rank_zero_only.rank = rank.number  # type: ignore[attr-defined]
+    if rank.number > 0:
+        if rank.local == 0 and rank.restart == 0:
+            print(f"ranks from {rank.number} on of {rank.of}; rank 0 speaks, on {os.environ['MASTER_ADDR']}")  # noqa: T201
+        log_to(logs(job) / rank.log)
+    forgive()
+    if stop_signal(job):
+        sys.exit(128 + signal.SIGTERM)
+    before = cause(exits(job, rank.restart - 1)) if rank.restart else None
+    if before is not None and before.final:  # it would come to the same
+        record_exit(job, rank, before.ending, lost=True)
+        sys.exit(before.ending.exit_code)
+    if code := run(job.path):
+        sys.exit(code)
+
+
+if __name__ == "__main__":
+    leave = SwiftExit()
+    forgive()
+    if DRIVER in os.environ:
+        follow_driver()
+    try:
+        leave(main(Path(sys.argv[1]), debug="--debug" in sys.argv))
+    except RegenteError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        leave(error.exit_code)

@@ -1,0 +1,182 @@
+"""How the machines of one job find each other and its directory."""
+
+import os
+import re
+import socket
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from regente.errors import ConfigError, MachineError, Problem
+from regente.jobs.hardware import world_size
+from regente.jobs.job import Job, open_job
+
+ENDPOINT = "REGENTE_ENDPOINT"  # for the agent: where the machines meet
+WAIT = timedelta(minutes=10)  # for the first machine, and for its job directory
+GOODBYE = timedelta(seconds=20)  # for the other machines, before the first one takes the store away
+
+
+def endpoint(trainer: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> str:
+    """HOST:PORT where the machines of a job meet, none for one machine; by itself under Slurm's srun.
+
+    Raises:
+        ConfigError: when there are several machines and nothing says where.
+    """
+    machines = int(trainer.get("num_nodes") or 1)
+    if machines == 1:
+        return ""
+    if given := trainer.get("endpoint"):
+        return str(given)
+    if environ.get("SLURM_NTASKS") == str(machines) and "SLURM_PROCID" in environ:
+        return "{}:{}".format(*slurm_master(environ))
+    what = "give trainer.endpoint=HOST:PORT, an address of the first machine, the same on each; or start it with srun"
+    raise ConfigError([Problem(f"trainer.num_nodes={machines}", what)])
+
+
+def slurm_master(environ: Mapping[str, str]) -> tuple[str, int]:
+    """The first machine of a Slurm job, and a port that is this step's."""
+    nodes = environ.get("SLURM_STEP_NODELIST") or environ["SLURM_NODELIST"]
+    found = re.match(r"([^,\[]+)(?:\[(\d+))?", nodes)
+    assert found is not None
+    step = int(environ.get("SLURM_STEP_ID", 0))
+    return found[1] + (found[2] or ""), 20_000 + (int(environ["SLURM_JOB_ID"]) * 7 + step) % 10_000
+
+
+def is_rank(trainer: Mapping[str, Any]) -> bool:
+    """Whether an outer launcher (torchrun, srun with a task for each device) made this process one of the ranks.
+
+    What srun says is put into the words of torchrun, so that nothing else has to know of it.
+    """
+    ranks, env = world_size(dict(trainer)), os.environ
+    if ranks == 1:
+        return False
+    tasks = env.get("SLURM_NTASKS")
+    if tasks == str(ranks) != str(trainer.get("num_nodes") or 1) and "SLURM_PROCID" in env:
+        host, port = slurm_master(env)
+        env.update(
+            RANK=env["SLURM_PROCID"], LOCAL_RANK=env["SLURM_LOCALID"], NODE_RANK=env["SLURM_NODEID"],
+            WORLD_SIZE=tasks, MASTER_ADDR=host, MASTER_PORT=str(port),
+        )  # fmt: skip
+        del env["SLURM_NTASKS"]
+    return env.get("WORLD_SIZE") == str(ranks) and {"RANK", "MASTER_ADDR", "MASTER_PORT"} <= env.keys()
+
+
+class Rendezvous:
+    """The store at an endpoint: one process, the first to come on the endpoint's machine, keeps it for the others."""
+
+    def __init__(self, host: str, port: int, first: bool) -> None:
+        from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
+
+        where = f"{host}:{port}"
+        try:
+            self.store: Any = None
+            if first:
+                try:
+                    self.store = TCPStore(
+                        host, port, is_master=True, wait_for_workers=False, timeout=WAIT, multi_tenant=True
+                    )
+                except DistError:  # taken: by another driver of this job on the same machine
+                    first = False
+            if self.store is None:
+                self.store = TCPStore(host, port, timeout=WAIT)
+        except DistError as error:
+            raise MachineError(
+                f"{where}: nobody answers there ({_first_line(error)}); start the first machine"
+            ) from error
+        self.first, self.where = first, where
+
+    def job(self, make: Callable[[], Job]) -> Job:
+        """The job, made by the first machine and found by the others.
+
+        Raises:
+            MachineError: when the first machine says nothing, or its job directory is not to be seen from here.
+        """
+        if self.first:
+            job = make()
+            self.store.set("job", str(job.path))
+            return job
+        try:
+            path = Path(self.store.get("job").decode())
+        except RuntimeError as error:
+            raise MachineError(f"{self.where}: no job came ({_first_line(error)})") from error
+        if not (path / "job.json").is_file():
+            what = "is not seen from this machine; the project must be in a folder that all machines share"
+            raise MachineError(f"{path}: {what}")
+        return open_job(path)
+
+    def leave(self, machines: int) -> None:
+        """The last word of a machine; the first one waits for those of the others, though not for long."""
+        try:
+            if self.store.add("left", 1) == machines:
+                self.store.set("all left", "1")
+            if self.first:
+                self.store.wait(["all left"], GOODBYE)
+        except RuntimeError:
+            return
+
+
+@cache
+def rendezvous(where: str) -> Rendezvous:
+    """The meeting at HOST:PORT, kept as long as this process lives."""
+    host, _, port = where.rpartition(":")
+    return Rendezvous(host.strip("[]"), int(port), first=_is_here(host.strip("[]")))
+
+
+def find_job(trainer: Mapping[str, Any], make: Callable[[], Job]) -> Job:
+    """The job that this process works on: made here, or by another machine or rank of the same one."""
+    if is_rank(trainer):
+        return _of_ranks().job(make)
+    if where := endpoint(trainer):
+        return rendezvous(where).job(make)
+    return make()
+
+
+@cache
+def _of_ranks() -> Rendezvous:
+    """Where the ranks of an outer launcher meet; its agent keeps the store, or rank 0 does."""
+    agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    found = Rendezvous(
+        os.environ["MASTER_ADDR"],
+        int(os.environ["MASTER_PORT"]),
+        first=not agent and os.environ["RANK"] == "0",
+    )
+    found.first = os.environ["RANK"] == "0"
+    return found
+
+
+def own_address(where: str) -> str:
+    """The address of this machine that the endpoint is reached from."""
+    host, _, port = where.rpartition(":")
+    family, kind, _, _, address = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)[0]
+    with socket.socket(family, kind) as probe:
+        probe.connect(address)  # UDP: nothing is sent
+        return str(probe.getsockname()[0])
+
+
+def interface(address: str) -> str:
+    """The name of the network interface that has an address; none where it is not known."""
+    import psutil
+
+    return next(
+        (
+            name
+            for name, found in psutil.net_if_addrs().items()
+            if address in {each.address for each in found}
+        ),
+        "",
+    )
+
+
+def _is_here(host: str) -> bool:
+    """Whether an address is this machine's: nothing else can be bound to."""
+    try:
+        with socket.create_server((host, 0)):
+            return True
+    except OSError:
+        return False
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

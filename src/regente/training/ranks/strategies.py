@@ -1,0 +1,34 @@
+"""How several ranks share a model: what `trainer.strategy=NAME` means."""
+
+from typing import Any
+
+from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, Strategy
+
+from regente.jobs.hardware import world_size
+
+DDP = {"auto", "ddp", "ddp_find_unused_parameters_false", "ddp_find_unused_parameters_true"}
+
+
+def strategy(trainer: dict[str, Any]) -> dict[str, Strategy]:
+    """The trainer's `strategy`, where it is to be set up otherwise than Lightning does by itself.
+
+    ddp: gradients are views of the buckets that travel (a copy less for each step), and buffers such as the running
+    means of BatchNorm do not travel with each step: see callbacks/ranks_in_step.py. fsdp: torch's second
+    version; each layer with parameters of its own is sharded, see `Supervised.configure_model`.
+    """
+    name, ranks = str(trainer.get("strategy", "auto")), world_size(trainer)
+    if ranks > 1 and name in DDP:
+        return {
+            "strategy": DDPStrategy(
+                gradient_as_bucket_view=True,
+                broadcast_buffers=False,
+                find_unused_parameters=name.endswith("_true"),
+            )
+        }
+    if ranks > 1 and name == "fsdp":
+        return {
+            "strategy": ModelParallelStrategy(
+                data_parallel_size=ranks, tensor_parallel_size=1, save_distributed_checkpoint=False
+            )
+        }
+    return {}

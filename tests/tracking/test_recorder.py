@@ -1,0 +1,552 @@
+"""What a run leaves in MLflow, and that nothing logged is lost: real stores, real servers, real kills."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from regente.jobs.process_identity import ProcessIdentity, boot_id, process_identity
+from regente.tracking.journal import Journal, read
+from tests.conftest import Ended
+from tests.training.test_fit import jobs, query, until, wait_for_training
+
+pytestmark = pytest.mark.usefixtures("store")
+Run = Callable[..., Ended]
+Start = Callable[..., ForkServerProcess]
+FAST = ["digits_mlp", "trainer.max_epochs=2", "data.batch_size=256", "tracking.log_model=false"]
+ENDLESS = ["digits_mlp", "trainer.max_epochs=100000", "callbacks=none", "tracking.log_model=false"]
+
+
+def statuses(project: Path) -> list[str]:
+    return [row[0] for row in query(project, "select status from runs order by start_time")]
+
+
+def test_a_full_disk_ends_no_training_and_a_line_torn_by_it_hides_no_other(tmp_path: Path) -> None:
+    journal = Journal(Path("/dev/full"))
+    journal.write("tags", values={})
+    assert journal.trouble == "No space left on device"
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(b'{"kind":"a"}\n{"kin\n{"kind":"b"}\n')
+    assert [line["kind"] for line in read(path, 0)[0]] == ["a", "b"]
+
+
+def test_a_torn_last_line_is_cut_and_the_next_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    journal = Journal(path)
+    journal.write("tags", values={"a": "1"})
+    journal.close()
+    with path.open("ab") as file:
+        file.write(b'{"kind":"metri')
+    lines, offset = read(path, 0)
+    assert [line["kind"] for line in lines] == ["tags"]
+    journal = Journal(path)
+    journal.write("end", status="FINISHED")
+    assert [line["kind"] for line in read(path, offset)[0]] == ["end"]
+
+
+def test_a_process_is_told_from_another_of_the_same_number() -> None:
+    me = process_identity(os.getpid())
+    assert me.alive() is True
+    assert ProcessIdentity(me.host, me.boot, me.pid, "1").alive() is False
+    assert ProcessIdentity(me.host, "another boot", me.pid, me.started).alive() is False
+    assert ProcessIdentity("another host", me.boot, me.pid, me.started).alive() is None
+    child = subprocess.Popen(["sleep", "0"])
+    dead = process_identity(child.pid)
+    child.wait()
+    assert dead.alive() is False
+
+
+def test_a_run_explains_itself(regente: Run, project: Path) -> None:
+    for command in ("init -q", "-c user.name=a -c user.email=a@b commit -q --allow-empty -m first"):
+        subprocess.run(["git", *command.split()], cwd=project, check=True)
+    (project / "notes.py").write_text("answer = 42\n")
+    words = ["digits_mlp", "trainer.max_epochs=2", "data.batch_size=256", "optimizer.lr=3e-3"]
+    ended = regente("train", *words, cold=True)
+    assert ended.code == 0, ended.err
+    (job,) = jobs(project)
+    until(lambda: json.loads((job / "recorded.json").read_text()).get("complete") is True, 200)
+    client = MlflowClient(f"sqlite:///{project}/mlflow.db")
+    (experiment,) = [e for e in client.search_experiments() if e.name == "digits_mlp"]
+    (run,) = client.search_runs([experiment.experiment_id])
+    tags, params, metrics = run.data.tags, run.data.params, run.data.metrics
+    assert re.match(
+        r"val/loss \*\*[\d.]+\*\*, val/acc \*\*[\d.]+\*\*, test/loss", tags["mlflow.note.content"]
+    )
+    assert re.fullmatch("[0-9a-f]{40}", tags["mlflow.source.git.commit"])
+    assert tags["regente.dirty"] == "true"
+    assert re.fullmatch("[0-9a-f]{12}", tags["regente.fingerprint"])
+    assert tags["regente.overrides"].endswith("optimizer.lr=3e-3")
+    assert "regente.model" not in tags
+    assert tags["regente.parameters"] == tags["regente.trainable"] == "118282"
+    assert tags["regente.device"] == "cpu"
+    assert params["seed"] == "0"
+    assert {"train/lr", "train/samples_per_second", "best/val/acc", "best/epoch", "throughput"} <= set(
+        metrics
+    )
+    (dataset,) = run.inputs.dataset_inputs
+    assert dataset.dataset.name == "Digits"
+    assert len(dataset.dataset.digest) == 32
+
+    artifacts = project / "mlartifacts" / "digits_mlp" / run.info.run_id / "artifacts"
+    found = {str(path.relative_to(artifacts)) for path in artifacts.rglob("*") if path.is_file()}
+    assert {
+        "config/config.yaml",
+        "environment/packages.txt",
+        "environment/hardware.json",
+        "model/model.txt",
+    } <= found
+    assert {
+        f"figures/{name}.png" for name in ("learning_curves", "confusion_matrix", "worst_mistakes")
+    } <= found
+    assert "+answer = 42" in (artifacts / "code/changes.patch").read_text()
+    assert "torch==" in (artifacts / "environment/packages.txt").read_text()
+    best = Path(tags["regente.best_checkpoint"])
+    assert (artifacts / "checkpoints" / best.name).samefile(best)  # a hard link, no second copy
+
+    (model,) = client.search_logged_models([experiment.experiment_id])
+    program = (
+        "import sys; sys.modules['regente'] = None\n"
+        "import mlflow, numpy as np\n"
+        f"mlflow.set_tracking_uri('sqlite:///{project}/mlflow.db')\n"
+        f"model = mlflow.pyfunc.load_model('models:/{model.model_id}')\n"
+        "assert model.predict(np.zeros((5, 1, 28, 28), dtype=np.float32)).shape == (5, 10)\n"
+        "assert model.metadata.signature is not None\n"
+    )
+    env = {**os.environ, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("policy", "kept"), [("none", 0), ("last", 1), ("top_k", 2)])
+def test_checkpoints_go_into_the_run_by_policy(policy: str, kept: int, regente: Run, project: Path) -> None:
+    ended = regente("train", *FAST, f"tracking.checkpoints={policy}", "callbacks.checkpoint.save_top_k=2")
+    assert ended.code == 0, ended.err
+    assert len(list((project / "mlartifacts").rglob("*.ckpt"))) == kept
+
+
+def test_a_parameter_beyond_mlflows_limit_is_whole_in_an_artifact(regente: Run, project: Path) -> None:
+    names = "[" + ",".join([f"'{number} {'x' * 800}'" for number in range(10)]) + "]"
+    ended = regente("train", *FAST, f"data.class_names={names}", "tracking.run_name=long")
+    assert ended.code == 0, ended.err
+    ((value,),) = query(project, "select value from params where key = 'data.class_names'")
+    assert len(value) == 6000
+    (file,) = (project / "mlartifacts").rglob("long_params.json")
+    assert len(json.loads(file.read_text())["data.class_names"]) > 8000
+    assert query(project, "select value from tags where key = 'regente.long_params'") == [
+        ("data.class_names",)
+    ]
+
+
+BROKEN_DATA = """
+from regente.data.digits import Digits
+class Broken(Digits):
+    def read(self):
+        raise RuntimeError("no such disk")
+"""
+
+
+def test_every_ending_leaves_its_true_status(regente: Run, start: Start, project: Path) -> None:
+    (project / "broken.py").write_text(BROKEN_DATA)
+    assert regente("train", *FAST).code == 0
+    assert regente("train", *FAST, "data._target_=broken.Broken").code == 1
+    assert regente("train", *FAST, "optimizer=sgd", "optimizer.lr=1e30").code == 7
+    int_, term, hup, kill = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL
+    ends = [([int_], {130}), ([int_, int_], {130, -int_}), ([term], {143}), ([hup], {129}), ([kill], {-kill})]
+    for numbers, codes in ends:
+        before = set(jobs(project))
+        process = start("train", *ENDLESS)
+        wait_for_training(project, before)
+        for number in numbers:
+            assert process.pid is not None
+            os.kill(process.pid, number)
+        process.join(60)
+        assert process.exitcode in codes
+    assert regente("sync").code == 0  # the next command
+    assert statuses(project) == [
+        "FINISHED",
+        "FAILED",
+        "FAILED",
+        "KILLED",
+        "KILLED",
+        "KILLED",
+        "KILLED",
+        "KILLED",
+    ]
+    failures = dict(
+        query(project, "select value, count(*) from tags where key = 'regente.failure' group by value")
+    )
+    assert any("no such disk" in failure for failure in failures)
+
+
+def test_a_run_whose_process_and_shipper_died_is_shipped_and_closed_by_the_next_command(
+    regente: Run, start: Start, project: Path
+) -> None:
+    process = start("train", *ENDLESS, cold=True)
+    job = wait_for_training(project)
+    kill_shipper(job)
+    assert process.pid is not None
+    process.kill()
+    process.join(10)
+    with (job / "journal.jsonl").open("ab") as file:
+        file.write(b'{"kind":"metrics","ti')  # what a power cut leaves
+    ended = regente("sync")
+    assert ended.code == 0, ended.err
+    assert f"shipped: {job.relative_to(project)}" in ended.out
+    assert statuses(project) == ["KILLED"]
+    lines, _ = read(job / "journal.jsonl", 0)
+    written = [
+        (line["step"], line["values"]["train/loss"])
+        for line in lines
+        if "train/loss" in line.get("values", {})
+    ]
+    assert query(project, "select step, value from metrics where key = 'train/loss' order by step") == written
+    ((end,),) = query(project, "select end_time from runs")
+    assert end == lines[-1]["time"]
+    assert "all runs are whole" in regente("sync").out
+
+
+def kill_shipper(job: Path) -> None:
+    for pid in shippers(job):
+        os.kill(pid, signal.SIGKILL)
+
+
+def shippers(job: Path) -> list[int]:
+    """The processes that ship a job's journal."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"regente.tracking.shipper" in words and str(job).encode() in words:
+            found.append(int(folder.name))
+    return found
+
+
+def test_a_run_that_lives_is_left_alone(regente: Run, start: Start, project: Path) -> None:
+    process = start("train", *ENDLESS)
+    wait_for_training(project)
+    assert "being shipped" in regente("sync").out
+    assert statuses(project) == ["RUNNING"]
+    assert process.is_alive()
+    process.terminate()
+    process.join(60)
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/autogroup").is_file(), reason="sessions have equal rights on Linux alone"
+)
+def test_the_process_that_ships_leaves_the_cores_to_the_training(start: Start, project: Path) -> None:
+    process = start("train", *ENDLESS)
+    wait_for_training(project)
+    (pid,) = shippers(jobs(project)[0])
+    assert os.getpriority(os.PRIO_PROCESS, pid) == 19
+    assert Path(f"/proc/{pid}/autogroup").read_text().split()[-1] == "19"
+    process.terminate()
+    process.join(60)
+
+
+def test_a_dead_run_of_another_boot_is_closed_and_a_foreign_one_is_not(regente: Run, project: Path) -> None:
+    assert regente("train", *FAST).code == 0
+    client = MlflowClient(f"sqlite:///{project}/mlflow.db")
+    me = process_identity(os.getpid())
+    facts = {"host": me.host, "boot": me.boot, "pid": str(me.pid), "started": me.started}
+    made = {
+        "alive": client.create_run("1", tags={f"regente.{key}": value for key, value in facts.items()}),
+        "other boot": client.create_run(
+            "1", tags={f"regente.{k}": v for k, v in (facts | {"boot": "x"}).items()}
+        ),
+        "not ours": client.create_run("1"),
+    }
+    assert boot_id() == me.boot
+    assert regente("sync").code == 0
+    found = {name: client.get_run(run.info.run_id).info.status for name, run in made.items()}
+    assert found == {"alive": "RUNNING", "other boot": "KILLED", "not ours": "RUNNING"}
+
+
+class Server:
+    """A real `mlflow server` on loopback, which can be killed and started again at the same address."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = f"-m mlflow server --host 127.0.0.1 --port {self.port} --workers 1"
+        store = [
+            "--backend-store-uri",
+            f"sqlite:///{self.folder}/mlflow.db",
+            "--artifacts-destination",
+            str(self.folder / "artifacts"),
+        ]
+        env = {
+            **os.environ,
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+        }
+        with (self.folder / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, *command.split(), *store],
+                env=env,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        until(self._answers, 120)
+
+    def _answers(self) -> bool:
+        try:
+            with urlopen(f"{self.uri}/health", timeout=2):
+                return True
+        except OSError:
+            return False
+
+    def kill(self) -> None:
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+
+@pytest.fixture
+def server(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Server]:
+    made = Server(tmp_path_factory.mktemp("server"))
+    shutil.copy(empty_store, made.folder / "mlflow.db")
+    yield made
+    made.kill()
+
+
+def test_a_server_that_is_away_at_the_start_is_told_in_one_line_and_gets_all_of_it_later(
+    regente: Run, server: Server, project: Path
+) -> None:
+    begun = time.monotonic()
+    ended = regente("train", *FAST, f"tracking.uri={server.uri}")
+    assert ended.code == 0, ended.err
+    assert time.monotonic() - begun < 60
+    told = [line for line in ended.out.splitlines() if "does not answer" in line]
+    assert len(told) == 1
+    assert "regente sync" in told[0]
+    assert "not all of it yet" in ended.out
+    server.start()
+    assert regente("sync").code == 0
+    (job,) = jobs(project)
+    expected = sum(
+        len(line["values"]) for line in read(job / "journal.jsonl", 0)[0] if line["kind"] == "metrics"
+    )
+    rows = query(
+        server.folder,
+        "select status, count(*) from runs join metrics using (run_uuid) where step > 0 and key not like 'system/%'",
+    )
+    assert rows == [("FINISHED", expected)]
+
+
+@pytest.mark.slow
+def test_a_server_killed_in_mid_run_and_started_again_has_every_metric_once(
+    start: Start, server: Server, project: Path
+) -> None:
+    server.start()
+    process = start(
+        "train",
+        *ENDLESS,
+        f"tracking.uri={server.uri}",
+        "trainer.max_steps=3000",
+        "trainer.log_every_n_steps=1",
+    )
+    job = wait_for_training(project)
+    until(lambda: query(server.folder, "select count(*) from metrics")[0][0] > 0)
+    server.kill()
+    process.join(120)
+    assert process.exitcode == 0, (project / "err").read_text()
+    server.start()
+    subprocess.run([sys.executable, "-m", "regente", "sync"], cwd=project, check=True, timeout=120)
+    lines = [line for line in read(job / "journal.jsonl", 0)[0] if line["kind"] == "metrics"]
+    written = sorted(
+        (line["step"], value)
+        for line in lines
+        for key, value in line["values"].items()
+        if key == "train/loss"
+    )
+    assert len(written) == 3000
+    assert (
+        query(server.folder, "select step, value from metrics where key = 'train/loss' order by step, value")
+        == written
+    )
+    assert query(server.folder, "select status from runs") == [("FINISHED",)]
+
+
+def test_a_sweep_is_a_parent_run_with_its_jobs_as_children_named_by_what_differs(
+    regente: Run, project: Path
+) -> None:
+    ended = regente("train", *FAST, "-m", "optimizer.lr=1e-3,1e-2")
+    assert ended.code == 0, ended.err
+    client = MlflowClient(f"sqlite:///{project}/mlflow.db")
+    (experiment,) = [e for e in client.search_experiments() if e.name == "digits_mlp"]
+    runs = client.search_runs([experiment.experiment_id])
+    (parent,) = [run for run in runs if run.data.tags["regente.kind"] == "sweep"]
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert len(children) == 2
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert {run.data.params["optimizer.lr"] for run in children} == {"0.001", "0.01"}
+    assert {run.info.run_name for run in children} == {"lr=0.001", "lr=0.01"}
+    assert not (project / "runs/multirun.yaml").exists()
+    best = max(run.data.metrics["best/val/acc"] for run in children)
+    assert parent.data.metrics["best/val/acc"] == pytest.approx(best)
+    views = [key for key in client.get_experiment(experiment.experiment_id).tags if "sharedViewState" in key]
+    assert len(views) == 1
+
+
+REFUSED = {
+    "E06 no such kind of store": (["tracking.uri=foo://x"], 2, "tracking.uri=foo://x", "use sqlite:///FILE"),
+    "E10 mistyped path": (["tracking.uri=sqlite:///nope/x.db"], 2, "no folder", "mend the path"),
+    "E10 mistyped name": (["tracking.uri=sqlite:///mflow.db"], 2, "mflow.db", "tracking.create=true"),
+    "E11 folder": (
+        ["tracking.uri=./mlruns"],
+        2,
+        "tracking.uri=./mlruns",
+        "mlflow migrate-filestore --source",
+    ),
+    "E11 folder with a scheme": (
+        ["tracking.uri=file:///tmp/mlruns"],
+        2,
+        "tracking.uri=file:",
+        "migrate-filestore",
+    ),
+    "unknown policy": (
+        ["tracking.checkpoints=all"],
+        2,
+        "tracking.checkpoints=all",
+        "none, best, last or top_k",
+    ),
+    "typo in a setting": (["tracking.url=sqlite:///x.db"], 2, "tracking.url", "did you mean tracking.uri?"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_store_that_cannot_be_is_refused_before_training(case: str, regente: Run) -> None:
+    words, code, name, remedy = REFUSED[case]
+    ended = regente("train", *words)
+    assert ended.code == code, ended.err
+    assert len(ended.lines) <= 2
+    assert name in ended.err
+    assert remedy in ended.err
+
+
+def test_e03_a_database_of_another_version_is_refused_with_the_command_that_mends_it(
+    regente: Run, project: Path
+) -> None:
+    assert regente("train", *FAST).code == 0
+    query_write(project, "update alembic_version set version_num = 'deadbeef'")
+    ended = regente("train", *FAST)
+    assert ended.code == 6
+    assert f"mlflow db upgrade sqlite:///{project}/mlflow.db" in ended.err + ended.out
+
+
+def test_e04_a_deleted_experiment_is_refused_with_the_command_that_brings_it_back(
+    regente: Run, project: Path
+) -> None:
+    assert regente("train", *FAST).code == 0
+    query_write(project, "update experiments set lifecycle_stage = 'deleted' where name = 'digits_mlp'")
+    ended = regente("train", *FAST)
+    assert ended.code == 6
+    assert "mlflow experiments restore" in ended.err + ended.out
+    query_write(project, "update experiments set lifecycle_stage = 'active' where name = 'digits_mlp'")
+    synced = regente("sync")
+    assert synced.out.startswith("shipped: runs/digits_mlp/"), synced.out
+    # how far the second run came depends on when the refusal was known: before its training, or beside it
+    assert statuses(project) in (["FINISHED", "FAILED"], ["FINISHED", "FINISHED"])
+    assert regente("resume", "latest").code == 0
+    assert statuses(project) == ["FINISHED", "FINISHED"]
+
+
+def query_write(project: Path, sql: str) -> None:
+    import sqlite3
+
+    with sqlite3.connect(project / "mlflow.db") as database:
+        database.execute(sql)
+
+
+def test_e08_an_experiment_may_have_any_name(regente: Run, project: Path) -> None:
+    assert regente("train", *FAST, "tracking.experiment='Übung 1'").code == 0
+    assert query(project, "select count(*) from experiments where name = 'Übung 1'") == [(1,)]
+
+
+SECRETS = {
+    "environment": "hunter2-from-env",
+    "password": "correct-horse-battery",
+    "github": "ghp_" + "a1B2" * 9,
+    "openai": "sk-proj-" + "Zz9Yy8" * 6,
+    "aws": "AKIA" + "IOSFODNN7EXAMPLE",
+    "url": "s3cr3t-in-url",
+    "remote": "t0ken-in-remote",
+    "patch": "hf_" + "QwErTy" * 6,
+    "slack": "xoxb-" + "123456789012-abcdefABCDEF",
+    "google": "AIza" + "SyA1b2C3d4E5f6G7h8I9j0K1l2M3n4O5p6Q",
+    "jwt": "eyJhbGciOiJIUzI1NiJ9." + "eyJzdWIiOiIxMjM0NTY3ODkwIn0." + "dozjgNryP4J3jVmNHl0w5N_XgL0n3I9P",
+    "traceback": "glpat-" + "abcDEF12345" * 2,
+}
+OWN = """
+from torch import nn
+class Own(nn.Module):
+    def __init__(self, num_classes: int, api_key: str = "", password: str = "", header: str = "", note: str = "", link: str = ""):
+        super().__init__()
+        assert api_key == {api_key!r} and password == {password!r}
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(784, num_classes))
+    def forward(self, x):
+        if {fail}:
+            raise RuntimeError("token={traceback}")
+        return self.layers(x)
+"""
+
+
+@pytest.mark.parametrize("fail", [False, True])
+def test_planted_secrets_are_nowhere_in_what_a_run_leaves(fail: bool, regente: Run, project: Path) -> None:
+    for command in ("init -q", f"remote add origin https://me:{SECRETS['remote']}@127.0.0.1/x.git",
+                    "-c user.name=a -c user.email=a@b commit -q --allow-empty -m first"):  # fmt: skip
+        subprocess.run(["git", *command.split()], cwd=project, check=True)
+    source = OWN.format(
+        api_key=SECRETS["environment"],
+        password=SECRETS["password"],
+        traceback=SECRETS["traceback"],
+        fail=fail,
+    )
+    (project / ".git/info/exclude").write_text("own_models.py\n")
+    (project / "own_models.py").write_text(source)
+    (project / "leak.py").write_text(f"TOKEN = '{SECRETS['patch']}'\n")
+    words = [
+        "model._target_=own_models.Own", "~model.widths", "~model.dropout", "~model.input_shape",
+        "model.api_key=${oc.env:MY_SERVICE}", f"model.password={SECRETS['password']}",
+        f"model.header={SECRETS['github']}",
+        "model.note='" + " ".join(SECRETS[name] for name in ("openai", "aws", "slack", "google", "jwt")) + "'",
+        f"model.link='https://me:{SECRETS['url']}@127.0.0.1/data'",
+    ]  # fmt: skip
+    ended = regente("train", *FAST, *words, env={"MY_SERVICE": SECRETS["environment"]})
+    assert ended.code == (1 if fail else 0), ended.err
+    left = [path for path in project.rglob("*") if path.is_file() and ".git" not in path.parts]
+    left = [path for path in left if path.name not in ("own_models.py", "leak.py") and path.suffix != ".pyc"]
+    found = [
+        (name, str(path))
+        for path in left
+        for name, secret in SECRETS.items()
+        if secret.encode() in path.read_bytes()
+    ]
+    assert len(SECRETS) == 12
+    assert found == []
+    assert len(left) > 10

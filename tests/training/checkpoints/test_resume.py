@@ -1,0 +1,165 @@
+"""A run that was killed goes on as if it had not been: real kills of real processes, compared number by number."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from regente.tracking.journal import read
+from tests.conftest import Ended
+from tests.training.test_fit import jobs
+
+Run = Callable[..., Ended]
+
+FRAGILE = """
+import os, signal
+from torch import nn
+from pytorch_lightning import LightningDataModule
+from torch.utils.data import DataLoader, TensorDataset
+import torch
+
+def die(place):
+    if os.environ.get("DIE_AT") == place:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+class Fragile(nn.Module):
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(784, 16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, num_classes))
+        self.seen = {True: 0, False: 0}
+    def forward(self, x):
+        self.seen[self.training] += 1
+        die(f"{'train' if self.training else 'val'} {self.seen[self.training]}")
+        return self.layers(x)
+
+class Noisy(TensorDataset):
+    def __getitem__(self, index):
+        x, y = super().__getitem__(index)
+        return x + 0.1 * torch.randn_like(x), y
+
+class Own(LightningDataModule):
+    def __init__(self, num_classes: int = 10, workers: int = 0) -> None:
+        super().__init__()
+        self.num_classes, self.workers, self.batch_size = num_classes, workers, 32
+        self.x = torch.rand(200, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+        self.y = (self.x.sum((1, 2, 3)) * 10).long() % 10
+    def train_dataloader(self):
+        context = "fork" if self.workers else None  # not the fork server of the tests, which imports torch anew
+        return DataLoader(Noisy(self.x, self.y), 32, shuffle=True, num_workers=self.workers, multiprocessing_context=context)
+    def val_dataloader(self):
+        return DataLoader(TensorDataset(self.x, self.y), 64)
+    test_dataloader = val_dataloader
+
+saves = 0
+def dying_fsync(number, fsync=os.fsync):
+    global saves
+    saves += 1
+    die(f"save {saves}")
+    fsync(number)
+if os.environ.get("DIE_AT", "").startswith("save"):
+    os.fsync = dying_fsync
+"""
+
+
+@pytest.fixture
+def fragile(project: Path) -> Path:
+    """An experiment whose model dies when told to."""
+    (project / "experiments").mkdir()
+    (project / "conf/model").mkdir(parents=True)
+    (project / "fragile.py").write_text(FRAGILE)
+    (project / "conf/model/fragile.yaml").write_text(
+        "# dies when told to\n_target_: fragile.Fragile\nnum_classes: ${data.num_classes}\n"
+    )
+    (project / "conf/data/own.yaml").parent.mkdir(exist_ok=True)
+    (project / "conf/data/own.yaml").write_text("# a DataLoader\n_target_: fragile.Own\nnum_classes: 10\n")
+    (project / "experiments/mine.yaml").write_text(
+        "# mine\ndefaults:\n  - /train\n  - override /model: fragile\n  - override /tracking: none\n  - _self_\n"
+        "data:\n  batch_size: 128\ntrainer:\n  max_epochs: 3\n  log_every_n_steps: 4\n"
+        "callbacks:\n  resume:\n    every_minutes: 0\ntask:\n  steps_per_call: 1\n"
+    )
+    (project / "experiments/loader.yaml").write_text(
+        "# mine\ndefaults:\n  - /train\n  - override /data: own\n  - override /model: fragile\n"
+        "  - override /tracking: none\n  - _self_\ntrainer:\n  max_epochs: 3\n  log_every_n_steps: 4\n"
+        "callbacks:\n  resume:\n    every_minutes: 0\n"
+    )
+    return project
+
+
+def metrics(job: Path) -> dict[tuple[str, int], list[float]]:
+    """Every value that a job recorded, by metric and step; what is measured by the clock, or after the training, left out."""
+    found: dict[tuple[str, int], list[float]] = {}
+    for line in read(job / "journal.jsonl", 0)[0]:
+        for key, value in line["values"].items() if line["kind"] == "metrics" else ():
+            if key != "train/samples_per_second" and not key.startswith("test/"):
+                found.setdefault((key, line["step"]), []).append(value)
+    return found
+
+
+def weights(job: Path) -> dict[str, Any]:
+    content: dict[str, Any] = torch.load(job / "checkpoints/last.ckpt", weights_only=True)
+    return content
+
+
+def assert_same(job: Path, undisturbed: Path) -> None:
+    assert metrics(job) == metrics(undisturbed)
+    a, b = weights(job), weights(undisturbed)
+    assert a["global_step"] == b["global_step"]
+    for key, value in b["state_dict"].items():
+        assert torch.equal(a["state_dict"][key], value), key
+    assert str(a["optimizer_states"]) == str(b["optimizer_states"])
+    assert str(a["lr_schedulers"]) == str(b["lr_schedulers"])
+    found = [json.loads((each / "result.json").read_text()) for each in (job, undisturbed)]
+    assert found[0]["metrics"] == found[1]["metrics"]
+    assert found[0]["best_epoch"] == found[1]["best_epoch"]
+    assert sorted(path.name for path in (job / "checkpoints").iterdir()) == sorted(
+        path.name for path in (undisturbed / "checkpoints").iterdir()
+    )
+
+
+# digits: nine batches an epoch, the last of them short
+CASES: dict[str, tuple[list[str], list[str]]] = {
+    "in an epoch": (["mine"], ["train 5", "train 14"]),
+    "several steps a call": (["mine", "task.steps_per_call=3"], ["train 8", "train 9"]),
+    "in a validation": (["mine"], ["val 2", "val 5"]),
+    "before anything was saved": (["mine"], ["train 1"]),
+    "during a save": (["mine"], ["save 2", "save 5", "save 13"]),
+    "accumulating, in half precision": (
+        ["mine", "trainer.accumulate_grad_batches=3", "trainer=cpu", "trainer.precision=bf16-mixed"],
+        ["train 6", "train 12", "val 2"],
+    ),
+    "validations in the epoch, plateau": (
+        ["mine", "+trainer.val_check_interval=3", "scheduler=plateau", "scheduler.patience=0"],
+        ["train 5", "val 4", "train 7"],
+    ),
+    "a schedule for each step": (["mine", "scheduler=onecycle"], ["train 6", "val 2", "train 3"]),
+    "a schedule for each epoch": (["mine", "scheduler=cosine"], ["train 6", "val 2", "train 3"]),
+    "a plateau of validations every other epoch": (
+        ["mine", "trainer.check_val_every_n_epoch=2", "scheduler=plateau", "trainer.max_epochs=4"],
+        ["train 6", "val 2", "train 10"],
+    ),
+    "without validations": (["mine", "trainer.limit_val_batches=0"], ["train 9", "train 4"]),
+    "augmented": (["mine", "augment=flip_crop"], ["train 5", "train 6"]),
+    "a DataLoader": (["loader"], ["train 3", "train 6"]),
+    "a DataLoader with workers": (["loader", "data.workers=2"], ["train 4"]),
+}
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=pytest.mark.slow) if "workers" in case else case for case in CASES]
+)
+def test_a_run_that_was_killed_goes_on_to_the_same_numbers(case: str, regente: Run, fragile: Path) -> None:
+    words, deaths = CASES[case]
+    ended = regente("train", *words)
+    assert ended.code == 0, ended.err
+    (undisturbed,) = jobs(fragile)
+    assert regente("train", *words, env={"DIE_AT": deaths[0]}).code == -9
+    (job,) = set(jobs(fragile)) - {undisturbed}
+    for death in deaths[1:]:
+        assert regente("resume", str(job), env={"DIE_AT": death}).code == -9, death
+    ended = regente("train", str(job))
+    assert ended.code == 0, ended.err
+    assert_same(job, undisturbed)
+    assert not list(job.rglob("*.draft"))

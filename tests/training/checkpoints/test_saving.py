@@ -1,0 +1,208 @@
+"""Checkpoint files: whole or not there, damage noticed and named, disks that refuse."""
+
+import json
+import os
+import pickle
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from regente.errors import CheckpointError
+from regente.jobs import checkpoint_files
+from regente.jobs.checkpoint_loading import load
+from regente.training.checkpoints.saving import SafeSaving
+from tests.conftest import Ended
+from tests.training.checkpoints.test_resume import assert_same, fragile, metrics  # noqa: F401 - a fixture
+from tests.training.test_fit import jobs, own_project, query
+
+Run = Callable[..., Ended]
+CONTENT = {"global_step": 3, "state_dict": {"a": torch.arange(5000.0)}}
+
+
+def written(path: Path) -> Path:
+    checkpoint_files.write(path, 3, lambda file: torch.save(CONTENT, file))
+    return path
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "flipped bit": (flip, "has changed"),
+    "cut off": (lambda path: os.truncate(path, 2000), "damaged"),
+    "empty": (lambda path: os.truncate(path, 0), "empty"),
+    "text": (lambda path: path.write_text("epoch,loss\n1,2\n"), ""),
+    "folder": (folder, "a folder, not a checkpoint"),
+    "gone": (lambda path: path.unlink(), "no such checkpoint"),
+}
+
+
+@pytest.mark.parametrize("receipt", [True, False])
+@pytest.mark.parametrize("case", DAMAGE)
+def test_damage_is_noticed_with_and_without_a_receipt(case: str, receipt: bool, tmp_path: Path) -> None:
+    path = written(tmp_path / "step-00000003.ckpt")
+    older = written(tmp_path / "step-00000002.ckpt")
+    assert checkpoint_files.damage(path) == ""
+    if not receipt:
+        path.with_name(f"{path.name}.json").unlink()
+        assert checkpoint_files.damage(path) == ""
+    hurt, words = DAMAGE[case]
+    hurt(path)
+    assert words in checkpoint_files.damage(path)
+    assert checkpoint_files.damage(path)
+    if case != "gone":
+        found, wrong = checkpoint_files.newest_valid(tmp_path)
+        assert (found, list(wrong)) == (older, [path])
+    with pytest.raises(CheckpointError):
+        load(path) if case != "flipped bit" else checkpoint_files.newest_valid(_alone(tmp_path, older))
+
+
+def _alone(home: Path, older: Path) -> Path:
+    checkpoint_files.remove(older)
+    return home
+
+
+class Evil:
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, ("touch /tmp/never",)
+
+
+def test_code_in_a_checkpoint_is_refused_and_named(tmp_path: Path) -> None:
+    torch.save({"state_dict": Evil()}, tmp_path / "evil.ckpt")
+    with pytest.raises(CheckpointError, match=r"holds code \(posix.system\)"):
+        load(tmp_path / "evil.ckpt")
+    (tmp_path / "old.ckpt").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(CheckpointError):
+        load(tmp_path / "old.ckpt")
+
+
+def test_a_receipt_has_size_digest_and_step_and_left_overs_are_swept(tmp_path: Path) -> None:
+    path = written(tmp_path / "step-00000003.ckpt")
+    receipt = json.loads((tmp_path / "step-00000003.ckpt.json").read_text())
+    assert receipt["size"] == path.stat().st_size
+    assert receipt["step"] == 3
+    (tmp_path / f".{path.name}.1.draft").write_bytes(b"half")
+    (tmp_path / "step-00000009.ckpt.json").write_text("{}")
+    assert len(checkpoint_files.sweep(tmp_path)) == 2
+    assert checkpoint_files.points(tmp_path) == [path]
+
+
+def test_what_would_not_load_again_is_refused_at_the_first_save(tmp_path: Path) -> None:
+    saving = SafeSaving(lambda _: None)
+    with pytest.raises(CheckpointError, match="code"):
+        saving.save_checkpoint({"global_step": 1, "odd": Path.exists}, tmp_path / "a.ckpt")
+    saving = SafeSaving(lambda _: None)
+    saving.save_checkpoint({"global_step": 1, "path": Path("x")}, tmp_path / "b.ckpt")
+    assert load(tmp_path / "b.ckpt")["path"] == "x"
+
+
+def test_a_state_that_changes_while_it_is_written_is_saved_as_it_was(tmp_path: Path) -> None:
+    saving, weights = SafeSaving(lambda _: None), torch.zeros(1_000_000)
+    for step in range(3):
+        saving.save_checkpoint({"global_step": step, "w": weights}, tmp_path / f"step-{step:08d}.ckpt")
+        weights += 1
+    saving.flush()
+    for step in range(3):
+        assert load(tmp_path / f"step-{step:08d}.ckpt")["w"].unique().tolist() == [step]
+
+
+FULL = "import resource\n        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, resource.RLIM_INFINITY))"
+
+
+@pytest.mark.usefixtures("store")
+def test_a_full_disk_leaves_training_alone_and_the_exit_code_tells(regente: Run, project: Path) -> None:
+    own_project(project, line=FULL)
+    ended = regente("train", "mine", "tracking.log_model=false")
+    assert ended.code == 5
+    (job,) = jobs(project)
+    assert len([line for line in ended.out.splitlines() if "could not be written" in line]) == 1
+    assert "could not be written (File too large)" in ended.err
+    assert not list(job.rglob("*.draft"))
+    assert not list(job.rglob("*.ckpt"))
+    assert json.loads((job / "result.json").read_text())["metrics"]["test/acc"] > 0
+
+
+def test_what_must_not_change_is_named_and_what_is_done_says_so(regente: Run, fragile: Path) -> None:  # noqa: F811
+    assert regente("train", "mine", env={"DIE_AT": "train 12"}).code == -9
+    ended = regente("resume", "latest", "optimizer.lr=0.5", "data.batch_size=64", "model.nope=1")
+    assert ended.code == 2
+    assert "model.nope" in ended.err
+    ended = regente("resume", "optimizer.lr=0.5", "data.batch_size=64")  # the latest, where no run is named
+    assert ended.code == 2
+    (line,) = (line for line in ended.lines if line.startswith("optimizer.lr=0.5: "))
+    assert line.endswith("it was 0.001; if that is meant, add --allow optimizer.lr")
+    assert any(line.startswith("data.batch_size=64: cannot change from 128") for line in ended.lines)
+    ended = regente("train", "mine", "resume=latest", "optimizer.lr=0.5", "--allow", "optimizer.lr")
+    assert ended.code == 0, ended.err
+    (job,) = jobs(fragile)
+    rates = [values for (key, step), values in metrics(job).items() if key == "train/lr" and step > 13]
+    assert rates[0] == [0.5]
+    ended = regente("resume", "latest")
+    assert ended.code == 0
+    assert ended.out.startswith("nothing to do:")
+
+
+def test_a_run_that_is_done_goes_on_when_it_is_given_more_epochs(regente: Run, fragile: Path) -> None:  # noqa: F811
+    assert regente("train", "mine", "trainer.max_epochs=4").code == 0
+    (longer,) = jobs(fragile)
+    assert regente("train", "mine").code == 0
+    (job,) = set(jobs(fragile)) - {longer}
+    ended = regente("resume", str(job), "trainer.max_epochs=4")
+    assert ended.code == 0, ended.err
+    assert_same(job, longer)
+
+
+@pytest.mark.usefixtures("store")
+def test_a_fork_begins_with_the_weights_of_its_run_and_is_linked_to_it(regente: Run, project: Path) -> None:
+    own_project(project)
+    fast = ["tracking.log_model=false"]
+    assert regente("train", "mine", *fast).code == 0
+    ended = regente("fork", "latest", "optimizer.lr=1e-4")
+    assert ended.code == 0, ended.err
+    assert "begins with the weights of" in ended.out
+    parent = query(project, "select run_uuid from runs order by start_time limit 1")[0][0]
+    assert query(project, "select value from tags where key = 'regente.forked_from'") == [(parent,)]
+    first, _ = sorted(jobs(project), key=lambda job: (job / "config.yaml").stat().st_mtime)
+    best = json.loads((first / "result.json").read_text())["best_checkpoint"]
+    bare = project / "bare.ckpt"
+    content = torch.load(best, weights_only=True)["state_dict"]
+    torch.save({key.removeprefix("model."): value for key, value in content.items()}, bare)
+    for words, code, said in [
+        (["train", f"resume={bare}"], 5, f"init_from={bare}"),
+        (["train", "resume=nope.ckpt"], 5, "no such checkpoint"),
+        (["check", "mine", "init_from=nope.ckpt"], 5, "init_from=nope.ckpt: no such file"),
+        (["check", "mine", "init_from=nope"], 6, "run nope: no such run here"),
+        (["train", "mine", f"init_from={bare}", "model.wide=16"], 5, "of another model"),
+        (["train", "mine", f"init_from={bare}"], 0, ""),
+        (["train", "mine", "init_from=latest"], 0, ""),
+    ]:
+        ended = regente(*words, *(fast if words[1] == "mine" else []))
+        assert ended.code == code, (words, ended.err)
+        assert said in ended.err
+    latest = max(jobs(project), key=lambda job: job.stat().st_mtime)
+    config = (latest / "config.yaml").read_text()
+    assert re.search(r"init_from: runs/mine/\S+\.ckpt", config)  # what was the latest when it was made
+    assert latest.name not in config
+
+
+@pytest.mark.usefixtures("store")
+def test_a_killed_run_goes_on_in_its_mlflow_run_with_each_metric_once(regente: Run, fragile: Path) -> None:  # noqa: F811
+    words = ["mine", "tracking=mlflow", "tracking.log_model=false"]
+    assert regente("train", *words, env={"DIE_AT": "train 14"}).code == -9
+    ended = regente("resume", "latest", "trainer.max_epochs=4")
+    assert ended.code == 0, ended.err
+    assert query(fragile, "select status from runs") == [("FINISHED",)]
+    rows = query(fragile, "select key, step from metrics where key = 'train/loss' or key like 'val/%'")
+    assert len(rows) == len(set(rows)) > 10
+    assert query(fragile, "select value from params where key = 'resume.1/trainer.max_epochs'") == [("4",)]

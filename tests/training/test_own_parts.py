@@ -1,0 +1,70 @@
+"""Parts of the user's own that do less than Regente's, as Lightning lets them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Ended
+from tests.training.test_fit import jobs, query
+
+Run = Callable[..., Ended]
+OWN = """
+import torch
+from pytorch_lightning import LightningDataModule, LightningModule
+from torch.utils.data import DataLoader, IterableDataset
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        for number in range(64):
+            yield {"x": torch.full((4,), number / 64), "y": torch.tensor(number % 2)}
+
+class Data(LightningDataModule):
+    def __init__(self, num_classes: int, input_shape: list[int]):
+        super().__init__()
+    def train_dataloader(self):
+        return DataLoader(Stream(), batch_size=8)
+    val_dataloader = train_dataloader
+
+class Task(LightningModule):
+    def __init__(self, model, optimizer, scheduler, monitor):
+        super().__init__()
+        self.net, self.make = torch.nn.Linear(4, 2), optimizer
+    def _loss(self, batch):
+        return torch.nn.functional.cross_entropy(self.net(batch["x"]), batch["y"])
+    def training_step(self, batch, index):
+        return None if index == 3 else self._loss(batch)
+    def validation_step(self, batch, index):
+        self.log("val/loss", self._loss(batch))
+        self.log("val/recall@5", 0.5)
+    def configure_optimizers(self):
+        return self.make(self.parameters())
+"""
+EXPERIMENT = """# A test's
+defaults:
+  - /train
+  - override /data: own
+  - override /task: own
+  - _self_
+monitor: {metric: val/loss, mode: min}
+trainer: {max_epochs: 2}
+"""
+
+
+@pytest.mark.usefixtures("store")
+def test_dicts_streams_skipped_steps_odd_names_and_no_test_are_taken(regente: Run, project: Path) -> None:
+    (project / "own.py").write_text(OWN)
+    for place in ("experiments", "conf/data", "conf/task"):
+        (project / place).mkdir(parents=True)
+    (project / "conf/data/own.yaml").write_text("_target_: own.Data\nnum_classes: 2\ninput_shape: [4]\n")
+    (project / "conf/task/own.yaml").write_text("_target_: own.Task\n")
+    (project / "experiments/streamed.yaml").write_text(EXPERIMENT)
+    ended = regente("train", "streamed", "model=mlp")
+    assert ended.code == 0, ended.out + ended.err
+    (job,) = jobs(project)
+    metrics = json.loads((job / "result.json").read_text())["metrics"]
+    assert set(metrics) == {"val/loss", "val/recall@5"}
+    assert query(project, "select status from runs") == [("FINISHED",)]
+    rows = query(project, "select distinct key from metrics where key like '%recall%'")
+    assert ("val/recall_5",) in rows
