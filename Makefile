@@ -21,6 +21,7 @@ quick: .venv/extras ## the tests that take no more than a coffee sip
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 
 types: .venv/extras
 	$(BIN)/mypy

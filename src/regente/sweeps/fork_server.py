@@ -24,8 +24,7 @@ from typing import Any
 from regente.jobs.exit_status import SwiftExit
 from regente.jobs.job import Job
 from regente.sweeps.slot import redirect, run_in_slot
-from regente.training import launch, worker
-from regente.training.ranks import agent
+from regente.training import launch, start_ranks, worker
 
 HEAVY = [
     *("regente.training.fit", "regente.training.worker", "regente.config.compose", "torchvision"),
@@ -250,9 +249,9 @@ class ForkedProgram:
                 os.setsid()
                 os.environ.clear()
                 os.environ.update(env)
-                agent.METHOD = "fork"
+                start_ranks.METHOD = "fork"
                 worker.follow_driver()
-                main = agent.main if name == "regente.training.ranks.agent" else worker.run
+                main = start_ranks.main if name == "regente.training.start_ranks" else worker.run
                 code = main(Path(words[0]), debug="--debug" in words)
             except BaseException:
                 traceback.print_exc()

@@ -35,9 +35,9 @@ from regente.training.callbacks.stop_on_signal import StopOnSignal
 from regente.training.callbacks.trace import Enough, Replay, RunTrace
 from regente.training.callbacks.training_loss import TrainingLoss
 from regente.training.checkpoints.initialization import Point, initialize_from, resume_state
-from regente.training.checkpoints.recovery import Recovery, release
 from regente.training.checkpoints.saving import SafeSaving
 from regente.training.performance import peak_megabytes, tune_process
+from regente.training.recovery import Recovery, release
 
 
 def train(job: Job, config: dict[str, Any], recorder: Recorder, out: Console) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def launch(job: Job, config: dict[str, Any], *, alone: bool, debug: bool = False
     if not where or rendezvous(where).first:
         forget_exits(job)
     try:
-        return _wait("regente.training.ranks.agent", [str(job.path), *(["--debug"] if debug else [])], env)
+        return _wait("regente.training.start_ranks", [str(job.path), *(["--debug"] if debug else [])], env)
     finally:
         if where:
             rendezvous(where).leave(int(trainer["num_nodes"]))

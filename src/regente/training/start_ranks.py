@@ -1,4 +1,4 @@
-"""`python -m regente.training.ranks.agent JOB_DIR` runs this machine's ranks of a job, under torch's elastic agent.
+"""`python -m regente.training.start_ranks JOB_DIR` runs this machine's ranks of a job, under torch's elastic agent.
 
 The ranks are forked from a server that has imported torch and Lightning once: eight ranks, or a restart, cost no
 more imports than one. What a rank runs is what `python -m regente.training.worker JOB_DIR` runs.
