@@ -112,7 +112,7 @@ def main() -> None:
         "plain": [*launcher, "plain.py", json.dumps(words)],
         "ours": [*ours, "trainer.devices=2", "trainer.strategy=ddp"],
     }
-    ways["one step per call"] = [*ways["ours"], "task.steps_per_call=1"]
+    ways["one step per call"] = [*ways["ours"], "trainer.steps_per_call=1"]
     env, files = {"OMP_NUM_THREADS": "1"}, {"marks.py": MARKS, "plain.py": PLAIN}
     # full batches alone: what an epoch has more, the ranks share out evenly and one process does not; and SGD, since
     # Adam makes steps of full size of gradients that are nothing but rounding
@@ -122,7 +122,7 @@ def main() -> None:
         "optimizer.momentum=0",
         "optimizer.nesterov=false",
         "trainer.max_epochs=1",
-        "task.steps_per_call=1",
+        "trainer.steps_per_call=1",
         f"trainer.limit_train_batches={1257 // (2 * BATCH)}",
     ]
     same = {

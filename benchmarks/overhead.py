@@ -96,7 +96,7 @@ def main() -> None:
     ways = {
         "plain": ["-c", PLAIN, json.dumps(words)],
         "ours": ours,
-        "one step per call": [*ours, "task.steps_per_call=1"],
+        "one step per call": [*ours, "trainer.steps_per_call=1"],
         "Lightning": ["-c", DEFAULT, json.dumps(words)],
     }
     found = interleave(ways, ROUNDS, {"OMP_NUM_THREADS": "1"}, {"marks.py": MARK})

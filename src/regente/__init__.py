@@ -1,45 +1,55 @@
-"""Regente: Hydra composes, Lightning plays, MLflow records, Regente conducts.
+"""Regente: Hydra composes, Lightning trains, MLflow records, Regente conducts.
 
-In a notebook: `from regente import train, sweep`. Neither imports torch before it is called.
+What one imports; docs/api.md describes it. Nothing here imports torch before it is used.
 """
 
-import sys
-from types import ModuleType
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from regente.api import SweptJob, evaluate, load_model, predict, runs, sweep, train
+    from regente.data.core.in_memory import InMemory
+    from regente.errors import RegenteError
+    from regente.jobs.runs import Run
+    from regente.sweeps.protocols import Launcher, TrialResult, TrialSource, TrialSpec
+    from regente.tasks.supervised import Supervised
 
 __version__ = "0.1.0"
 
-
-def train(experiment: str = "digits_cnn", *overrides: str) -> dict[str, Any]:
-    """Train as `regente train EXPERIMENT OVERRIDES` does, and return its result: metrics, checkpoint, job, run_id ...
-
-    Raises:
-        RegenteError: when it cannot start or did not end well.
-    """
-    from regente.api import train
-
-    return train(experiment, overrides)
-
-
-def sweep(experiment: str = "digits_cnn", *overrides: str, rerun: bool = False) -> list[dict[str, Any]]:
-    """Run all combinations as `regente train -m` does; a dict for each job: overrides, state, value, metrics, job ...
-
-    What is done already is not done again, unless `rerun`. Jobs that failed are in the list, with their reason.
-
-    Raises:
-        ConfigError: when a job cannot run; then none was started.
-    """
-    from regente.api import sweep
-
-    return sweep(experiment, overrides, rerun=rerun)
-
-
-class _Package(ModuleType):
-    """Python would put the modules `regente.training.fit` and `regente.sweeps` in the places of the functions."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in ("train", "sweep") and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
+_PLACES = {
+    **dict.fromkeys(
+        ("SweptJob", "evaluate", "load_model", "predict", "runs", "sweep", "train"), "regente.api"
+    ),
+    "InMemory": "regente.data.core.in_memory",
+    "RegenteError": "regente.errors",
+    "Run": "regente.jobs.runs",
+    **dict.fromkeys(("Launcher", "TrialResult", "TrialSource", "TrialSpec"), "regente.sweeps.protocols"),
+    "Supervised": "regente.tasks.supervised",
+}
+__all__ = [
+    "InMemory",
+    "Launcher",
+    "RegenteError",
+    "Run",
+    "Supervised",
+    "SweptJob",
+    "TrialResult",
+    "TrialSource",
+    "TrialSpec",
+    "evaluate",
+    "load_model",
+    "predict",
+    "runs",
+    "sweep",
+    "train",
+]
 
 
-sys.modules[__name__].__class__ = _Package
+def __getattr__(name: str) -> Any:
+    if name in _PLACES:
+        return getattr(import_module(_PLACES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PLACES})

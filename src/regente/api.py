@@ -1,15 +1,20 @@
-"""`regente.training.fit` and `regente.sweeps`: the way of the command line from a notebook or a program, with plain results."""
+"""The commands from a notebook or a program, with typed results; documented in docs/api.md."""
 
 import gc
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from regente.errors import RegenteError, Stopped
-from regente.jobs.job import read_json
+from regente.errors import ConfigError, DataError, Problem, RegenteError, Stopped
+from regente.jobs.job import open_job, read_json
+from regente.jobs.runs import Run, find, job_directories
+
+if TYPE_CHECKING:
+    from torch import nn
 
 GPUS = "CUDA_VISIBLE_DEVICES"
 
@@ -36,36 +41,111 @@ def command_line(words: Sequence[str]) -> Iterator[None]:
         gc.unfreeze()
 
 
-def train(experiment: str, overrides: Sequence[str]) -> dict[str, Any]:
-    """One run, in this process if it has one rank."""
-    from regente.jobs.hardware import require
-    from regente.training.launch import launch
-    from regente.training.request import checked, freeze_job
+@dataclass(frozen=True)
+class SweptJob:
+    """What became of one job of a sweep."""
+
+    overrides: list[str]
+    state: str  # done, failed, killed, queued
+    value: float | None  # of the monitored metric
+    reason: str  # why it failed
+    pruned: bool
+    run: Run | None  # where it is done
+
+
+def train(experiment: str = "digits_cnn", *overrides: str) -> Run:
+    """Train as `regente train EXPERIMENT OVERRIDES` does; in this process if it has one rank.
+
+    Raises:
+        ConfigError: when it cannot run; then nothing was started.
+        RegenteError: when it did not end well.
+    """
+    from regente.training.run import Request, SweepRequested, run
 
     with command_line(["train", experiment, *overrides]):
-        composed, config = checked(experiment, overrides)
-        require(config["trainer"])
-        job = freeze_job(composed, Path("runs") / experiment)
-        if code := launch(job, config, alone=True):
-            raise RegenteError(f"{job.path}: the run ended with exit code {code}; see above")
-    return result_of(job.path)
+        try:
+            ended = run(Request(experiment, overrides))
+        except SweepRequested:
+            what = "is a sweep of many jobs; regente.sweep() runs it"
+            raise ConfigError([Problem(f"experiment {experiment}", what)]) from None
+    if ended.exit_code:
+        raise RegenteError(f"{ended.job.path}: the run ended with exit code {ended.exit_code}; see above")
+    return find(str(ended.job.path), Path.cwd())
 
 
-def sweep(experiment: str, overrides: Sequence[str], *, rerun: bool) -> list[dict[str, Any]]:
-    """A sweep to its end."""
+def sweep(experiment: str = "digits_cnn", *overrides: str, rerun: bool = False) -> list[SweptJob]:
+    """Run all combinations as `regente train -m` does; jobs that are done are not run again, unless `rerun`.
+
+    Raises:
+        ConfigError: when a job cannot run; then none was started.
+    """
     from regente.sweeps.session import sweep
 
     with command_line(["train", "-m", experiment, *overrides]):
         _, states, folder = sweep(experiment, overrides, again=rerun)
     assert folder is not None
-    shown = ("overrides", "state", "value", "reason", "pruned")
     return [
-        {**{key: getattr(state, key) for key in shown}, **result_of(folder.path / state.directory)}
-        for state in states
-    ]
+        SweptJob(
+            each.overrides, each.state, each.value, each.reason, each.pruned,
+            find(str(folder.path / each.directory), Path.cwd()) if each.state == "done" else None,
+        )
+        for each in states
+    ]  # fmt: skip
 
 
-def result_of(path: Path) -> dict[str, Any]:
-    """What a job left, with its directory and the id of its run in MLflow."""
-    run_id = read_json(path / "recorded.json").get("run_id")
-    return {**read_json(path / "result.json"), "job": str(path), "run_id": run_id}
+def runs(experiment: str | None = None) -> list[Run]:
+    """The finished runs of this project, of one experiment or of all, the oldest first."""
+    folder = Path.cwd() / "runs" / (experiment or "")
+    found = [path for path in job_directories(folder) if (path / "result.json").is_file()]
+    return sorted(
+        (Run(open_job(path), read_json(path / "result.json")) for path in found),
+        key=lambda run: run.job.created,
+    )
+
+
+def evaluate(run: str | Run = "latest", *overrides: str) -> dict[str, float]:
+    """Evaluate a run's model on its own data, or on other data; metrics by split, as `val/acc`.
+
+    Raises:
+        RegenteError: when there is no such run, or the evaluation did not end well.
+    """
+    from regente.inference.evaluate import evaluate
+
+    found = _run(run)
+    with command_line(["evaluate", str(found.job.path), *overrides]):
+        ended = evaluate(found, overrides)
+    if ended.exit_code:
+        raise RegenteError(f"{ended.job.path}: it ended with exit code {ended.exit_code}; see above")
+    metrics: dict[str, float] = read_json(ended.job.path / "evaluation.json")["metrics"]
+    return metrics
+
+
+def predict(inputs: Sequence[str | Path], run: str | Run = "latest") -> list[dict[str, Any]]:
+    """Predict with a run's model: a dict for each sample of the files, folders or texts, as `regente predict` writes it.
+
+    Raises:
+        DataError: when none of the inputs can be read.
+    """
+    from regente.inference.predict import predict
+
+    found = predict(_run(run), [str(each) for each in inputs])
+    if found.bad and not found.lines:
+        raise DataError("\n".join(found.bad))
+    return found.lines
+
+
+def load_model(run: str | Run = "latest") -> "nn.Module":
+    """A run's network with its best weights, on the CPU, in eval mode: x as a training batch has it -> logits.
+
+    Raises:
+        TrackingError: when there is no such run.
+        CheckpointError: when its weights are missing or damaged.
+    """
+    from regente.models.weights import load_model
+
+    found = _run(run)
+    return load_model(found.job, found.checkpoint)
+
+
+def _run(run: str | Run) -> Run:
+    return run if isinstance(run, Run) else find(run, Path.cwd())

@@ -126,7 +126,7 @@ def test_a_changed_model_differs_since_its_first_step_and_a_run_without_a_trace_
         "~model.widths",
         "~model.dropout",
         "~model.input_shape",
-        "task.steps_per_call=1",
+        "trainer.steps_per_call=1",
     ]
     ended = regente("train", *FAST, *own, "tracking=none")
     assert ended.code == 0, ended.err

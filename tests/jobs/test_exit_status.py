@@ -132,7 +132,7 @@ def test_a_training_that_diverges_can_go_back_and_on_at_half_the_rate(regente: R
         "mine",
         "trainer.max_epochs=2",
         "trainer.on_nan=rollback",
-        "task.steps_per_call=1",
+        "trainer.steps_per_call=1",
         "callbacks.resume.every_minutes=0",
     ]
     ended = regente(*words, "tracking=none", "trainer.log_every_n_steps=1")

@@ -85,7 +85,7 @@ def test_several_steps_per_call_train_the_same_to_the_bit(
     case: str, regente: Callable[..., Ended], project: Path
 ) -> None:
     for steps in (1, 7):  # twenty steps an epoch: the last call of each has six
-        ended = regente("train", *SAME, *CASES[case], f"task.steps_per_call={steps}")
+        ended = regente("train", *SAME, *CASES[case], f"trainer.steps_per_call={steps}")
         assert ended.code == 0, ended.err
         assert "one step per call" not in ended.out
     one, many = sorted(jobs(project), key=lambda job: job.stat().st_ctime)
@@ -109,9 +109,9 @@ def test_several_steps_per_call_train_the_same_to_the_bit(
 
 
 def test_what_wants_to_see_each_step_gets_it_and_says_so(regente: Callable[..., Ended]) -> None:
-    ended = regente("train", *SAME, "task.steps_per_call=4", "trainer.gradient_clip_val=1.0")
+    ended = regente("train", *SAME, "trainer.steps_per_call=4", "trainer.gradient_clip_val=1.0")
     assert ended.code == 0, ended.err
-    assert "task.steps_per_call=4: one step per call, because of trainer.gradient_clip_val" in ended.out
+    assert "trainer.steps_per_call=4: one step per call, because of trainer.gradient_clip_val" in ended.out
 
 
 OWN_TASK = """
@@ -124,9 +124,9 @@ class Warm(Classifier):
 
 def test_a_task_with_a_hook_of_its_own_gets_each_step(regente: Callable[..., Ended], project: Path) -> None:
     (project / "own.py").write_text(OWN_TASK)
-    ended = regente("train", *SAME, "task.steps_per_call=4", "task._target_=own.Warm")
+    ended = regente("train", *SAME, "trainer.steps_per_call=4", "task._target_=own.Warm")
     assert ended.code == 0, ended.err
-    assert "task.steps_per_call=4: one step per call, because of task" in ended.out
+    assert "trainer.steps_per_call=4: one step per call, because of task" in ended.out
 
 
 FAULTS = """

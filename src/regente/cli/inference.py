@@ -74,7 +74,7 @@ def evaluate(words: tuple[str, ...], debug: bool) -> None:
     found = find(run, Path.cwd())
     from regente.inference.evaluate import evaluate as again
 
-    sys.exit(again(found, overrides, debug=debug))
+    sys.exit(again(found, overrides, debug=debug).exit_code)
 
 
 @click.command()
@@ -250,7 +250,7 @@ def rerun(run: str, verify: bool, steps: int | None, debug: bool) -> None:
 
     from regente.inference import rerun as again
     from regente.jobs.hardware import require
-    from regente.training.launch import launch
+    from regente.training.run import run as run_job
 
     if steps and not verify:
         raise ConfigError([Problem("--steps", "goes with --verify")])
@@ -265,7 +265,7 @@ def rerun(run: str, verify: bool, steps: int | None, debug: bool) -> None:
             click.echo(verdict.words)
             sys.exit(verdict.code)
         new = again.freeze_again(job, run)
-    sys.exit(launch(new, config, alone=True, debug=debug))
+    sys.exit(run_job(new.path, debug=debug).exit_code)
 
 
 COMMANDS: list[click.Command] = [evaluate, predict, export, serve, generate, rerun]

@@ -3,12 +3,14 @@
 import gc
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
 from regente.cli import cache, inference, resume, sweep, tracking
+from regente.cli.request import split
 from regente.errors import ConfigError, Problem, RegenteError, Stopped
 from regente.jobs.exit_status import SwiftExit
 from regente.jobs.streams import forgive, printable
@@ -122,18 +124,6 @@ def train(
     resolve: bool,
     info: str | None,
 ) -> None:
-    from regente.training.request import checked, freeze_job, split
-
-    if any(word.startswith("resume=") for word in words) or (
-        words and (Path(words[0]) / "job.json").is_file()
-    ):
-        from regente.training.checkpoints.resume import named
-
-        if asked := named(words):
-            if cfg or info or multirun or dry_run or package or resolve:
-                what = "a run that goes on takes no --cfg, --info, --multirun or --dry-run"
-                raise ConfigError([Problem(" ".join(words), what)])
-            return resume.go_on(*asked, allow, debug=debug)
     experiment, overrides = split(words)
     if cfg:
         return show(experiment, overrides, cfg, package, resolve)
@@ -148,31 +138,30 @@ def train(
     rerun = "rerun=true" in overrides
     overrides = [word for word in overrides if word != "rerun=true"]
     if not multirun:
-        composed, config = checked(experiment, overrides)
-    if multirun or composed.multirun:
-        from regente.sweeps.session import sweep
+        from regente.training.run import Request, SweepRequested, run
 
-        sys.exit(sweep(experiment, overrides, again=rerun, dry_run=dry_run)[0])
-    if dry_run:
-        raise ConfigError([Problem("--dry-run", "goes with -m; regente check looks at one run")])
-    from regente.jobs.hardware import require
-    from regente.training.launch import launch
-    from regente.training.ranks.rendezvous import find_job
+        if dry_run:
+            raise ConfigError([Problem("--dry-run", "goes with -m; regente check looks at one run")])
+        with suppress(SweepRequested):
+            sys.exit(run(Request(experiment, overrides), debug=debug).exit_code)
+    from regente.sweeps.session import sweep
 
-    require(config["trainer"])
-    job = find_job(config["trainer"], lambda: freeze_job(composed, Path("runs") / experiment))
-    sys.exit(launch(job, config, alone=True, debug=debug))
+    sys.exit(sweep(experiment, overrides, again=rerun, dry_run=dry_run)[0])
 
 
-@regente.command(help=CHECK, context_settings={"ignore_unknown_options": True})
+@regente.command(name="check", help=CHECK, context_settings={"ignore_unknown_options": True})
 @request
 @click.option("-m", "--multirun", is_flag=True, help="Look at a sweep.")
-def check(words: tuple[str, ...], debug: bool, multirun: bool) -> None:
-    from regente.training.request import checked, split
+def check_(words: tuple[str, ...], debug: bool, multirun: bool) -> None:
+    from regente.training.prepare import check, compose
 
     experiment, overrides = split(words)
     found = ""
-    if multirun or checked(experiment, overrides)[0].multirun:
+    if not multirun:
+        composed = compose(experiment, overrides)
+        check(composed)
+        multirun = composed.multirun
+    if multirun:
         from regente.sweeps.plan import plan
         from regente.sweeps.session import look
 
@@ -214,10 +203,11 @@ def show(experiment: str, overrides: list[str], what: str, package: str | None, 
     from omegaconf import OmegaConf
 
     from regente.config.interpolation import to_yaml
-    from regente.training.request import checked
+    from regente.training.prepare import check, compose
 
     touched = {override.lstrip("+~").split("=")[0].split(".")[0] for override in overrides}
-    composed, _ = checked(experiment, overrides, touched)
+    composed = compose(experiment, overrides)
+    check(composed, touched)
     node: Any = {
         "job": composed.node,
         "hydra": {"hydra": composed.hydra},

@@ -68,21 +68,21 @@ def resume(run: str, overrides: tuple[str, ...], allow: tuple[str, ...], debug: 
 def fork(run: str, overrides: tuple[str, ...], debug: bool) -> None:
     from regente.jobs.hardware import require
     from regente.training.checkpoints.resume import fork as forked
-    from regente.training.launch import launch
+    from regente.training.run import run as run_job
 
     found = forked(run, overrides)
     require(found.config["trainer"])
-    sys.exit(launch(found.job, found.config, alone=True, debug=debug))
+    sys.exit(run_job(found.job.path, debug=debug).exit_code)
 
 
 def go_on(name: str, overrides: list[str], allow: tuple[str, ...], *, debug: bool) -> None:
     """Run a job again from where it was interrupted; say so where there is nothing to do."""
     from regente.jobs.hardware import require
     from regente.training.checkpoints.resume import resume as resumed
-    from regente.training.launch import launch
+    from regente.training.run import run as run_job
 
     found = resumed(name, overrides, allow)
     if found.done:
         return click.echo(found.done)
     require(found.config["trainer"])
-    sys.exit(launch(found.job, found.config, alone=True, debug=debug))
+    sys.exit(run_job(found.job.path, debug=debug).exit_code)

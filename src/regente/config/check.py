@@ -16,7 +16,7 @@ from regente.errors import Problem
 
 # Arguments that Regente gives itself, by the place of the node
 GIVEN = {
-    "task": ("model", "optimizer", "scheduler", "monitor"),
+    "task": ("model", "optimizer", "scheduler", "monitor", "take_steps"),
     "optimizer": ("params",),
     "scheduler": ("optimizer", "total_steps"),
     "trainer": (

@@ -41,6 +41,9 @@ OURS = {
         "matmul_precision": _one_of(*MATMUL, None),
         "find_lr": FLAG,
         "find_batch_size": FLAG,
+        "steps_per_call": Limit(
+            lambda v: v == "auto" or (_whole(v) and v >= 1), "needs a whole number >= 1 or auto"
+        ),
         "profile_calls": Limit(lambda v: _whole(v) and v >= 0, "needs a whole number >= 0"),
         "endpoint": Limit(
             lambda v: v is None or (isinstance(v, str) and bool(re.fullmatch(r".+:\d{1,5}", v))),

@@ -18,12 +18,11 @@ from regente.jobs.job import Job, freeze
 from regente.jobs.runs import EVALUATION, Run, shown
 from regente.jobs.trust import read_config, require_known_env
 from regente.training.complete import complete
-from regente.training.worker import imports, quiet_libraries, run
+from regente.training.session import Ended, imports, session
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from regente.tracking.recorder import Recorder
 
 MOST = 20  # classes that are shown
 CHANGEABLE = ("data", "trainer", "tracking")
@@ -44,8 +43,8 @@ FACTS = (
 )  # of the data, that the weights are made for
 
 
-def evaluate(found: Run, overrides: Sequence[str], *, debug: bool = False) -> int:
-    """Evaluate a run as a job of its own, in the run's directory and under its MLflow run; the exit code.
+def evaluate(found: Run, overrides: Sequence[str], *, debug: bool = False) -> Ended:
+    """Evaluate a run as a job of its own, in the run's directory and under its MLflow run.
 
     Raises:
         ConfigError: when the overrides are wrong, or the data is not what the weights are made for.
@@ -54,16 +53,14 @@ def evaluate(found: Run, overrides: Sequence[str], *, debug: bool = False) -> in
     checkpoint = found.checkpoint
     job = _freeze(found, overrides)
 
-    def act(job: Job, config: dict[str, Any], recorder: "Recorder", out: "Console") -> None:
+    own = not any(word.lstrip("+~").startswith("data") for word in overrides)
+    with session(job, resolve(job.config), kind="evaluation", debug=debug) as current:
         with imports():
             from regente.inference.measuring import evaluation
-        console.row(out, "weights", shown(checkpoint))
-        with quiet_libraries():
-            metrics, rows = evaluation(job, config, found, recorder, out)
-        own = not any(word.lstrip("+~").startswith("data") for word in overrides)
-        _show(out, found, job, metrics, rows, own=own)
-
-    return run(job.path, debug=debug, act=act, kind="evaluation")
+        console.row(current.out, "weights", shown(checkpoint))
+        metrics, rows = evaluation(job, current.config, found, current.recorder, current.out)
+        _show(current.out, found, job, metrics, rows, own=own)
+    return Ended(job, current.exit_code)
 
 
 def _freeze(found: Run, overrides: Sequence[str]) -> Job:

@@ -17,8 +17,9 @@ from regente.jobs.runs import Run
 from regente.models.weights import load_model
 from regente.tracking.logger import JournalLogger
 from regente.tracking.recorder import Recorder
-from regente.training.build import build
 from regente.training.callbacks.sample_predictions import SamplePredictions
+from regente.training.callbacks.step_seeding import StepSeeding
+from regente.training.parts import assemble
 from regente.training.performance import tune_process
 
 SPLITS = ("val", "test")
@@ -41,8 +42,8 @@ def evaluation(
     config["trainer"], notes = fit_trainer(trainer)
     tune_process(config["trainer"]["accelerator"])
     logger = JournalLogger(recorder.journal, str(job.path), job.experiment, job.path.name)
-    every: list[Callback] = [SamplePredictions(job.path, SPLITS)]
-    parts = build({**config, "callbacks": {}}, job, every, logger, fitted_state=found.fitted_state)
+    every: list[Callback] = [StepSeeding(config["seed"]), SamplePredictions(job.path, SPLITS)]
+    parts = assemble({**config, "callbacks": {}}, job, every, logger, fitted_state=found.fitted_state)
     task: Any = parts.task
     task.model.load_state_dict(model.state_dict())
     data: Any = parts.data

@@ -14,7 +14,7 @@ from regente.jobs.runs import find_job, run_id, shown
 from regente.jobs.trust import inside, read_config, require_known_env
 from regente.tracking import provenance
 from regente.tracking.restore import restore
-from regente.training.worker import imports, quiet_libraries
+from regente.training.session import imports, quiet_libraries
 
 CLOSE = 1e-5  # of a loss, relative above 1: what other threads, or another CPU, may change
 STEPS = 300  # that are verified, without being told
@@ -146,7 +146,7 @@ def verify(job: Job, config: dict[str, Any], steps: int | None) -> Verdict:
         raise ConfigError([Problem("trainer.devices", what)])
     with imports():
         from regente.training.finders import found_before, with_found
-        from regente.training.fit import replay
+        from regente.training.replay import replay
 
     if found := found_before(job):
         config = with_found(job, found)

@@ -21,10 +21,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from regente.jobs.driver import follow_driver
 from regente.jobs.exit_status import SwiftExit
 from regente.jobs.job import Job
 from regente.sweeps.slot import redirect, run_in_slot
-from regente.training import launch, start_ranks, worker
+from regente.training import launch, run, start_ranks
 
 HEAVY = [
     *("regente.training.fit", "regente.training.worker", "regente.config.compose", "torchvision"),
@@ -250,9 +251,12 @@ class ForkedProgram:
                 os.environ.clear()
                 os.environ.update(env)
                 start_ranks.METHOD = "fork"
-                worker.follow_driver()
-                main = start_ranks.main if name == "regente.training.start_ranks" else worker.run
-                code = main(Path(words[0]), debug="--debug" in words)
+                follow_driver()
+                path, debug = Path(words[0]), "--debug" in words
+                if name == "regente.training.start_ranks":
+                    code = start_ranks.main(path, debug=debug)
+                else:
+                    code = run.run(path, debug=debug).exit_code
             except BaseException:
                 traceback.print_exc()
             finally:

@@ -23,7 +23,8 @@ from regente.sweeps.records import Parent, frozen, make_folder, redactor, write_
 from regente.sweeps.state import JobState, SweepFolder, result_fields, settle
 from regente.sweeps.table import closing
 from regente.training.complete import complete
-from regente.training.launch import GRACE, launch
+from regente.training.launch import GRACE
+from regente.training.run import run
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Task:
         job = frozen(folder, state, composed, self.swept)
         begun = time.monotonic()
         try:
-            code = launch(job, config, alone=False)
+            code = run(job.path, alone=False).exit_code
         except Stopped as error:
             folder.save(replace(state, state="killed", code=error.exit_code, reason=error.name))
             raise

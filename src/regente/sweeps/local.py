@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from regente.errors import ConfigError, MachineError, Problem
+from regente.jobs.driver import DRIVER
 from regente.jobs.hardware import cores, ranks_here, threads_each
 from regente.jobs.job import TRIAL, Job
 from regente.jobs.process_identity import process_identity
 from regente.sweeps.fork_server import ForkServer
 from regente.sweeps.identity import targets, users_files
 from regente.training.launch import OUTER_LAUNCHER
-from regente.training.worker import DRIVER
 
 EVERYTHING = ("auto", -1, "-1")  # of `trainer.devices`
 POLL = 0.05  # seconds between looks at processes that were not forked

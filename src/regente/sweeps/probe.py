@@ -17,7 +17,7 @@ from regente.sweeps.plan import Plan
 from regente.sweeps.protocols import Launcher, TrialSpec
 from regente.sweeps.slot import last_line
 from regente.sweeps.state import SweepFolder
-from regente.training.request import freeze_job
+from regente.training.prepare import freeze
 
 WORTH = 4  # jobs for each kind, below which a probe would cost more than it tells
 SHORT = [
@@ -80,7 +80,7 @@ def probe(
     for number, (trial, count) in enumerate(chosen):
         config = plan.composer.checked_config(trial.overrides)[1]
         composed, short = plan.composer.checked_config([*trial.overrides, *SHORT])
-        job = freeze_job(composed, place, str(number))
+        job = freeze(composed, place, str(number))
         waiting[str(job.path)] = job, config, count
         launcher.submit(job, short, trial.env)
     seconds, megabytes, problems, ended = 0.0, 0.0, [], 0

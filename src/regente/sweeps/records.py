@@ -19,7 +19,7 @@ from regente.jobs.runs import run_id
 from regente.sweeps.plan import Plan, varied
 from regente.sweeps.state import JobState, SweepFolder
 from regente.tracking.recorder import Recorded, Recorder
-from regente.training.request import freeze_job
+from regente.training.prepare import freeze
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def make_folder(plan: Plan, first: Composed) -> SweepFolder:
     """The sweep's own job directory, made at its first start with the config of its first job."""
     if not (plan.folder / "job.json").is_file():
         whole = replace(first, overrides=plan.overrides)
-        job = freeze_job(whole, plan.folder.parent, plan.folder.name, plan.swept)
+        job = freeze(whole, plan.folder.parent, plan.folder.name, plan.swept)
         if job.path.name != plan.folder.name:  # another command line was faster
             shutil.rmtree(job.path)
     return SweepFolder(plan.folder.resolve())
@@ -56,7 +56,7 @@ def frozen(folder: SweepFolder, state: JobState, composed: Composed, swept: Sequ
     if (path / "job.json").is_file():
         os.environ.update(externalize(composed.yaml())[1])  # secrets, which it does not hold
         return open_job(path)
-    return freeze_job(composed, folder.path, state.directory, swept=swept)
+    return freeze(composed, folder.path, state.directory, swept=swept)
 
 
 def seed_groups(states: Sequence[JobState], swept: Sequence[str]) -> list[SeedGroup]:

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from regente.config.environment import env_references, from_environment
+from regente.jobs.driver import DRIVER
 from regente.jobs.job import Job
 from regente.jobs.process_identity import ProcessIdentity, process_identity
 from regente.training.launch import GRACE, OUTER_LAUNCHER
-from regente.training.worker import DRIVER
 
 SENT = (
     "MLFLOW_",

@@ -5,13 +5,11 @@ import signal
 import sys
 from pathlib import Path
 
-from regente.config.interpolation import resolve
 from regente.errors import RegenteError, Stopped
+from regente.jobs.driver import follow_driver
 from regente.jobs.exit_status import SwiftExit
-from regente.jobs.job import open_job
 from regente.jobs.streams import forgive
-from regente.training.launch import launch
-from regente.training.worker import DRIVER, follow_driver
+from regente.training.run import run
 
 OUTPUT, ERRORS = "output.txt", "errors.txt"  # in the job's directory
 
@@ -22,11 +20,9 @@ def run_in_slot(path: Path) -> int:
     redirect(path / OUTPUT, 1)
     redirect(path / ERRORS, 2)
     forgive()
-    if DRIVER in os.environ:
-        follow_driver()
+    follow_driver()
     try:
-        job = open_job(path)
-        return launch(job, resolve(job.config, ["trainer"]), alone=True)
+        return run(path).exit_code
     except RegenteError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return error.exit_code

@@ -24,7 +24,7 @@ class Regressor(Supervised):
 
     def _outputs(self, x: Tensor, y: Tensor) -> Tensor:
         outputs: Tensor = self(x)
-        if outputs.shape != y.shape:  # mse_loss would broadcast and learn something else
+        if outputs.shape != y.shape:  # mse_loss would broadcast them
             hint = "the data wants task=classifier"
             if y.ndim == 2:
                 hint = f"model.num_classes={y.shape[1]} gives an output for each"

@@ -1,4 +1,4 @@
-"""Between steps 1 and 2 of a run: what a config leaves open and the names of folders tell."""
+"""The end of stage 1: facts that a config leaves open are read from folders and earlier runs."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -16,24 +16,25 @@ TRANSFER = "regente.models.transfer.Transfer"
 
 
 def complete(config: DictConfig, pins: dict[str, str] | None = None) -> None:
-    """Write the number of classes into `data.num_classes`, where a folder of images or texts leaves it open (`???`),
-    and what the runs are today that `model.backbone=run:RUN` and `init_from=RUN` mean: a job directory, a checkpoint.
-    `pins` keeps what each name means, for all that are filled with the same ones.
+    """Write `data.num_classes`, if it is `???`, and the files that names of runs mean today.
+
+    The number of classes is counted in the folder of images or texts. `model.backbone=run:RUN` becomes a job directory,
+    `init_from=RUN` a checkpoint. `pins` holds what each name means: configs that share it use the same files.
 
     Raises:
-        ConfigError: when it is not said which folder or file.
-        DataError: when it is not there, or not one of classes.
-        TrackingError: when no run is meant, or several are.
-        CheckpointError: when the weights to begin with are not there.
+        ConfigError: when the config does not name the folder or file.
+        DataError: when the folder or file is missing, or holds no classes.
+        TrackingError: when a name means no run, or several.
+        CheckpointError: when the initial weights are missing.
     """
     with suppress(OmegaConfBaseException):
-        _fill_classes(config)
-    with suppress(OmegaConfBaseException):  # a reference that leads nowhere, which `resolve` says better
+        _count_classes(config)
+    with suppress(OmegaConfBaseException):  # a broken reference, which `resolve` reports
         _pin_backbone(config, {} if pins is None else pins)
-        _pin_beginning(config, {} if pins is None else pins)
+        _pin_initial_weights(config, {} if pins is None else pins)
 
 
-def _pin_beginning(config: DictConfig, pins: dict[str, str]) -> None:
+def _pin_initial_weights(config: DictConfig, pins: dict[str, str]) -> None:
     name = config.get("init_from")
     if not name:
         return
@@ -65,7 +66,7 @@ def _pin_backbone(config: DictConfig, pins: dict[str, str]) -> None:
             raise TrackingError(what) from error
 
 
-def _fill_classes(config: DictConfig) -> None:
+def _count_classes(config: DictConfig) -> None:
     data = config.get("data")
     if not isinstance(data, DictConfig) or not OmegaConf.is_missing(data, "num_classes"):
         return
@@ -85,7 +86,7 @@ def _is_a(data: DictConfig, target: str) -> bool:
         own = str(data.get("_target_"))
         return own == target or read(own).derives_from(target) is True
     except (OmegaConfBaseException, TargetNotFound, SyntaxError):
-        return False  # which `check` says better
+        return False  # `check` reports it
 
 
 def _folders(data: DictConfig, root: Path) -> int:
@@ -95,13 +96,16 @@ def _folders(data: DictConfig, root: Path) -> int:
 def _labels(data: DictConfig, path: Path) -> int:
     if data.get("class_names"):
         return len(data.class_names)
-    from regente.data.core.labelled_texts import Columns, read_texts  # and numpy, a fifth of a command's time
+    from regente.data.core.labelled_texts import (  # imports numpy, a fifth of a command's time
+        Columns,
+        read_texts,
+    )
 
     columns = Columns(str(data.text_column), str(data.label_column), data.get("split_column"))
     return len(read_texts(path, columns).classes)
 
 
-# The setting that says where the samples are, what it names, and how their classes are counted
+# by class of the data module: the setting that holds the path, what the path is, how to count the classes
 COUNTED = {
     "regente.data.image_folder.ImageFolder": ("root", "the folder of images", _folders),
     "regente.data.text_classification.TextClassification": ("path", "a file or folder of texts", _labels),

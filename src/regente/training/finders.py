@@ -1,7 +1,7 @@
-"""Between steps 3 and 4 of a run: a learning rate and a batch size that are found, where the trainer is told to.
+"""Before stage 4 of a run: find the learning rate and the batch size, if the trainer's settings ask for it.
 
-Each is tried out with parts of its own, which are thrown away. The run is then built from its config with the found
-values in it, seed and all: it is the run that would have been, had they been given.
+Each finder trains parts of its own and drops them. The run is then built from the config with the found values in it: it
+is the same run as with these values given by hand.
 """
 
 import math
@@ -16,7 +16,6 @@ import psutil
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities.memory import garbage_collection_cuda, is_oom_error
-from rich.console import Console
 
 from regente.config.compose import recompose
 from regente.config.interpolation import resolve
@@ -25,30 +24,33 @@ from regente.jobs import console
 from regente.jobs.hardware import fit_trainer, world_size
 from regente.jobs.job import FOUND, Job, read_json, write_json
 from regente.tracking.journal import Journal
-from regente.training.build import build, make_trainer
+from regente.training.callbacks.step_seeding import StepSeeding
+from regente.training.parts import assemble, make_trainer
+from regente.training.session import Session
 
 SETTINGS = {"find_batch_size": "data.batch_size", "find_lr": "optimizer.lr"}  # in the order of finding
 RATES = (1e-6, 10.0)  # of learning, from the first step to the last
 STEPS = 100  # of the optimizer, 14 for each power of ten
 BLUR = 3.0  # steps: the standard deviation of the kernel that smooths the losses
-GIVE_UP = 4.0  # times the least loss
-LEAST_STEPS = 10  # that an epoch keeps, however large a batch
+GIVE_UP = 4.0  # times the smallest loss
+LEAST_STEPS = 10  # of an epoch: no batch is larger than that
 TRIAL = 4  # batches, of which the first is not timed
-GAIN = 1.05  # times as many samples in a second: less is no gain
-MEMORY = 0.8  # of the free main memory, which a batch may take
+GAIN = 1.05  # times the samples per second: less does not count as faster
+MEMORY = 0.8  # of the free main memory: the limit for a batch
 Found = dict[str, Any]
 
 
-def settled(job: Job, config: dict[str, Any], journal: Journal, out: Console) -> dict[str, Any]:
-    """The config with what was to be found in it; a job that goes on finds nothing again.
+def find_settings(current: Session) -> None:
+    """Put into the config what `trainer.find_lr` and `trainer.find_batch_size` find; a resumed job finds nothing again.
 
     Raises:
-        ConfigError: for several ranks, which would each find something else.
+        ConfigError: for several ranks; each would find another value.
     """
-    trainer = config["trainer"]
+    job, journal, out = current.job, current.recorder.journal, current.out
+    trainer = current.config["trainer"]
     wanted = [key for key in ("find_batch_size", "find_lr") if trainer.get(key)]
     if not wanted:
-        return config
+        return
     if world_size(trainer) > 1:
         what = "takes one device; find it with trainer.devices=1, and give it to the run of several"
         raise ConfigError([Problem(f"trainer.{wanted[0]}", what)])
@@ -63,22 +65,22 @@ def settled(job: Job, config: dict[str, Any], journal: Journal, out: Console) ->
             journal.write("params", values={f"found.{setting}": value})
     write_json(job.path / FOUND, found)
     journal.write("artifact", path=str(job.path / FOUND), to="")
-    return with_found(job, found)
+    current.config = with_found(job, found)
 
 
 def found_before(job: Job) -> Found:
-    """What a job has found already: numbers, of these settings alone, whatever else its file may say."""
+    """The settings that an earlier attempt of the job has found; other content of the file is ignored."""
     values = read_json(job.path / FOUND)
     return {key: values[key] for key in SETTINGS.values() if type(values.get(key)) in (int, float)}
 
 
 def with_found(job: Job, found: Found) -> dict[str, Any]:
-    """The config of a job, resolved, with what was found in it."""
+    """The resolved config of a job with the found settings in it."""
     return resolve(recompose(job.config, [f"{setting}={value}" for setting, value in found.items()]))
 
 
 def _for_trial(config: dict[str, Any], steps: int) -> dict[str, Any]:
-    """The config of a training that is thrown away: so many optimizer steps and nothing besides."""
+    """The config of a training that is dropped: `steps` optimizer steps, without validation and callbacks."""
     trainer, _ = fit_trainer(config["trainer"])
     trainer |= {
         "max_epochs": -1,
@@ -121,7 +123,7 @@ class RangeTest(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.waiting.append(outputs["loss"].detach())
-        if trainer.global_step == self.before:  # the gradient of this batch waits for others
+        if trainer.global_step == self.before:  # the gradient is still being accumulated
             return
         loss = float(torch.stack(self.waiting).mean())
         self.waiting = []
@@ -134,12 +136,12 @@ class RangeTest(Callback):
 
 
 def find_lr(job: Job, config: dict[str, Any], journal: Journal) -> tuple[float, str]:
-    """The learning rate at which the loss falls fastest, to two digits, and a line that says so.
+    """The learning rate at which the loss falls fastest, to two digits, and a line for the user.
 
     The curve goes to `learning_rates.json` in the job directory: a rate and a loss for each step.
     """
     test = RangeTest()
-    parts = build(_for_trial(config, STEPS), job, [test], None)
+    parts = assemble(_for_trial(config, STEPS), job, [StepSeeding(config["seed"]), test])
     parts.trainer.fit(parts.task, datamodule=parts.data)
     given = float(config["optimizer"]["lr"])
     rate = steepest(test.rates, test.losses)
@@ -163,14 +165,14 @@ def steepest(rates: list[float], losses: list[float]) -> float | None:
     smooth = smoothed(np.array(losses))
     end = int(smooth.argmin())
     slope = np.gradient(smooth, np.log(rates))[: end + 1]
-    noise = (np.array(losses) - smooth)[:20].std()  # of a batch, where nothing is learned yet
+    noise = (np.array(losses) - smooth)[:20].std()  # before the model has learned anything
     if smooth[0] - smooth[end] < 3 * noise:
         return None
     return float(f"{rates[int(slope.argmin())]:.1e}")
 
 
 def smoothed(values: np.ndarray) -> np.ndarray:
-    """A running mean under a bell, which lags behind on neither side."""
+    """A running mean with a Gaussian kernel, which shifts the curve to neither side."""
     reach = int(3 * BLUR)
     bell = np.exp(-0.5 * (np.arange(-reach, reach + 1) / BLUR) ** 2)
     return np.convolve(np.pad(values, reach, mode="edge"), bell / bell.sum(), mode="valid")
@@ -199,13 +201,13 @@ class Clock(Callback):
 
 
 def find_batch_size(job: Job, config: dict[str, Any], journal: Journal) -> tuple[int, str]:
-    """The least batch size, a power of two, that no larger one beats in samples per second, and a line that says so.
+    """The least batch size, a power of two, that no larger one beats in samples per second, and a line for the user.
 
     It stops doubling where the memory ends, or an epoch would have less than LEAST_STEPS steps. The trials go to
-    `batch_sizes.json` in the job directory. (Lightning's finder takes what fits, on a CPU 8192 whatever there is.)
+    `batch_sizes.json` in the job directory. (Lightning's finder takes the largest that fits; on a CPU it always ends at 8192.)
     """
     trial = _for_trial({**config, "trainer": {**config["trainer"], "accumulate_grad_batches": 1}}, TRIAL)
-    parts = build(trial, job, [Clock()], None)
+    parts = assemble(trial, job, [StepSeeding(config["seed"]), Clock()])
     data: Any = parts.data
     data.prepare_data()
     data.setup("fit")
@@ -238,7 +240,7 @@ def find_batch_size(job: Job, config: dict[str, Any], journal: Journal) -> tuple
 
 
 def _enough(speeds: dict[int, float], size: int, most: int, share: float) -> str:
-    """Why the next size is not tried, if it is not; `share` of the free memory would be its own."""
+    """Why the next size is not tried, if it is not; `share`: of the free memory that it would take."""
     if 2 * size > most:
         return f"with {2 * size} an epoch would have fewer than {LEAST_STEPS} steps"
     if share > MEMORY:
@@ -249,10 +251,10 @@ def _enough(speeds: dict[int, float], size: int, most: int, share: float) -> str
 
 
 def fastest(speeds: dict[int, float]) -> int:
-    """The least size that is as fast as any, but for a gain that is none."""
+    """The smallest size whose speed is within GAIN of the best."""
     return min(size for size, speed in speeds.items() if speed * GAIN >= max(speeds.values()))
 
 
 def peak_memory() -> int:
-    """Bytes of main memory that this process has held at most."""
+    """Peak main memory of this process, in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

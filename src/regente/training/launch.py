@@ -1,6 +1,5 @@
-"""Start a job: in this process, or as processes of its own."""
+"""Start a job in processes of its own."""
 
-import json
 import os
 import signal
 import subprocess
@@ -8,19 +7,17 @@ import sys
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from regente.errors import Stopped
+from regente.jobs.driver import driver_environment
 from regente.jobs.exit_status import SIGNALS
 from regente.jobs.hardware import ranks_here, threads_each, world_size
 from regente.jobs.job import Job
-from regente.jobs.process_identity import process_identity
-from regente.training.ranks.rank import forget_exits, this_rank
+from regente.training.ranks.rank import forget_exits
 from regente.training.ranks.rendezvous import ENDPOINT, endpoint, is_rank, rendezvous
-from regente.training.worker import DRIVER
 
 # What an outer torchrun, srun or Lightning left behind would make a rank of a job that is not theirs
 OUTER_LAUNCHER = (
@@ -37,21 +34,27 @@ OUTER_LAUNCHER = (
 GRACE = 75.0  # seconds a job has to save and end after a signal; the ranks under an agent have fewer
 
 
-def launch(job: Job, config: dict[str, Any], *, alone: bool, debug: bool = False) -> int:
-    """Run a job to its end and return its exit code; `alone`: nothing else will run in this process."""
-    trainer = config["trainer"]
-    ranks, where = world_size(trainer), endpoint(trainer)
-    if is_rank(trainer) or (alone and ranks == 1):
-        from regente.training.worker import run
+def needs_launch(trainer: dict[str, Any], *, alone: bool = True) -> bool:
+    """Whether a job takes processes of its own; `alone`: nothing else will run in this process."""
+    return not is_rank(trainer) and (world_size(trainer) > 1 or not alone)
 
-        if ranks == 1:
-            for key in [key for key in os.environ if key.startswith(OUTER_LAUNCHER)]:
-                del os.environ[key]
-        elif (here := this_rank()).number == 0 and here.restart == 0:
-            forget_exits(job)
-        return run(job.path, debug=debug)
-    if ranks == 1:
+
+def leave_outer_launcher(trainer: dict[str, Any]) -> None:
+    """Forget what an outer torchrun or srun says, in a process that is not one of the ranks of its job."""
+    if not is_rank(trainer):
+        for key in [key for key in os.environ if key.startswith(OUTER_LAUNCHER)]:
+            del os.environ[key]
+
+
+def launch(job: Job, trainer: dict[str, Any], *, debug: bool = False) -> int:
+    """Run a job in processes of its own and return its exit code: one worker, or an agent that starts the ranks.
+
+    Raises:
+        Stopped: after a signal, once the job has ended.
+    """
+    if world_size(trainer) == 1:
         return _wait("regente.training.worker", [str(job.path)], os.environ)
+    where = endpoint(trainer)
     threads = {"OMP_NUM_THREADS": str(threads_each(ranks_here(trainer)))}
     env = {**os.environ, **threads, **({ENDPOINT: where} if where else {})}
     if not where or rendezvous(where).first:
@@ -75,9 +78,7 @@ def _wait(program: str, words: list[str], environ: Mapping[str, str]) -> int:
         Stopped: after it has ended on such a signal.
     """
     env = {key: value for key, value in environ.items() if not key.startswith(OUTER_LAUNCHER)}
-    env[DRIVER] = json.dumps(
-        asdict(process_identity(os.getpid()))
-    )  # without it the job ends: see worker.follow_driver
+    env |= driver_environment()
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [env.get("PYTHONPATH"), str(Path.cwd())]))
     process = start_program(program, words, env)
     told: list[int] = []

@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from regente.errors import MachineError, RegenteError
+from regente.jobs.driver import DRIVER, follow_driver
 from regente.jobs.exit_status import SIGNALS, ExitStatus, SwiftExit, say
 from regente.jobs.hardware import ranks_here
 from regente.jobs.job import Job, open_job
@@ -32,7 +33,6 @@ from regente.training.ranks.rank import (
     this_rank,
 )
 from regente.training.ranks.rendezvous import ENDPOINT, interface, own_address
-from regente.training.worker import DRIVER, follow_driver
 
 AGENT = "REGENTE_AGENT"
 GRACE = 60  # seconds that the ranks have to save and end after a signal
@@ -142,7 +142,7 @@ def run_rank(path: str) -> None:
     """One rank, in a process forked for it: only the first one speaks, the others to their files."""
     from lightning_utilities.core.rank_zero import rank_zero_only
 
-    from regente.training.worker import run
+    from regente.training.run import run
 
     for each in SIGNALS:  # one that comes before it trains, or while it ends, changes nothing
         signal.signal(each, signal.SIG_IGN)
@@ -160,7 +160,7 @@ def run_rank(path: str) -> None:
     if before is not None and before.final:  # it would come to the same
         record_exit(job, rank, before.ending, lost=True)
         sys.exit(before.ending.exit_code)
-    if code := run(job.path):
+    if code := run(job.path).exit_code:
         sys.exit(code)
 
 

@@ -78,7 +78,7 @@ def fragile(project: Path) -> Path:
     (project / "experiments/mine.yaml").write_text(
         "# mine\ndefaults:\n  - /train\n  - override /model: fragile\n  - override /tracking: none\n  - _self_\n"
         "data:\n  batch_size: 128\ntrainer:\n  max_epochs: 3\n  log_every_n_steps: 4\n"
-        "callbacks:\n  resume:\n    every_minutes: 0\ntask:\n  steps_per_call: 1\n"
+        "callbacks:\n  resume:\n    every_minutes: 0\ntrainer:\n  steps_per_call: 1\n"
     )
     (project / "experiments/loader.yaml").write_text(
         "# mine\ndefaults:\n  - /train\n  - override /data: own\n  - override /model: fragile\n"
@@ -122,7 +122,7 @@ def assert_same(job: Path, undisturbed: Path) -> None:
 # digits: nine batches an epoch, the last of them short
 CASES: dict[str, tuple[list[str], list[str]]] = {
     "in an epoch": (["mine"], ["train 5", "train 14"]),
-    "several steps a call": (["mine", "task.steps_per_call=3"], ["train 8", "train 9"]),
+    "several steps a call": (["mine", "trainer.steps_per_call=3"], ["train 8", "train 9"]),
     "in a validation": (["mine"], ["val 2", "val 5"]),
     "before anything was saved": (["mine"], ["train 1"]),
     "during a save": (["mine"], ["save 2", "save 5", "save 13"]),

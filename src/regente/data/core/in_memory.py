@@ -28,7 +28,6 @@ class InMemory(LightningDataModule):
         super().__init__()
         self.batch_size, self.seed = batch_size, seed
         self.placement = DevicePlacement(on_device)
-        self.group = 1  # training batches that come as one
         self.splits: dict[str, Any] = {}  # a subclass knows which Source its splits are
         self.features: dict[str, Source] | None = None  # what batches are cut from in place of the splits
 
@@ -115,9 +114,10 @@ class InMemory(LightningDataModule):
         return self._batches("test")
 
     def _batches(self, name: str, seed: int | None = None) -> Batches:
-        group = 1 if seed is None else self.group
         if self.trainer is None:
-            return Batches((self.features or self.splits)[name], self.batch_size, seed=seed, group=group)
+            return Batches((self.features or self.splits)[name], self.batch_size, seed=seed)
+        task = self.trainer.lightning_module
+        group = 1 if seed is None else getattr(task, "batches_per_call", 1)  # see tasks.supervised.TakesSteps
         by_heart = bool(self.trainer.overfit_batches)  # type: ignore[attr-defined] # the same few batches for everything
         if by_heart:
             name, seed = "train", self.seed

@@ -116,7 +116,7 @@ def save_state(trainer: Trainer) -> None:
 
 def _group(trainer: Trainer) -> int:
     """How many batches come as one."""
-    return int(getattr(trainer.datamodule, "group", 1))  # type: ignore[attr-defined]
+    return int(getattr(trainer.lightning_module, "batches_per_call", 1))
 
 
 def _limits(trainer: Trainer) -> list[int | None]:

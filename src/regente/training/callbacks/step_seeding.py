@@ -13,7 +13,7 @@ class StepSeeding(Callback):
     """Makes what a training step draws (dropout ...) a function of (seed, epoch, batch, rank), and what a loader of
     the user's draws one of the same key: a run that goes on in the middle needs no random state of the past.
 
-    Where a call takes several steps the task does so for each: see `Supervised.group`.
+    Where a call takes several steps the task does so for each: see grouped_steps.py.
     """
 
     def __init__(self, seed: int) -> None:
@@ -45,7 +45,7 @@ class StepSeeding(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        if pl_module.automatic_optimization or not hasattr(pl_module, "group"):
+        if pl_module.automatic_optimization or not getattr(pl_module, "take_steps", None):
             key = self.seed, trainer.current_epoch, batch_idx, trainer.global_rank, STEP
             reseed_all(pl_module.device, *key)
 

@@ -49,7 +49,7 @@ class TrainingLoss(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if "losses" in outputs:  # of several steps: see Supervised.group
+        if "losses" in outputs:  # of several steps: see grouped_steps.py
             self.waiting.append(outputs["losses"])
             self.rates += outputs["rates"]
         elif "loss" not in outputs:  # a task of the user's may leave a step out, or say nothing of it

@@ -99,12 +99,9 @@ class Unfreeze(Callback):
 def _leave_features(trainer: Trainer, pl_module: LightningModule) -> None:
     model: Any = pl_module.model
     model.leave_features()
-    data: Any = trainer.datamodule  # type: ignore[attr-defined]
-    if hasattr(data, "group"):
-        data.group = 1  # a step takes longer now than what is around it
-        if not pl_module.automatic_optimization:
-            task: Any = pl_module
-            task.group(data.batch_size, 1, task.seed)
+    task: Any = pl_module
+    if getattr(task, "take_steps", None):
+        task.take_steps.size = 1  # a step takes longer now than what is around it
 
 
 def add_group(

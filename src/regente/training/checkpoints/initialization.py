@@ -22,7 +22,7 @@ class Point:
 
     path: Path
     group: int  # batches that come as one from there on
-    grouped: bool  # whether the steps are taken by hand, as Supervised.group has it, be it one by one
+    grouped: bool  # whether the steps are taken by hand, as grouped_steps.py has it, be it one by one
     attempt: int  # the attempt of the run in which it was saved
 
 

@@ -3,7 +3,7 @@
 import os
 import re
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -87,16 +87,12 @@ class Rendezvous:
             ) from error
         self.first, self.where = first, where
 
-    def job(self, make: Callable[[], Job]) -> Job:
-        """The job, made by the first machine and found by the others.
+    def receive_job(self) -> Job:
+        """The job that the first machine has made.
 
         Raises:
-            MachineError: when the first machine says nothing, or its job directory is not to be seen from here.
+            MachineError: when the first machine sends none, or its job directory is not seen from this machine.
         """
-        if self.first:
-            job = make()
-            self.store.set("job", str(job.path))
-            return job
         try:
             path = Path(self.store.get("job").decode())
         except RuntimeError as error:
@@ -105,6 +101,10 @@ class Rendezvous:
             what = "is not seen from this machine; the project must be in a folder that all machines share"
             raise MachineError(f"{path}: {what}")
         return open_job(path)
+
+    def send_job(self, job: Job) -> None:
+        """Tell the other machines which job directory to use."""
+        self.store.set("job", str(job.path))
 
     def leave(self, machines: int) -> None:
         """The last word of a machine; the first one waits for those of the others, though not for long."""
@@ -124,13 +124,22 @@ def rendezvous(where: str) -> Rendezvous:
     return Rendezvous(host.strip("[]"), int(port), first=_is_here(host.strip("[]")))
 
 
-def find_job(trainer: Mapping[str, Any], make: Callable[[], Job]) -> Job:
-    """The job that this process works on: made here, or by another machine or rank of the same one."""
+def receive_job(trainer: Mapping[str, Any]) -> Job | None:
+    """The job that another machine or rank has made for this process; None where this process makes it."""
+    found = _rendezvous_of(trainer)
+    return None if found is None or found.first else found.receive_job()
+
+
+def send_job(trainer: Mapping[str, Any], job: Job) -> None:
+    """Give a job that this process has made to the other machines and ranks, if there are any."""
+    if found := _rendezvous_of(trainer):
+        found.send_job(job)
+
+
+def _rendezvous_of(trainer: Mapping[str, Any]) -> Rendezvous | None:
     if is_rank(trainer):
-        return _of_ranks().job(make)
-    if where := endpoint(trainer):
-        return rendezvous(where).job(make)
-    return make()
+        return _of_ranks()
+    return rendezvous(where) if (where := endpoint(trainer)) else None
 
 
 @cache

@@ -1,0 +1,185 @@
+"""From a frozen config to data, task and trainer, in one visible order."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from lightning_fabric.plugins import CheckpointIO
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import Logger
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from regente.config.own_settings import theirs
+from regente.errors import ConfigError, Problem, RegenteError
+from regente.jobs.job import Job
+from regente.models.features.cached_features import cache_features
+from regente.models.transfer import deferred
+from regente.training.checkpoints.initialization import Point
+from regente.training.checkpoints.saving import SafeSaving
+from regente.training.grouped_steps import GroupedSteps, grouped_steps
+from regente.training.performance import channels_last, compiled, fused
+from regente.training.ranks.strategies import strategy
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What `trainer.fit` needs."""
+
+    data: LightningDataModule
+    task: LightningModule
+    trainer: Trainer
+    notes: list[str]  # what is done otherwise than asked
+
+    @property
+    def checkpoint(self) -> ModelCheckpoint | None:
+        """The callback that knows the best weights, if there is one."""
+        found = [c for c in self.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor]
+        return found[0] if found else None
+
+
+def assemble(
+    config: dict[str, Any],
+    job: Job,
+    callbacks: Sequence[Callback],
+    logger: Logger | None = None,
+    saving: SafeSaving | None = None,
+    state: Point | None = None,
+    fitted_state: Mapping[str, Any] | None = None,
+) -> Parts:
+    """Seed, then data, model, trainer, optimizer, scheduler, task.
+
+    `state`: that from which the run goes on; `fitted_state`: what the data module takes from a run instead of fitting
+    it to the training samples anew.
+
+    Raises:
+        ConfigError: when a part refuses its arguments.
+    """
+    seed_everything(config["seed"], workers=True, verbose=False)
+    data = make("data", config["data"])
+    if fitted_state is not None:
+        data.load_fitted_state(fitted_state)
+    with deferred():
+        model = make("model", theirs("model", config["model"]))
+    materialise(model, data)
+    model = channels_last(model)
+    if config["model"].get("compile"):
+        compiled(model)
+    trainer = make_trainer(config, job, callbacks, logger, saving)
+    notes = cache_features(model, data, config, trainer.strategy.root_device)
+    if state is not None:  # positions are counted in calls
+        steps = GroupedSteps(state.group, config["seed"]) if state.grouped else None
+    else:
+        steps, note = grouped_steps(config, data, model, callbacks)
+        notes += [note] if note else []
+    task = make(
+        "task",
+        config["task"],
+        model=model,
+        optimizer=make("optimizer", fused(config["optimizer"], config["trainer"])),
+        scheduler=make("scheduler", config["scheduler"]) if config["scheduler"].get("_target_") else None,
+        monitor=config["monitor"]["metric"],
+        **({"take_steps": steps} if steps else {}),
+    )
+    return Parts(data, task, trainer, [*notes, *_overfit_note(trainer)])
+
+
+def make_trainer(
+    config: dict[str, Any],
+    job: Job,
+    callbacks: Sequence[Callback],
+    logger: Logger | None,
+    saving: SafeSaving | None = None,
+) -> Trainer:
+    """Lightning's trainer as the config wants it, quiet, and with nothing of its own outside the job directory."""
+    made: Trainer = make(
+        "trainer",
+        _lightnings(config["trainer"]),
+        callbacks=list(callbacks),
+        logger=logger or False,
+        **strategy(config["trainer"]),
+        plugins=_with_saving(config["trainer"].get("plugins"), saving),
+        default_root_dir=str(job.path),
+        enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    return made
+
+
+def _overfit_note(trainer: Any) -> list[str]:
+    if not trainer.overfit_batches:
+        return []
+    return [f"trainer.overfit_batches={trainer.overfit_batches}: val and test are the same batches as train"]
+
+
+def _lightnings(trainer: dict[str, Any]) -> dict[str, Any]:
+    """The trainer's node as Lightning takes it."""
+    node = theirs("trainer", trainer)
+    if (minutes := trainer.get("max_minutes")) is not None:
+        node["max_time"] = {"minutes": minutes}
+    if trainer.get("overfit_batches") and trainer.get("max_steps", -1) > 0:
+        node["max_epochs"] = -1
+    return node
+
+
+def materialise(model: nn.Module, data: LightningDataModule) -> None:
+    """Give lazy layers (nn.LazyLinear ...) their shapes, with a batch of the training data."""
+    if not any(is_lazy(parameter) for parameter in model.parameters()):
+        return
+    data.prepare_data()
+    data.setup("fit")
+    x = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)[0]
+    with torch.no_grad():
+        model(x)
+
+
+def make(where: str, node: dict[str, Any], **given: Any) -> Any:
+    """Instantiate a node; the finished objects in `given` are handed over as they are."""
+    try:
+        if given:
+            return instantiate({**node, "_partial_": True}, _convert_="all")(**given)
+        return instantiate(node, _convert_="all")
+    except (InstantiationException, MisconfigurationException) as error:
+        cause = error.__cause__ if isinstance(error, InstantiationException) else error
+        if isinstance(cause, RegenteError):
+            raise cause from None
+        if isinstance(cause, MisconfigurationException) or (
+            isinstance(cause, ValueError | TypeError) and _is_refusal(cause)
+        ):
+            raise ConfigError([Problem(where, str(cause))]) from error
+        raise cause or error from None
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether a constructor raised by itself, as against a call deep inside of it that went wrong."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_code.co_name == "__init__"
+
+
+def _with_saving(plugins: Any, saving: SafeSaving | None) -> list[Any]:
+    """The user's plugins, and ours for checkpoints unless one of them is such."""
+    given = plugins if isinstance(plugins, list) else [plugins] if plugins else []
+    return (
+        given if saving is None or any(isinstance(each, CheckpointIO) for each in given) else [*given, saving]
+    )
+
+
+def make_callback(name: str, node: dict[str, Any], job: Job) -> Callback:
+    if str(node["_target_"]).endswith("ModelCheckpoint") and not node.get("dirpath"):
+        node = {**node, "dirpath": str(job.checkpoints)}
+    if str(node["_target_"]).endswith("ResumeStates") and not node.get("folder"):
+        node = {**node, "folder": str(job.resume_states)}
+    callback = make(f"callbacks.{name}", node)
+    if not isinstance(callback, Callback):
+        raise ConfigError(
+            [Problem(f"callbacks.{name}", f"{type(callback).__name__} is not a Lightning callback")]
+        )
+    return callback

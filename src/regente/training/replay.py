@@ -1,0 +1,32 @@
+"""A run once more, as far as its trace goes and for the trace alone."""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from regente.jobs.hardware import fit_trainer
+from regente.jobs.job import Job
+from regente.training.build import prepare_process
+from regente.training.callback_list import configured
+from regente.training.callbacks.step_seeding import StepSeeding
+from regente.training.callbacks.trace import Enough, Replay
+from regente.training.checkpoints.initialization import initialize_from
+from regente.training.checkpoints.saving import SafeSaving
+from regente.training.fit import train
+from regente.training.parts import assemble
+
+
+def replay(job: Job, config: dict[str, Any], trace: Replay) -> None:
+    """Train until the trace is full, without logger, journal and test."""
+    config["trainer"], _ = fit_trainer(config["trainer"])
+    prepare_process(config["trainer"])
+    config["trainer"]["steps_per_call"] = trace.group
+    saving = SafeSaving(lambda _: None)
+    resume, others = configured(config, job)
+    callbacks = [StepSeeding(config["seed"]), *resume, *others, trace]
+    parts = assemble(config, job, callbacks, saving=saving)
+    if config["init_from"]:
+        initialize_from(parts.task, Path(config["init_from"]))
+    with suppress(Enough):
+        train(parts)
+    saving.teardown()
