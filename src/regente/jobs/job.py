@@ -21,7 +21,9 @@ DATA = "data.json"  # in the job directory: name, place, digest and splits of th
 PROVENANCE = "provenance.json"  # in the job directory: code, hardware and packages when it started
 FOUND = "found.json"  # in the job directory: settings that were found for it, by their dotted names
 EXAMPLE = "example.npy"  # in the job directory: two samples as the model gets them
-PROCESS = "process.json"  # in the job directory: the process that runs it, touched as long as it lives
+PROCESS = (
+    "process.json"  # in the job directory: the process that runs it or ran it last; touched as a heartbeat
+)
 TRIAL = (
     "REGENTE_TRIAL"  # in the environment of a trial of a search: the node of its `Pruning` callback, as JSON
 )

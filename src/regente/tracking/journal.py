@@ -28,7 +28,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.torn = False  # whether the last line is not whole
-        self.trouble = ""  # why a line is missing: a full disk does not end a training
+        self.problem = ""  # why a line is missing: a full disk does not end a training
         cut_torn_line(path)
         self.file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
@@ -39,9 +39,9 @@ class Journal:
         try:
             self.torn = os.write(self.file, data) < len(data)
         except OSError as error:
-            self.trouble = self.trouble or error.strerror or str(error)
+            self.problem = self.problem or error.strerror or str(error)
         if self.torn:
-            self.trouble = self.trouble or "no room for a whole line"
+            self.problem = self.problem or "no room for a whole line"
 
     def close(self) -> None:
         """Release the file."""

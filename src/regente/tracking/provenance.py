@@ -16,6 +16,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
+from regente.errors import first_of
+
 PATIENCE = 5.0  # seconds for one call of git or nvidia-smi
 MOST_FILE, MOST_PATCH, MOST_SAID = 100_000, 1_000_000, 64_000_000  # bytes
 SOURCE = re.compile(
@@ -73,8 +75,7 @@ def code(project: Path, redact: Callable[[str], str] = str) -> Code:
         else:
             left_out.append(f"{name if name.isprintable() else ascii(name)} ({_size(Path(top, name))})")
     if left_out:
-        more = f" and {len(left_out) - 20} more" if len(left_out) > 20 else ""
-        parts.append(f"# left out: {', '.join(left_out[:20])}{more}\n")
+        parts.append(f"# left out: {first_of(left_out, 20)}\n")
     commit, branch = (commit or "").strip() or None, (branch or "").strip() or None
     return Code(commit, branch, bool(parts), remote and redact(without_credentials(remote)), "".join(parts))
 

@@ -61,16 +61,14 @@ def keep_provenance(job: Job) -> None:
 
 
 def log_dataset(client: "MlflowClient", run_id: str, line: dict[str, Any]) -> None:
-    """The data as MLflow's dataset input: name, place, digest."""
+    """The data as a dataset input of the run: name, source, digest and sizes of the splits."""
     from mlflow.data.code_dataset_source import CodeDatasetSource
-    from mlflow.data.meta_dataset import MetaDataset
-    from mlflow.entities import DatasetInput, InputTag
+    from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    source = CodeDatasetSource({"source": line["source"]})
-    data = MetaDataset(source, name=line["name"], digest=line["digest"])  # type: ignore[abstract]
-    entity = data._to_mlflow_entity()
-    tags = [InputTag("mlflow.data.context", ", ".join(f"{k} {v}" for k, v in line["splits"].items()))]
-    client.log_inputs(run_id, [DatasetInput(entity, tags)])
+    source = CodeDatasetSource({"source": line["source"]}).to_json()
+    data = Dataset(line["name"], line["digest"], "code", source)
+    tag = InputTag("mlflow.data.context", ", ".join(f"{k} {v}" for k, v in line["splits"].items()))
+    client.log_inputs(run_id, [DatasetInput(data, [tag])])
 
 
 def log_result(client: "MlflowClient", run_id: str, job: Job, result: dict[str, Any]) -> None:
@@ -87,7 +85,7 @@ def log_result(client: "MlflowClient", run_id: str, job: Job, result: dict[str, 
     log_checkpoints(client, run_id, job, result, tracking["checkpoints"])
 
 
-def log_rest(client: "MlflowClient", run_id: str, job: Job, *, own: bool) -> None:
+def log_outputs(client: "MlflowClient", run_id: str, job: Job, *, own: bool) -> None:
     """What takes seconds and nobody waits for: figures, and the model if the config wants it and there are weights.
 
     A model that cannot be exported does not lose the run; a tag says why there is none.
@@ -118,28 +116,6 @@ def describe(job: Job, result: dict[str, Any]) -> str:
     return (
         f"{shown}{epoch}\n\nExperiment `{job.experiment}`, with\n\n{overrides}\n\n"
         f"```\n{' '.join(job.command)}\n```\n\nJob directory `{job.path}`\n"
-    )
-
-
-def log_view(client: "MlflowClient", experiment: str, parent: str | None, monitor: dict[str, str]) -> bool:
-    """Write the comparison of a sweep's children, or of all of an experiment's jobs, best first."""
-    from regente.tracking.view import swept_keys, write_view
-
-    wanted = f"tags.mlflow.parentRunId = '{parent}'" if parent else "tags.`regente.kind` = 'job'"
-    runs = client.search_runs([experiment], wanted, max_results=1000)
-    metric = named(monitor["metric"])
-    best = f"best/{metric}" if any(f"best/{metric}" in run.data.metrics for run in runs) else metric
-    score = "test/mae" if any("test/mae" in run.data.metrics for run in runs) else "test/acc"
-    return write_view(
-        client,
-        experiment,
-        key=f"regente-{(parent or experiment)[:12]}",
-        name="The sweep" if parent else "All jobs",
-        metrics=[best, "test/loss", score, "val/loss"],
-        params=swept_keys([run.data.params for run in runs])[:8],
-        order_by=best,
-        ascending=monitor["mode"] == "min",
-        parent_run_id=parent,
     )
 
 

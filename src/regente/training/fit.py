@@ -113,8 +113,8 @@ def _fitted(
         if point is None and config["init_from"]:
             notes.append(initialize_from(parts.task, Path(config["init_from"])))
         recorder.require_store()
-        if recorder.trouble:
-            notes.append(f"{recorder.trouble_line()}")
+        if recorder.problem:
+            notes.append(recorder.problem_note())
         console.setup(out, parts, [*notes, *parts.notes])
         try:
             fit(parts, point)

@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,8 @@ from regente.jobs.exit_status import (
     say,
     signals_as_exceptions,
 )
-from regente.jobs.job import PROCESS, Job, claim, open_job, write_json
-from regente.jobs.process_identity import ProcessIdentity, process_identity, start_heartbeat
+from regente.jobs.job import PROCESS, Job, claim, open_job
+from regente.jobs.process_identity import ProcessIdentity, start_heartbeat
 from regente.jobs.runs import shown
 from regente.jobs.streams import forgive
 from regente.tracking.recorder import Recorder, show
@@ -65,7 +65,6 @@ def _run(job: Job, rank: Rank, debug: bool, act: Act | None, kind: str) -> int:
         sys.path.append(job.project)  # the user's own modules
     os.environ.update({name: from_environment(value) for name, value in job.env.items()})
     if rank.number == 0:
-        write_json(job.path / PROCESS, asdict(process_identity(os.getpid())))
         start_heartbeat(job.path / PROCESS)
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler, which says when it starts
     config = resolve(job.config)
@@ -73,6 +72,7 @@ def _run(job: Job, rank: Rank, debug: bool, act: Act | None, kind: str) -> int:
         console.header(out, job)
     redact = Redactor(secret_values(config), env_references(job.config))
     recorder = Recorder(job, config, rank.number, redact, kind)
+    recorder.start()
     try:
         with signals_as_exceptions():
             (act or _train)(job, config, recorder, out)
