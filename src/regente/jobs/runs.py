@@ -16,7 +16,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from regente.errors import CheckpointError, TrackingError
+from regente.errors import CheckpointError, TrackingError, first_of
 from regente.jobs.job import FITTED_STATE, Job, open_job, read_json
 
 SHOWN = 5  # candidates that an answer names
@@ -152,7 +152,7 @@ def _find(name: str, project: Path, wanted: Callable[[Path], bool]) -> Path:
     if found:
         what = f"{len(found)} runs are called so" if named else f"{len(found)} runs begin with it"
         raise TrackingError(
-            f"run {name}: {what}; write more of it: {_listed(found, shown if named else run_id)}"
+            f"run {name}: {what}; write more of it: {first_of([*map(shown if named else run_id, found)])}"
         )
     raise TrackingError(f"run {name}: no such run here; {_candidates(name, jobs, runs)}")
 
@@ -181,7 +181,7 @@ def _no_sweep(name: str, path: Path, directories: Sequence[Path]) -> Path:
     if path not in _sweeps(directories):
         return path
     jobs = [other for other in directories if other.parent == path]
-    which = f"name one of its jobs: {_listed(jobs, shown)}" if jobs else "it has no jobs yet"
+    which = f"name one of its jobs: {first_of([*map(shown, jobs)])}" if jobs else "it has no jobs yet"
     raise TrackingError(f"run {name}: a sweep; {which}")
 
 
@@ -207,7 +207,7 @@ def _best(name: str, paths: Sequence[Path]) -> Path:
         experiments = dict.fromkeys(f"{run.job.experiment}:best" for run in runs)
         raise TrackingError(
             "run best: runs of different data or metrics cannot be compared; there is: "
-            f"{_listed(list(experiments), str)}"
+            f"{first_of([*experiments])}"
         )
     monitor = next(run.monitor for run in runs if run.job.path == latest.resolve())
     scored = [run for run in runs if run.monitor == monitor and not math.isnan(run.score)]
@@ -224,9 +224,4 @@ def _candidates(name: str, jobs: Sequence[Path], runs: Path) -> str:
     close = get_close_matches(name.partition(":")[0], ["latest", "best", *experiments], n=1)
     hint = f"did you mean {close[0]}? " if close else ""
     more = ", ".join(f"{experiment}:best" for experiment in experiments[:SHOWN])
-    return f"{hint}there is: latest, {_listed(finished, shown)}; {more}"
-
-
-def _listed(things: Sequence[Any], said: Callable[[Any], str]) -> str:
-    more = f" and {len(things) - SHOWN} more" if len(things) > SHOWN else ""
-    return ", ".join(map(said, things[:SHOWN])) + more
+    return f"{hint}there is: latest, {first_of([*map(shown, finished)])}; {more}"
