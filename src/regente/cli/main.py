@@ -11,7 +11,7 @@ import click
 from regente.cli import cache, inference, resume, sweep, tracking
 from regente.errors import ConfigError, Problem, RegenteError, Stopped
 from regente.jobs.exit_status import SwiftExit
-from regente.jobs.streams import forgive, printable
+from regente.jobs.streams import ignore_write_errors, printable
 
 TRAIN = """Train a model: an EXPERIMENT with OVERRIDES.
 
@@ -245,7 +245,7 @@ def main() -> None:
     if "_REGENTE_COMPLETE" in os.environ:
         from regente.cli import bash_completion  # noqa: F401  # registers itself
     leave = SwiftExit()
-    forgive()
+    ignore_write_errors()
     try:
         regente(standalone_mode=False)
     except RegenteError as error:

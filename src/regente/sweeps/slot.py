@@ -9,7 +9,7 @@ from regente.config.interpolation import resolve
 from regente.errors import RegenteError, Stopped
 from regente.jobs.exit_status import SwiftExit
 from regente.jobs.job import open_job
-from regente.jobs.streams import forgive
+from regente.jobs.streams import ignore_write_errors
 from regente.training.launch import launch
 from regente.training.worker import DRIVER, follow_driver
 
@@ -21,7 +21,7 @@ def run_in_slot(path: Path) -> int:
     redirect(os.devnull, 0, flags=os.O_RDONLY)
     redirect(path / OUTPUT, 1)
     redirect(path / ERRORS, 2)
-    forgive()
+    ignore_write_errors()
     if DRIVER in os.environ:
         follow_driver()
     try:

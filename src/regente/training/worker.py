@@ -33,7 +33,7 @@ from regente.jobs.exit_status import (
 from regente.jobs.job import PROCESS, Job, claim, open_job
 from regente.jobs.process_identity import ProcessIdentity, start_heartbeat
 from regente.jobs.runs import shown
-from regente.jobs.streams import forgive
+from regente.jobs.streams import ignore_write_errors
 from regente.tracking.recorder import Recorder, show
 from regente.training.ranks.rank import Rank, shared_exit_status, this_rank
 from regente.training.ranks.rendezvous import is_rank
@@ -150,7 +150,7 @@ def quiet_libraries() -> Iterator[None]:
 
 if __name__ == "__main__":
     leave = SwiftExit()
-    forgive()
+    ignore_write_errors()
     if DRIVER in os.environ:
         follow_driver()
     if len(sys.argv) != 2:
