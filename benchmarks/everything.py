@@ -68,8 +68,8 @@ def predicted(folder: Path) -> str:
     """Ten validation samples, as a file that the run's data module reads."""
     program = (
         "import sys; from pathlib import Path; import numpy as np, torch\n"
-        "from regente.inference.predictor import open_run; from regente.jobs.runs import find\n"
-        "opened = open_run(find('latest', Path.cwd())); data = opened.data\n"
+        "from regente.inference.predictor import load_run; from regente.jobs.runs import find\n"
+        "opened = load_run(find('latest', Path.cwd())); data = opened.data\n"
         "data.prepare_data(); data.setup('test'); x = data.raw('val', torch.arange(10))\n"
         "if '.npz' in data.suffixes: name = 'asked.npz'; np.savez(name, x=x.numpy())\n"
         "elif '.csv' in data.suffixes:\n"

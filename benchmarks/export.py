@@ -40,17 +40,18 @@ def main() -> None:
 def compare(project: Path, threads: int, rounds: int) -> None:
     import torch
 
-    from regente.inference.formats import onnx_runtime, prepared, samples
-    from regente.inference.predictor import open_run
+    from regente.inference.formats import onnx_runtime, samples
+    from regente.inference.predictor import load_run
     from regente.jobs.runs import find
+    from regente.training.performance import channels_last
 
     torch.set_num_threads(threads)
     run = find("latest", project)
-    folder, opened = run.job.path / "export", open_run(run)
-    seen = samples(opened, "val", 256)
+    folder, loaded = run.job.path / "export", load_run(run)
+    seen = samples(loaded, "val", 256)
     program = torch.export.load(folder / "model.pt2").module()
     asked = {
-        "eager torch": prepared(opened),
+        "eager torch": channels_last(loaded.predictor),
         "torch.export (.pt2)": program,
         "ONNX Runtime": onnx_runtime(folder / "model.onnx"),
         "ONNX Runtime, int8": onnx_runtime(folder / "model-int8.onnx"),
@@ -59,10 +60,10 @@ def compare(project: Path, threads: int, rounds: int) -> None:
     with torch.inference_mode():
         for name, ask in asked.items():
             answers = ask(seen.x)
-            away = float((answers - seen.right).abs().max())
-            same = float((answers.argmax(1) == seen.right.argmax(1)).float().mean())
+            away = float((answers - seen.output).abs().max())
+            same = float((answers.argmax(1) == seen.output.argmax(1)).float().mean())
             assert same >= 0.97 if "int8" in name else away <= 1e-5, (name, away, same)
-            print(f"{name}: at most {away:.2g} away, the same class for {same:.1%} of {len(seen.y)} images")
+            print(f"{name}: at most {away:.2g} away, the same class for {same:.1%} of {len(seen.x)} images")
         for _ in range(rounds):
             for name, ask in asked.items():
                 for number in (1, BATCH):

@@ -98,6 +98,7 @@ def train(pipe: Any, main: int, whose: str, uri: str, pause: float) -> None:
         made = compose("digits_cnn", [f"tracking.uri={uri}", "tracking.log_model=false"])
         job = freeze(made.yaml(), Path("runs"), experiment="b", overrides=[], command=sys.argv, choices={})
         recorder = Recorder(job, resolve(made.node), 0, Redactor())
+        recorder.start()
         logger = JournalLogger(recorder.journal, str(job.path), job.experiment, job.path.name)
         assert until(lambda: whose != "ours" or read_state(job.path)["offset"] > 0, 120)
     until(lambda: whose == "ours at once" or psutil.cpu_percent(0.3) < 20, 3)  # a quiet moment, if any

@@ -129,9 +129,9 @@ def predict(inputs: Sequence[str | Path], run: str | Run = "latest") -> list[dic
     from regente.inference.predict import predict
 
     found = predict(_run(run), [str(each) for each in inputs])
-    if found.bad and not found.lines:
-        raise DataError("\n".join(found.bad))
-    return found.lines
+    if found.unreadable and not found.rows:
+        raise DataError("\n".join(found.unreadable))
+    return found.rows
 
 
 def load_model(run: str | Run = "latest") -> "nn.Module":

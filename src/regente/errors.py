@@ -22,6 +22,12 @@ class RegenteError(Exception):
     exit_code = 1
 
 
+def first_of(items: Sequence[str], most: int = 5, separator: str = ", ") -> str:
+    """The first items and how many more there are: `a, b, and 3 more`."""
+    rest = [f"and {len(items) - most:,} more"] if len(items) > most else []
+    return separator.join([*items[:most], *rest])
+
+
 @dataclass(frozen=True)
 class Problem:
     """One reason why a config cannot run, e.g. `trainer.max_epoch` / `no such setting; did you mean ...?`."""

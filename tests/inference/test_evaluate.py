@@ -12,7 +12,7 @@ from PIL import Image
 from sklearn.metrics import classification_report
 
 from regente.data.series import Series
-from regente.inference.measuring import by_class, measure
+from regente.inference.metrics import by_class, sample_metrics
 from tests.conftest import Ended
 from tests.published import save_arrays
 from tests.training.test_fit import FAST, query, until
@@ -147,7 +147,7 @@ def test_the_calibration_error_is_that_of_a_hand_made_case(tmp_path: Path) -> No
     np.savez(
         tmp_path / "test.npz", label=label, prediction=prediction, confidence=confidence, names=["a", "b"]
     )
-    metrics, rows = measure(tmp_path / "test.npz")
+    metrics, rows = sample_metrics(tmp_path / "test.npz")
     assert metrics["ece"] == pytest.approx(3 / 4 * (0.9 - 2 / 3) + 1 / 4 * 0.4, abs=1e-6)
     assert rows[0] == ("a", pytest.approx(2 / 3), 1.0, pytest.approx(0.8), 2)
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from regente.inference.generate import Sampling, draw, go_on
+from regente.models.text_generation import Sampling, continue_text, draw
 from tests.conftest import Ended
 from tests.training.test_fit import jobs, until
 
@@ -38,7 +38,7 @@ def key() -> torch.Generator:
 
 
 def test_it_goes_on_from_the_last_words_of_the_window_alone() -> None:
-    added = go_on(Next(), torch.tensor([[5, 4, 3, 1], [1, 1, 1, 2]]), 3, 3, Sampling(0), key())
+    added = continue_text(Next(), torch.tensor([[5, 4, 3, 1], [1, 1, 1, 2]]), 3, 3, Sampling(0), key())
     assert added.tolist() == [[2, 3, 4], [3, 4, 5]]
 
 

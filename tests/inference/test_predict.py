@@ -15,7 +15,7 @@ from regente.data.digits import Digits
 from regente.data.series import made_up
 from regente.errors import DataError
 from regente.inference.predict import predict
-from regente.inference.predictor import open_run
+from regente.inference.predictor import load_run
 from regente.jobs.runs import find
 from tests.conftest import Ended
 
@@ -25,13 +25,13 @@ QUICK = ["trainer=debug", "tracking=none"]
 
 def original(project: Path, split: str, number: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Samples of the latest run's data, and what its model makes of them, on the way that training takes."""
-    opened = open_run(find("latest", project))
+    opened = load_run(find("latest", project))
     opened.data.prepare_data()
     opened.data.setup("test")
     index = torch.arange(number)
     with torch.inference_mode():
         x, _ = opened.data.on_after_batch_transfer(opened.data.splits[split].take(index), 0)
-        return opened.data.raw(split, index), opened.answers.after(opened.answers.model(x))
+        return opened.data.raw(split, index), opened.predictor.output(x)
 
 
 def test_images_and_arrays_get_the_probabilities_of_the_model_and_bad_files_are_listed(
@@ -50,11 +50,11 @@ def test_images_and_arrays_get_the_probabilities_of_the_model_and_bad_files_are_
     ended = regente(*words, "--out", "answers.csv")
     assert ended.code == 4
     assert ended.lines == [
-        "4 left out:",
+        "4 inputs cannot be read:",
         "photos/bad.jpg: not an image",
         "wrong.npz: uint8 [2, 3, 8, 8]; uint8 [N, 1, 28, 28] would be right",
         "gone.png: no such file",
-        "photos/notes.txt: the run reads " + ", ".join(Digits.suffixes),
+        "photos/notes.txt: unknown file type; the run reads " + ", ".join(Digits.suffixes),
     ]
     rows = list(csv.DictReader((project / "answers.csv").read_text().splitlines()))
     assert [row["input"] for row in rows] == [f"own.npz[{n}]" for n in range(5)] + [
@@ -83,14 +83,14 @@ def test_words_and_lines_of_text_are_gone_on_with(regente: Run, project: Path) -
     assert regente("train", "text_lstm", *QUICK, "model.hidden=8").code == 0
     (project / "lines.txt").write_text("The value of the\n\nis\n" + "word " * 30 + "\n")
     made = predict(find("latest", project), ["lines.txt", "the value of the", "missing.txt"])
-    assert [line["input"] for line in made.lines] == [
+    assert [line["input"] for line in made.rows] == [
         "lines.txt:1",
         "lines.txt:3",
         "lines.txt:4",
         "the value of the",
     ]
-    assert made.bad == ["missing.txt: no such file"]
-    first, last = made.lines[0], made.lines[-1]
+    assert made.unreadable == ["missing.txt: no such file"]
+    first, last = made.rows[0], made.rows[-1]
     assert {key: first[key] for key in first if key != "input"} == {
         key: last[key] for key in last if key != "input"
     }
@@ -128,7 +128,7 @@ def test_the_facts_that_a_run_has_learned_replace_its_data(regente: Run, project
     rows = "a,b,c,d\n" + "".join(",".join(map(repr, row.tolist())) + "\n" for row in x[30:])
     (project / "rows.csv").write_text(rows)
     made = predict(find("latest", project), ["rows.csv"])
-    found = torch.tensor([[line[f"p({n})"] for n in range(3)] for line in made.lines])
+    found = torch.tensor([[line[f"p({n})"] for n in range(3)] for line in made.rows])
     assert torch.allclose(found, right, atol=1e-6)
 
 

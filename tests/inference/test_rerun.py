@@ -46,26 +46,26 @@ def test_two_traces_are_equal_close_or_different_from_a_step_on() -> None:
         line(2, math.nan),
         {"step": 2, "epoch": 1, "metrics": {"val/acc": 0.5}, "weights": "b"},
     ]
-    assert compare(then, then).words == "equal to the bit: weights, and losses at 3 points of 2 steps"
+    assert compare(then, then).text == "equal to the bit: weights, and losses at 3 points of 2 steps"
     other = [
         line(1, 2.5),
         line(2, math.nan),
         {"step": 2, "epoch": 1, "metrics": {"val/acc": 0.5}, "weights": "c"},
     ]
-    assert compare(then, other).words.startswith("equal within 1e-05")
-    assert compare(then, other).words.endswith("other bits since step 2")
+    assert compare(then, other).text.startswith("equal within 1e-05")
+    assert compare(then, other).text.endswith("other bits since step 2")
     near = compare(then, [line(1, 2.500001), *then[1:]])
-    assert (near.code, near.words.endswith("other bits since step 1")) == (0, True)
+    assert (near.exit_code, near.text.endswith("other bits since step 1")) == (0, True)
     far = compare(then, [line(1, 2.6), *then[1:]])
-    assert (far.code, far.words) == (1, "differs since step 1: loss 2.5 then, 2.6 now")
+    assert (far.exit_code, far.text) == (1, "differs since step 1: loss 2.5 then, 2.6 now")
     last = compare(then, [*then[:2], {**then[2], "metrics": {"val/acc": 0.4}}])
-    assert last.words == "differs since step 2: val/acc 0.5 then, 0.4 now"
-    assert compare(then, then[:2]).code == 1
+    assert last.text == "differs since step 2: val/acc 0.5 then, 0.4 now"
+    assert compare(then, then[:2]).exit_code == 1
     call = [{"step": 16, "losses": [1.0] * 16}]
-    assert compare(call, [{"step": 16, "losses": [1.0] * 9 + [2.0] * 7}]).words.startswith(
+    assert compare(call, [{"step": 16, "losses": [1.0] * 9 + [2.0] * 7}]).text.startswith(
         "differs since step 10"
     )
-    assert compare([line(1, 2.5)], [line(1, math.nan)]).code == 1
+    assert compare([line(1, 2.5)], [line(1, math.nan)]).exit_code == 1
 
 
 def test_the_hash_of_the_weights_sees_every_bit_name_and_buffer() -> None:
@@ -153,7 +153,7 @@ def test_a_run_whose_directory_is_gone_is_verified_from_its_artifacts(regente: R
     ended = regente("rerun", run[:8], "--verify")
     assert (
         ended.out.splitlines()[0]
-        == "code: not in a git repository, so that nobody knows; the steps will show"
+        == "code: unknown, it is not in a git repository; --verify compares the results"
     )
     shutil.rmtree(job)
     ended = regente("rerun", run[:8], "--verify")

@@ -79,7 +79,7 @@ def test_a_run_is_served_and_bad_input_refused(
         assert answer["message"]
     ended = regente("serve", "digits_mlp", "--port", str(port))
     assert ended.code == 3
-    assert ended.lines == [f"--port {port} is taken; try --port {port + 1}"]
+    assert ended.lines == [f"--port {port} is in use; try --port {port + 1}"]
     assert process.pid is not None
     signal_and_wait(process)
     assert "Traceback" not in (project / "err").read_text()

@@ -68,7 +68,7 @@ def test_a_name_is_a_directory_latest_an_experiment_or_the_start_of_an_id(projec
         ("a:worst", r"no such run here; did you mean a\? there is: latest"),
         ("best", r"run best: no run has a val/acc"),
         ("torn", r"run torn: none of 1 has finished"),
-        ("runs/torn/2026-9", r"it has not finished, there is no runs/torn/2026-9/result.json"),
+        ("runs/torn/2026-9", r"it has not finished: no runs/torn/2026-9/result.json"),
     ],
 )
 def test_a_name_of_several_runs_or_none_is_answered_with_what_there_is(
@@ -92,7 +92,7 @@ def test_the_best_is_that_of_the_monitored_metric_in_its_direction(project: Path
     job(project, "c", "2026-6", metrics={"val/loss": 0.2}, data="text")
     job(project, "c", "2026-7", metrics={"val/loss": math.nan}, data="text")
     assert find("c:best", project).job.path == least
-    with pytest.raises(TrackingError, match="cannot be compared; there is: a:best, b:best, c:best"):
+    with pytest.raises(TrackingError, match="cannot be compared; choose one of: a:best, b:best, c:best"):
         find("best", project)
 
 
@@ -110,7 +110,7 @@ def test_a_run_that_has_not_finished_is_found_where_that_is_asked_for(project: P
 def test_a_name_of_two_directories_is_answered_with_both(project: Path) -> None:
     job(project, "a", "2026-1", "abc")
     job(project, "b", "2026-1", "def")
-    with pytest.raises(TrackingError, match=r"2 runs are called so.*runs/a/2026-1, runs/b/2026-1"):
+    with pytest.raises(TrackingError, match=r"2 runs have this name.*runs/a/2026-1, runs/b/2026-1"):
         find("2026-1", project)
 
 

@@ -418,7 +418,10 @@ def test_a_found_run_is_shipped_neither_to_its_own_server_nor_with_files_from_el
             Payload(), best_epoch=None, epochs=1,
         )  # fmt: skip
         owner = {"host": "there", "boot": "another", "pid": 1, "started": "1"}
-        (job.path / "process_identity.json").write_text(json.dumps(owner))
+        (job.path / "process.json").write_text(json.dumps(owner))
+        (job.path / "recorded.json").write_text(
+            json.dumps({"offset": 0, "ended": False, "problem": "", "refused": ""})
+        )
         (job.path / "link.txt").symlink_to(project / "private.txt")
         lines: list[Node] = [{"kind": "start", "experiment": "x", "name": "x", "params": {}, "tags": {}}]
         for path in (project / "private.txt", job.path / "link.txt", job.path / "vocabulary.txt"):

@@ -53,7 +53,7 @@ def test_a_search_is_checked_before_it_starts(regente: Run, project: Path) -> No
     assert "a grid needs values that can be counted" in ended.err
     ended = regente("check", *FAST, "-m", "hydra/sweeper=optuna", LR, "hydra.sweeper.n_trials=7")
     assert ended.code == 0, ended.err
-    assert "a search of 7 jobs, its ends checked, nothing wrong" in ended.out
+    assert "a search of 7 jobs, its ends checked, no problems" in ended.out
     assert not list(project.glob("runs/*"))
 
 

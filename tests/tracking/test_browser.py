@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from regente.tracking.view import compare_link, swept_keys, view_link, write_view
+from regente.tracking.mlflow_internals import compare_link, view_link
+from regente.tracking.view import swept_keys, write_view
 
 pytestmark = [
     pytest.mark.browser,
@@ -194,8 +195,8 @@ def sweep(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterato
     try:
         for key, owner, store in (("sweep", parent, client), ("all", None, MlflowClient(base))):
             assert write_view(
-                store, experiment, key=key, name=f"Best of {key}", metrics=["val/acc", "val/loss"],
-                params=swept_keys(params), order_by="best/val/acc", ascending=False, parent_run_id=owner,
+                store, experiment, key=key, name=f"Best of {key}", params=swept_keys(params),
+                metrics=["best/val/acc", "val/acc", "val/loss"], ascending=False, parent=owner,
             )  # fmt: skip
         yield Sweep(base, experiment, children, scores[children[0]][1])
     finally:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.context import ForkServerProcess
@@ -17,8 +18,13 @@ from urllib.request import urlopen
 import pytest
 from mlflow.tracking import MlflowClient
 
+from regente.config.compose import compose
+from regente.config.interpolation import resolve
+from regente.config.redaction import Redactor
+from regente.jobs.job import freeze
 from regente.jobs.process_identity import ProcessIdentity, boot_id, process_identity
 from regente.tracking.journal import Journal, read
+from regente.tracking.recorder import Recorder
 from tests.conftest import Ended
 from tests.training.test_fit import jobs, query, until, wait_for_training
 
@@ -36,7 +42,7 @@ def statuses(project: Path) -> list[str]:
 def test_a_full_disk_ends_no_training_and_a_line_torn_by_it_hides_no_other(tmp_path: Path) -> None:
     journal = Journal(Path("/dev/full"))
     journal.write("tags", values={})
-    assert journal.trouble == "No space left on device"
+    assert journal.problem == "No space left on device"
     path = tmp_path / "journal.jsonl"
     path.write_bytes(b'{"kind":"a"}\n{"kin\n{"kind":"b"}\n')
     assert [line["kind"] for line in read(path, 0)[0]] == ["a", "b"]
@@ -56,16 +62,48 @@ def test_a_torn_last_line_is_cut_and_the_next_one_is_whole(tmp_path: Path) -> No
     assert [line["kind"] for line in read(path, offset)[0]] == ["end"]
 
 
-def test_a_process_is_told_from_another_of_the_same_number() -> None:
+def test_a_process_is_distinct_from_another_of_the_same_number() -> None:
     me = process_identity(os.getpid())
     assert me.alive() is True
     assert ProcessIdentity(me.host, me.boot, me.pid, "1").alive() is False
     assert ProcessIdentity(me.host, "another boot", me.pid, me.started).alive() is False
-    assert ProcessIdentity("another host", me.boot, me.pid, me.started).alive() is None
+    assert ProcessIdentity("another host", "another boot", me.pid, me.started).alive() is None
     child = subprocess.Popen(["sleep", "0"])
     dead = process_identity(child.pid)
     child.wait()
     assert dead.alive() is False
+
+
+def test_a_process_stays_the_same_when_the_host_name_changes() -> None:
+    """A laptop gets another host name on another network."""
+    me = process_identity(os.getpid())
+    assert ProcessIdentity("before", me.boot, me.pid, me.started).alive() is True
+    assert ProcessIdentity("before", me.boot, me.pid, "1").alive() is False
+
+
+@pytest.mark.skipif(not Path("/proc/self/ns/pid").is_symlink(), reason="pid namespaces are Linux's")
+def test_a_process_of_another_container_of_this_machine_cannot_be_seen() -> None:
+    me = process_identity(os.getpid())
+    boot = f"{me.boot.partition(' ')[0]} pid:[1]"
+    for host in (me.host, "another host"):
+        assert ProcessIdentity(host, boot, me.pid, me.started).alive() is None
+
+
+def test_a_recorder_starts_nothing_before_its_start(project: Path) -> None:
+    made = compose("digits_mlp", ["tracking.uri=sqlite:///mlflow.db"])
+    job = freeze(made.yaml(), Path("runs"), experiment="e", overrides=[], command=[], choices={})
+    before, threads = set(job.path.iterdir()), threading.active_count()
+    recorder = Recorder(job, resolve(made.node), 0, Redactor())
+    assert recorder.shipper is None
+    assert set(job.path.iterdir()) == before
+    assert threading.active_count() == threads
+    recorder.start()
+    assert recorder.shipper is not None
+    assert [line["kind"] for line in read(job.journal, 0)[0]] == ["start"]
+    assert ProcessIdentity(**json.loads((job.path / "process.json").read_text())).alive() is True
+    recorder.shipper.kill()
+    recorder.shipper.wait(60)
+    recorder.journal.close()
 
 
 def test_a_run_explains_itself(regente: Run, project: Path) -> None:
@@ -216,7 +254,7 @@ def test_a_run_whose_process_and_shipper_died_is_shipped_and_closed_by_the_next_
     assert query(project, "select step, value from metrics where key = 'train/loss' order by step") == written
     ((end,),) = query(project, "select end_time from runs")
     assert end == lines[-1]["time"]
-    assert "all runs are whole" in regente("sync").out
+    assert "all runs are complete" in regente("sync").out
 
 
 def kill_shipper(job: Path) -> None:
@@ -344,7 +382,7 @@ def test_a_server_that_is_away_at_the_start_is_told_in_one_line_and_gets_all_of_
     told = [line for line in ended.out.splitlines() if "does not answer" in line]
     assert len(told) == 1
     assert "regente sync" in told[0]
-    assert "not all of it yet" in ended.out
+    assert "incomplete (" in ended.out
     server.start()
     assert regente("sync").code == 0
     (job,) = jobs(project)

@@ -12,7 +12,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from regente.tracking.view import compare_link, latest_experiment, swept_keys, view_link, write_view
+from regente.tracking.mlflow_internals import compare_link, view_link
+from regente.tracking.view import latest_experiment, swept_keys, write_view
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -54,11 +55,10 @@ def write(store: Store, **changes: Any) -> bool:
     wanted: dict[str, Any] = {
         "key": "regente",
         "name": "Leaderboard",
-        "metrics": ["val/acc", "best/val/acc", "val/loss"],
+        "metrics": ["best/val/acc", "val/acc", "val/loss"],
         "params": ["optimizer.lr"],
-        "order_by": "best/val/acc",
         "ascending": False,
-        "parent_run_id": None,
+        "parent": None,
     }
     return write_view(*store, **(wanted | changes))
 
@@ -81,7 +81,7 @@ def test_its_filter_and_order_find_the_children_of_the_sweep_best_first(store: S
         client.log_metric(run.info.run_id, "best/val/acc", score)
         if owner == parent:
             children[score] = run.info.run_id
-    assert write(store, parent_run_id=parent)
+    assert write(store, parent=parent)
     _, state = saved(store, "regente")
     order = f"{state['orderByKey']} {'ASC' if state['orderByAsc'] else 'DESC'}"
     found = client.search_runs([experiment], state["searchFilter"], order_by=[order])
@@ -90,7 +90,7 @@ def test_its_filter_and_order_find_the_children_of_the_sweep_best_first(store: S
 
 
 def test_without_a_sweep_the_view_holds_all_runs_and_ascends_if_less_is_better(store: Store) -> None:
-    assert write(store, order_by="val/loss", ascending=True)
+    assert write(store, metrics=["val/loss"], ascending=True)
     _, state = saved(store, "regente")
     assert (state["searchFilter"], state["orderByKey"], state["orderByAsc"]) == (
         "",

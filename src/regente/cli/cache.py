@@ -99,9 +99,9 @@ def matching(names: Sequence[str], older_than: float | None) -> list[Entry]:
 @click.group(name="cache", invoke_without_command=True)
 @click.pass_context
 def cache(context: click.Context) -> None:
-    """List what is kept between runs, all of which may go.
+    """List or clear cached photos and features.
 
-    Decoded photos, and features of frozen backbones.
+    They are decoded photos and outputs of frozen backbones, kept between runs; all of them may be deleted.
 
     \b
     regente cache                              size, age and last use of each

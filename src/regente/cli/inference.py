@@ -1,4 +1,4 @@
-"""The commands that use a run: each takes its name, see runs.py. Nothing here imports torch or MLflow."""
+"""The commands that use a finished run. Nothing here imports torch or MLflow."""
 
 import sys
 from collections.abc import Sequence
@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from regente.errors import ConfigError, DataError, MachineError, Problem
+from regente.errors import ConfigError, DataError, MachineError, Problem, first_of
 from regente.jobs.runs import find
 from regente.jobs.streams import printable
 
-LISTED = 100  # inputs that could not be read
+UNREADABLE = 100  # unreadable inputs that an error lists
 
 
 def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
@@ -27,18 +27,26 @@ def run_name(command: Any) -> Any:
 
 @click.command()
 @run_name
-@click.option("--prompt", default="", help="The text to go on from; without one, a word drawn at random.")
-@click.option("--words", type=click.IntRange(1), default=50, show_default=True, help="How many to add.")
+@click.option("--prompt", default="", help="The beginning of the text; without it, a random word.")
+@click.option(
+    "--words", type=click.IntRange(1), default=50, show_default=True, help="Number of words to add."
+)
 @click.option(
     "--temperature", type=click.FloatRange(0), default=0.8, show_default=True,
-    help="Above 1 bolder, below 1 more cautious; 0 takes the likeliest word each time.",
+    help="Higher is more random; 0 always takes the most probable word.",
 )  # fmt: skip
-@click.option("--top-k", type=click.IntRange(1), default=40, show_default=True, help="Draw of so many words.")
 @click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Another seed, another text."
+    "--top-k",
+    type=click.IntRange(1),
+    default=40,
+    show_default=True,
+    help="Sample from the K most probable words.",
+)
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Another seed gives another text."
 )
 def generate(run: str, prompt: str, words: int, temperature: float, top_k: int, seed: int) -> None:
-    """Go on with a text as the language model of a RUN would.
+    """Generate text with a run's language model.
 
     RUN is latest, best, an experiment, EXPERIMENT:best, the start of an MLflow run id, or a job directory.
 
@@ -56,19 +64,20 @@ def generate(run: str, prompt: str, words: int, temperature: float, top_k: int, 
 
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.argument("words", nargs=-1, metavar="[RUN] [OVERRIDES]...", shell_complete=_complete)
-@click.option("--debug", is_flag=True, help="Print whole tracebacks.")
+@click.option("--debug", is_flag=True, help="Print full tracebacks.")
 def evaluate(words: tuple[str, ...], debug: bool) -> None:
-    """Measure what a RUN has learned, on its own data or other.
+    """Evaluate a run's model on its own data or on other data.
 
-    Loss, accuracy and calibration of each split, precision, recall and F1 of each class; confusion matrix and worst
-    mistakes as pictures. MLflow has it all as a child of the run. RUN: latest, best, an
-    experiment, EXPERIMENT:best, the start of an MLflow run id, or a job directory.
+    Prints loss, accuracy and calibration error of each split, and precision, recall and F1 of each class. Plots the
+    confusion matrix and the worst mistakes. MLflow records all of it as a child of the run.
+
+    RUN is latest, best, an experiment, EXPERIMENT:best, the start of an MLflow run id, or a job directory.
 
     \b
     regente evaluate                                  the latest run, on its own data
     regente evaluate digits_cnn:best
     regente evaluate 0a1b2c data.root=other_photos    photos of the same classes
-    regente evaluate latest data=mnist                data with the same num_classes and input_shape
+    regente evaluate latest data=mnist                other data of the same num_classes and input_shape
     """
     run, overrides = split(words)
     found = find(run, Path.cwd())
@@ -81,15 +90,19 @@ def evaluate(words: tuple[str, ...], debug: bool) -> None:
 @click.argument("run", metavar="RUN", shell_complete=_complete)
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...", type=click.Path())
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="FILE.csv, FILE.parquet or FILE.json; else a table."
+    "--out",
+    type=click.Path(path_type=Path),
+    help="FILE.csv, FILE.parquet or FILE.json; without it a table is printed.",
 )
 def predict(run: str, inputs: tuple[str, ...], out: Path | None) -> None:
-    """Answer files with the model of a RUN.
+    """Predict with a run's model on files.
 
-    INPUT is what the run's data is made of: images, .npz or .npy with an array x, lines of .txt and .md or the words
-    themselves, CSV or Parquet with the columns of a series or table; or folders of these. They are prepared as the
-    training samples were; classes with probabilities come out, or values. What cannot be read is listed and left out,
-    and the exit code is 4.
+    INPUT is a file or folder of the same kind as the run's data: images; .npz or .npy with an array x; .txt or .md, one
+    sample per line; CSV or Parquet with the columns of a series or table. For a text model it may be the text itself.
+    Inputs get the run's preprocessing. The output is classes with probabilities, or values. Inputs that cannot be read
+    are listed, and the exit code is then 4.
+
+    RUN is latest, best, an experiment, EXPERIMENT:best, the start of an MLflow run id, or a job directory.
 
     \b
     regente predict folder_cnn:best photo.jpg more_photos/ --out photos.csv
@@ -98,53 +111,62 @@ def predict(run: str, inputs: tuple[str, ...], out: Path | None) -> None:
     regente predict series_forecast load.csv
     """
     if out is not None and out.suffix not in (".csv", ".parquet", ".json"):
-        what = "FILE.csv, FILE.parquet or FILE.json would be right"
-        raise ConfigError([Problem(f"--out {out}", f"of an unknown kind; {what}")])
+        what = "unknown file type; use FILE.csv, FILE.parquet or FILE.json"
+        raise ConfigError([Problem(f"--out {out}", what)])
     if out is not None and not out.parent.is_dir():
-        raise ConfigError([Problem(f"--out {out}", f"there is no folder {out.parent}; make it first")])
+        raise ConfigError([Problem(f"--out {out}", f"there is no folder {out.parent}; create it first")])
     found = find(run, Path.cwd())
     from regente.inference.predict import predict as ask
     from regente.inference.predict import table, write
 
     made = ask(found, inputs)
-    if out is not None and made.lines:
-        write(made.lines, out)
-        click.echo(f"{len(made.lines):,} predictions in {out}")
+    if out is not None and made.rows:
+        write(made.rows, out)
+        click.echo(f"{len(made.rows):,} predictions in {out}")
     elif out is None:
-        for line in table(made.lines):
+        for line in table(made.rows):
             click.echo(printable(line))
-    if made.bad:
-        more = [f"and {len(made.bad) - LISTED:,} more"] if len(made.bad) > LISTED else []
-        raise DataError("\n".join([f"{len(made.bad):,} left out:", *made.bad[:LISTED], *more]))
+    if bad := made.unreadable:
+        raise DataError(
+            f"{len(bad):,} inputs cannot be read:\n{first_of(bad, UNREADABLE, separator=chr(10))}"
+        )
 
 
 @click.command()
 @run_name
 @click.option(
     "--format", "form", type=click.Choice(["onnx", "torch", "safetensors"]), default="onnx", show_default=True,
-    help="An ONNX graph, a program of torch.export, or the weights with their config.",
+    help="An ONNX graph, a torch.export program, or the weights with their config.",
 )  # fmt: skip
 @click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), help="A folder; else export/ in the run's."
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="A folder; default: export/ in the run's directory.",
 )
-@click.option("--quantize", type=click.Choice(["int8"]), help="With onnx: also a file for small devices.")
+@click.option("--quantize", type=click.Choice(["int8"]), help="With onnx: also write an int8 file.")
 @click.option(
     "--bound", type=click.FloatRange(0, min_open=True), default=1e-4, show_default=True,
-    help="The largest difference from the run's own probabilities, or of values in standard deviations of the target.",
+    help="Largest allowed difference from the run's probabilities; for values, in standard deviations of the target.",
 )  # fmt: skip
 @click.option(
-    "--opset", type=click.IntRange(17), default=18, show_default=True, help="With onnx: the operator set."
+    "--opset",
+    type=click.IntRange(17),
+    default=18,
+    show_default=True,
+    help="With onnx: version of the operator set.",
 )
 def export(run: str, form: str, out: Path | None, quantize: str | None, bound: float, opset: int) -> None:
-    """Write the model of a RUN as a file that needs no Regente.
+    """Export a run's model to a file that does not need Regente.
 
-    Its preprocessing is inside: images go in as uint8, words as numbers, a series in its own units; probabilities or
-    values come out, for any number of samples. The file is held against the run on samples of its validation data, and
-    a model card is put beside it.
+    The file includes the preprocessing: inputs are images as uint8, words as numbers, or a series in its own units;
+    outputs are probabilities or values, for any batch size. The file is compared with the run's model on samples of the
+    validation data. A model card is written beside it.
+
+    RUN is latest, best, an experiment, EXPERIMENT:best, the start of an MLflow run id, or a job directory.
 
     \b
     regente export digits_cnn:best
-    regente export latest --quantize int8          accuracy before and after is shown
+    regente export latest --quantize int8          prints the accuracy before and after
     regente export latest --format torch --out to_go
     regente export latest --opset 17               for TensorRT before 10, as on JetPack 5
 
@@ -161,14 +183,13 @@ def export(run: str, form: str, out: Path | None, quantize: str | None, bound: f
 
         for package in ("onnx", "onnxscript", "onnxruntime"):
             require(package, "export", "--format onnx")
-    from regente.inference.export import Wanted
     from regente.inference.export import export as write
     from regente.jobs.console import terminal
 
-    write(found, Wanted(form, bound, opset, quantize == "int8"), out, terminal(quiet=False))
+    write(found, form, out, terminal(quiet=False), bound=bound, opset=opset, int8=quantize == "int8")
 
 
-OPEN = "Let --host be an address that others reach: anyone who does may send requests, there is no password."
+OPEN = "Allow a --host that other machines can reach. Anyone can then send requests: there is no password."
 
 
 @click.command()
@@ -177,11 +198,13 @@ OPEN = "Let --host be an address that others reach: anyone who does may send req
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--open-to-network", is_flag=True, help=OPEN)
 def serve(run: str, port: int, host: str, open_to_network: bool) -> None:
-    """Answer HTTP requests with the model of a RUN.
+    """Serve a run's model over HTTP.
 
-    For this machine alone: MLflow's own model server on the model with its preprocessing inside: POST
-    /invocations with any number of samples gives probabilities or values, what does not fit gets a status 400 that
-    says what would; /health says 200.
+    This starts MLflow's model server with the model and its preprocessing, for this machine only. POST /invocations
+    takes any number of samples and returns probabilities or values. An invalid request gets status 400 with the
+    expected format. GET /health returns 200.
+
+    RUN is latest, best, an experiment, EXPERIMENT:best, the start of an MLflow run id, or a job directory.
 
     \b
     regente serve digits_cnn:best
@@ -189,19 +212,19 @@ def serve(run: str, port: int, host: str, open_to_network: bool) -> None:
     regente serve latest --host 0.0.0.0 --open-to-network
     """
     if host not in ("127.0.0.1", "localhost", "::1") and not open_to_network:
-        what = "lets everyone who reaches this machine send requests; add --open-to-network if that is meant"
+        what = "everyone who can reach this machine could send requests; to allow that, add --open-to-network"
         raise ConfigError([Problem(f"--host {host}", what)])
     found = find(run, Path.cwd())
     from regente.tracking.ui_links import is_free
 
     if not is_free(port):
-        raise MachineError(f"--port {port} is taken; try --port {port + 1}")
-    from regente.inference.serve import packed, start
+        raise MachineError(f"--port {port} is in use; try --port {port + 1}")
+    from regente.inference.serve import pack, start
     from regente.jobs.runs import shown
 
-    model, request = packed(found)
+    model, request = pack(found)
     click.echo(
-        f"{shown(model)} on http://{host}:{port}, ready in about ten seconds; Ctrl-C ends it. To ask it:"
+        f"{shown(model)} on http://{host}:{port}, ready in about ten seconds; Ctrl-C stops it. Example:"
     )
     reached = "127.0.0.1" if host == "0.0.0.0" else host
     click.echo(
@@ -212,7 +235,7 @@ def serve(run: str, port: int, host: str, open_to_network: bool) -> None:
 
 
 def split(words: Sequence[str]) -> tuple[str, list[str]]:
-    """The name of the run, if the first word is one, and the overrides.
+    """The name of the run, which is `latest` unless the first word is one, and the overrides.
 
     Raises:
         ConfigError: for words that are neither.
@@ -226,25 +249,25 @@ def split(words: Sequence[str]) -> tuple[str, list[str]]:
 
 @click.command()
 @run_name
-@click.option(
-    "--verify", is_flag=True, help="Only replay the first steps, and say whether they are the same."
-)
+@click.option("--verify", is_flag=True, help="Only repeat the first steps, and compare them with the run's.")
 @click.option(
     "--steps",
     type=click.IntRange(1),
-    help="With --verify: how many at most; without, those of the first 300.",
+    help="With --verify: number of steps; default 300.",
 )
-@click.option("--debug", is_flag=True, help="Print whole tracebacks.")
+@click.option("--debug", is_flag=True, help="Print full tracebacks.")
 def rerun(run: str, verify: bool, steps: int | None, debug: bool) -> None:
-    """Run again what a RUN recorded; say what is different.
+    """Repeat a run, and print what is different from then.
 
-    Code, packages, data and machine are compared. With --verify nothing is recorded: losses and weights are held
-    against those that the run left in its trace, and the exit code is 1 where they differ by more than 1e-5.
+    Code, packages, data and machine are compared. With --verify nothing is recorded: losses and weights are compared
+    with the run's trace, and the exit code is 1 if they differ by more than 1e-5.
+
+    RUN is latest, best, an experiment, EXPERIMENT:best, the start of an MLflow run id, or a job directory.
 
     \b
     regente rerun latest --verify
     regente rerun digits_cnn:best
-    regente rerun 0a1b2c3d          an MLflow run id does, also where the job directory is gone
+    regente rerun 0a1b2c3d          an MLflow run id; the job directory may be gone
     """
     from tempfile import TemporaryDirectory
 
@@ -258,12 +281,12 @@ def rerun(run: str, verify: bool, steps: int | None, debug: bool) -> None:
         job, config = again.recorded(run, Path.cwd(), Path(scratch))
         require(config["trainer"])
         changes = list(again.differences(job, config, Path.cwd()))
-        for line in changes or ["code, packages, data and machine: as they were"]:
+        for line in changes or ["code, packages, data and machine: the same"]:
             click.echo(line)
         if verify:
-            verdict = again.verify(job, config, steps)
-            click.echo(verdict.words)
-            sys.exit(verdict.code)
+            result = again.verify(job, config, steps)
+            click.echo(result.text)
+            sys.exit(result.exit_code)
         new = again.freeze_again(job, run)
     sys.exit(run_job(new.path, debug=debug).exit_code)
 

@@ -13,35 +13,37 @@ from regente.cli import cache, inference, resume, sweep, tracking
 from regente.cli.request import split
 from regente.errors import ConfigError, Problem, RegenteError, Stopped
 from regente.jobs.exit_status import SwiftExit
-from regente.jobs.streams import forgive, printable
+from regente.jobs.streams import ignore_write_errors, printable
 
-TRAIN = """Train a model: an EXPERIMENT under OVERRIDES.
+TRAIN = """Train a model: an EXPERIMENT with OVERRIDES.
 
 \b
 regente train                              the default experiment, digits_cnn
-regente train mnist_cnn                    another one; regente list shows all
-regente train optimizer.lr=3e-3            a setting
-regente train model=mlp trainer=debug      other parts
-regente train -m optimizer.lr=1e-2,1e-3    a sweep: one run for each value
-regente train --cfg job                    the composed config, nothing run
-regente train resume=RUN                   go on with a run that was interrupted (or: train JOB_DIR)
+regente train mnist_cnn                    another experiment; regente list shows all
+regente train optimizer.lr=3e-3            another value of a setting
+regente train model=mlp trainer=debug      other options of config groups
+regente train -m optimizer.lr=1e-2,1e-3    a sweep: one run per value
+regente train --cfg job                    print the composed config; run nothing
+regente train resume=RUN                   resume an interrupted run (or: train JOB_DIR)
 
-Overrides are Hydra's: key=value sets (a key that the class takes needs no +), +key=value adds,
-~key removes, group=option chooses. Your own ./conf and ./experiments come before the packaged ones.
+Overrides are Hydra's: key=value sets, +key=value adds, ~key removes, group=option chooses. A key that the
+class accepts needs no +. Your own ./conf and ./experiments come before the packaged ones.
 """
 
-CHECK = """Say all that is wrong with an experiment; run nothing.
+CHECK = """Check an EXPERIMENT with OVERRIDES; run nothing.
+
+It prints every problem of the config.
 
 \b
 regente check mnist_cnn trainer.max_epoch=3
-regente check -m optimizer.lr=1e-2,1e-3    every job of a sweep, or of a search what can be
+regente check -m optimizer.lr=1e-2,1e-3    every job of a sweep; of a search, what can be known before it
 
-Devices and files are looked at when a run starts, not here.
+Devices and files are checked when a run starts, not here.
 """
 
 
 class Commands(click.Group):
-    """Says what an unknown command is close to."""
+    """Suggests a command for an unknown one."""
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and self.get_command(ctx, args[0]) is None:
@@ -51,7 +53,7 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)  # in the order of their use
+        return list(self.commands)  # in the order of registration, not of the alphabet
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -61,12 +63,12 @@ def regente() -> None:
 
     \b
     regente train                 train the default experiment
-    regente list                  what there is to choose from
-    regente ui                    look at the runs
-    regente COMMAND --help        more on a command
+    regente list                  list experiments and config groups
+    regente ui                    compare the runs in MLflow's UI
+    regente COMMAND --help        help on a command
 
     \b
-    Tab completion, for ~/.bashrc (zsh, fish: their own name in place of bash):
+    Tab completion: add this line to ~/.bashrc (write zsh or fish instead of bash for these shells):
     eval "$(_REGENTE_COMPLETE=bash_source regente)"
     """
 
@@ -78,7 +80,7 @@ def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
 
 
 def request(command: Any) -> Any:
-    """The arguments that `train` and `check` share."""
+    """The arguments of both `train` and `check`."""
     words = click.argument(
         "words",
         nargs=-1,
@@ -86,10 +88,10 @@ def request(command: Any) -> Any:
         metavar="[EXPERIMENT] [OVERRIDES]...",
         shell_complete=_complete,
     )
-    debug = click.option("--debug", is_flag=True, help="Print whole tracebacks.")
+    debug = click.option("--debug", is_flag=True, help="Print full tracebacks.")
     folder = click.option(
         "--config-dir", type=click.Path(path_type=Path), expose_value=False, callback=_add_config_dir,
-        help="A folder of configs that comes before all others.",
+        help="A folder of configs with priority over all others.",
     )  # fmt: skip
     return words(debug(folder(command)))
 
@@ -104,14 +106,16 @@ def _add_config_dir(ctx: click.Context, param: click.Parameter, path: Path | Non
 @regente.command(help=TRAIN, context_settings={"ignore_unknown_options": True})
 @request
 @resume.allowing
-@click.option("-m", "--multirun", is_flag=True, help="Run every combination of the values given with commas.")
-@click.option("--dry-run", is_flag=True, help="With -m: check the jobs and print them; run nothing.")
+@click.option(
+    "-m", "--multirun", is_flag=True, help="A sweep: run every combination of the comma-separated values."
+)
+@click.option("--dry-run", is_flag=True, help="With -m: check and print the jobs; run nothing.")
 @click.option("-c", "--cfg", type=click.Choice(["job", "hydra", "all"]), help="Print the composed config.")
-@click.option("-p", "--package", help="With --cfg: this part of it, for example model.")
-@click.option("--resolve", is_flag=True, help="With --cfg: references replaced by what they point to.")
+@click.option("-p", "--package", help="With --cfg: only this part, for example model.")
+@click.option("--resolve", is_flag=True, help="With --cfg: replace references by their values.")
 @click.option(
     "-i", "--info", is_flag=False, flag_value="all", metavar="[TOPIC]",
-    help="Hydra's own account: all, config, defaults, defaults-tree, plugins or searchpath.",
+    help="Print Hydra's information: all, config, defaults, defaults-tree, plugins or searchpath.",
 )  # fmt: skip
 def train(
     words: tuple[str, ...],
@@ -166,12 +170,12 @@ def check_(words: tuple[str, ...], debug: bool, multirun: bool) -> None:
         from regente.sweeps.session import look
 
         found = f"{look(plan(experiment, overrides))}, "
-    click.echo(f"{' '.join([experiment, *overrides])}: {found}nothing wrong")
+    click.echo(f"{' '.join([experiment, *overrides])}: {found}no problems")
 
 
 @regente.command(name="list")
 def list_() -> None:
-    """List the experiments, and every group with its options."""
+    """List the experiments, and the options of every config group."""
     from regente.config.discovery import DEFAULT_EXPERIMENT, experiment_files, groups, header_comment
 
     click.secho("experiments", bold=True)
@@ -224,14 +228,14 @@ def show(experiment: str, overrides: list[str], what: str, package: str | None, 
 
 
 def main() -> None:
-    """Run the command line; errors are a line each on stderr, and an exit code."""
-    gc.disable()  # composing and importing make many objects and little garbage; the worker enables it again
+    """Run the command line; an error is a line on stderr and an exit code."""
+    gc.disable()  # composing and importing create many objects and little garbage; the worker enables it again
     if (cwd := str(Path.cwd())) not in sys.path:
-        sys.path.append(cwd)  # the user's own models and data, behind what is installed
+        sys.path.append(cwd)  # the user's own models and data, after installed packages
     if "_REGENTE_COMPLETE" in os.environ:
         from regente.cli import bash_completion  # noqa: F401  # registers itself
     leave = SwiftExit()
-    forgive()
+    ignore_write_errors()
     try:
         regente(standalone_mode=False)
     except RegenteError as error:

@@ -25,9 +25,9 @@ RUN = """RUN is latest, best, an experiment, EXPERIMENT:best, the start of an ML
 
 
 @click.command(
-    help=f"""Go on with an interrupted RUN, to the same numbers.
+    help=f"""Resume an interrupted run.
 
-    They are those of a run that was never interrupted.
+    The results are the same as without the interruption.
 
     {RUN} OVERRIDES may change what leaves its steps as they were, such as
     trainer.max_epochs; anything else needs --allow KEY.
@@ -42,7 +42,7 @@ RUN = """RUN is latest, best, an experiment, EXPERIMENT:best, the start of an ML
 @click.argument("run", default="latest", metavar="[RUN]", shell_complete=_complete_job)
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 @allowing
-@click.option("--debug", is_flag=True, help="Print whole tracebacks.")
+@click.option("--debug", is_flag=True, help="Print full tracebacks.")
 def resume(run: str, overrides: tuple[str, ...], allow: tuple[str, ...], debug: bool) -> None:
     if "=" in run or run.startswith(("+", "~")):  # no RUN is given: the latest
         run, overrides = "latest", (run, *overrides)
@@ -50,9 +50,7 @@ def resume(run: str, overrides: tuple[str, ...], allow: tuple[str, ...], debug: 
 
 
 @click.command(
-    help=f"""Begin a new run with config and weights of a RUN.
-
-    The weights are its best.
+    help=f"""Start a new run with the config and the best weights of a run.
 
     {RUN} OVERRIDES may change anything that the weights fit.
 
@@ -64,7 +62,7 @@ def resume(run: str, overrides: tuple[str, ...], allow: tuple[str, ...], debug: 
 )
 @click.argument("run", metavar="RUN", shell_complete=_complete_job)
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
-@click.option("--debug", is_flag=True, help="Print whole tracebacks.")
+@click.option("--debug", is_flag=True, help="Print full tracebacks.")
 def fork(run: str, overrides: tuple[str, ...], debug: bool) -> None:
     from regente.jobs.hardware import require
     from regente.training.checkpoints.resume import fork as forked

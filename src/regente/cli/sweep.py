@@ -27,7 +27,7 @@ def sweep_name(command: Any) -> Any:
 
 @click.group()
 def sweep() -> None:
-    """Look at a sweep, go on with it, or stop it.
+    """Show, resume, retry or stop a sweep.
 
     SWEEP is latest, an experiment (its latest sweep), or a sweep's directory.
 

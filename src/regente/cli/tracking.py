@@ -13,11 +13,13 @@ from regente.errors import ConfigError, MachineError, Problem, TrackingError
 @click.option(
     "--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port on 127.0.0.1."
 )
-@click.option("--uri", help="The store to look at: sqlite:///FILE; MLFLOW_TRACKING_URI, else mlflow.db here.")
+@click.option(
+    "--uri", help="The store: sqlite:///FILE or a server. Default: MLFLOW_TRACKING_URI, or mlflow.db here."
+)
 def ui(port: int, uri: str | None) -> None:
-    """Open MLflow's UI on the project's runs.
+    """Start MLflow's UI with the project's runs.
 
-    It is for this machine alone, and prints a link to the comparison of the latest runs, best first.
+    Only this machine can reach it. The command prints a link to the comparison of the latest runs, best first.
 
     \b
     regente ui --port 5001
@@ -41,12 +43,12 @@ def ui(port: int, uri: str | None) -> None:
             ]
         )
     if path is not None and not is_free(port):
-        raise MachineError(f"--port {port} is taken, maybe by another regente ui; try --port {port + 1}")
+        raise MachineError(f"--port {port} is in use, maybe by another regente ui; try --port {port + 1}")
     for line in prepare(Path.cwd(), uri, base if path else uri):
         click.echo(line)
-    if path is None:  # a server, which has a UI of its own
+    if path is None:  # a server has its own UI
         return
-    click.echo(f"MLflow on {base}, ready in about ten seconds; Ctrl-C ends it")
+    click.echo(f"MLflow on {base}, ready in about ten seconds; Ctrl-C stops it")
     sys.stdout.flush()
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     command = ["mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
@@ -56,10 +58,10 @@ def ui(port: int, uri: str | None) -> None:
 
 @click.command()
 def sync() -> None:
-    """Ship what the store does not have yet; close dead runs.
+    """Ship unshipped records to MLflow, and close dead runs.
 
     \b
-    regente sync      after a server was away, a kill or a power cut
+    regente sync      after a server failure, a kill or a power cut
     """
     from regente.tracking.sync import sync_project
 

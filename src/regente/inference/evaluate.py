@@ -1,4 +1,4 @@
-"""Looking again at what a run has learned: on its own data, or on other data with the same facts."""
+"""`regente evaluate`: a run's weights on its own data, or on other data with the same shapes and classes."""
 
 import os
 import sys
@@ -24,67 +24,59 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-MOST = 20  # classes that are shown
+MOST = 20  # classes that are printed; of more only the worst half of that
 CHANGEABLE = ("data", "trainer", "tracking")
-PARTS = (
-    "data",
-    "model",
-    "task",
-    "optimizer",
-    "scheduler",
-    "trainer",
-    "callbacks",
-)  # that are built once more
-FACTS = (
+GROUPS = ("data", "model", "task", "optimizer", "scheduler", "trainer", "callbacks")  # instantiated again
+SHAPES = (
     "num_classes",
     "input_shape",
     "vocab_size",
     "every_position",
-)  # of the data, that the weights are made for
+)  # of the data: the weights depend on them
 
 
 def evaluate(found: Run, overrides: Sequence[str], *, debug: bool = False) -> Ended:
-    """Evaluate a run as a job of its own, in the run's directory and under its MLflow run.
+    """Evaluate a run as a job in the run's directory and as a child of its MLflow run.
 
     Raises:
-        ConfigError: when the overrides are wrong, or the data is not what the weights are made for.
+        ConfigError: when the overrides are wrong, or the data does not fit the weights.
         CheckpointError: when the run has no weights.
     """
     checkpoint = found.checkpoint
     job = _freeze(found, overrides)
 
-    own = not any(word.lstrip("+~").startswith("data") for word in overrides)
     with session(job, resolve(job.config), kind="evaluation", debug=debug) as current:
         with imports():
-            from regente.inference.measuring import evaluation
-        console.row(current.out, "weights", shown(checkpoint))
-        metrics, rows = evaluation(job, current.config, found, current.recorder, current.out)
-        _show(current.out, found, job, metrics, rows, own=own)
+            from regente.inference.metrics import evaluate_weights
+        out = current.out
+        console.row(out, "weights", shown(checkpoint))
+        metrics, rows = evaluate_weights(job, current.config, found, current.recorder, out)
+        _print_metrics(out, metrics, rows)
+        if not any(word.lstrip("+~").startswith("data") for word in overrides):
+            _print_differences(out, found.result["metrics"], metrics)
+        console.row(out, "job", shown(job.path))
     return Ended(job, current.exit_code)
 
 
 def _freeze(found: Run, overrides: Sequence[str]) -> Job:
-    """The job directory of the evaluation, in that of the run."""
-    if wrong := [
-        word for word in overrides if word.lstrip("+~").split(".")[0].split("=")[0] not in CHANGEABLE
-    ]:
-        what = f"the run was trained so; an evaluation may change {', '.join(CHANGEABLE)}"
+    """Make the job directory of the evaluation in that of the run."""
+    groups = {word: word.lstrip("+~").split(".")[0].split("=")[0] for word in overrides}
+    if wrong := [word for word, group in groups.items() if group not in CHANGEABLE]:
+        what = f"fixed by the training; an evaluation may change {', '.join(CHANGEABLE)}"
         raise ConfigError([Problem(word, what) for word in wrong])
     require_known_env(found.job)
     own_store = any(word.lstrip("+").startswith(("tracking=", "tracking.uri=")) for word in overrides)
-    recorded = read_config(found.job, Path.cwd(), PARTS if own_store else (*PARTS, "tracking"))
+    recorded = read_config(found.job, Path.cwd(), GROUPS if own_store else (*GROUPS, "tracking"))
     node = recompose(found.job.config, overrides)
-    node.init_from = None  # it has weights: the run's
+    node.init_from = None  # the weights are the run's
     complete(node)
     node.tracking.run_name = f"evaluation of {found.job.experiment}: {' '.join(overrides) or 'its own data'}"
     config = resolve(node)
+    now, then = config["data"], recorded["data"]
     problems = check(config, set(CHANGEABLE)) or [
-        Problem(
-            f"data.{key}",
-            f"{config['data'].get(key)}; the run's weights are made for {recorded['data'].get(key)}",
-        )
-        for key in FACTS
-        if config["data"].get(key) != recorded["data"].get(key)
+        Problem(f"data.{key}", f"{now.get(key)}; the run's weights are made for {then.get(key)}")
+        for key in SHAPES
+        if now.get(key) != then.get(key)
     ]
     if problems:
         raise ConfigError(problems)
@@ -103,30 +95,29 @@ def _freeze(found: Run, overrides: Sequence[str]) -> Job:
     )
 
 
-def _show(
-    out: "Console", found: Run, job: Job, metrics: dict[str, float], rows: dict[str, list[Any]], *, own: bool
-) -> None:
-    """The numbers of each split, the classes of the test split, and whether all is as it was at training."""
+def _print_metrics(out: "Console", metrics: dict[str, float], rows: dict[str, list[Any]]) -> None:
+    """Print the metrics of each split, and a table of the classes of the test split."""
     for split in ("val", "test"):
         values = [(name, value) for name, value in metrics.items() if name.startswith(f"{split}/")]
         if values:
-            console.row(
-                out, split, "  ".join(f"{name.partition('/')[2]} {value:.4f}" for name, value in values)
-            )
-    if classes := rows.get("test"):
-        few = classes
-        if len(classes) > MOST:
-            few = sorted((row for row in classes if row[4]), key=lambda row: row[3])[: MOST // 2]
-        width = max(len(row[0]) for row in few)
+            text = "  ".join(f"{name.partition('/')[2]} {value:.4f}" for name, value in values)
+            console.row(out, split, text)
+    classes = rows.get("test") or []
+    printed = classes
+    if len(classes) > MOST:
+        printed = sorted((row for row in classes if row[4]), key=lambda row: row[3])[: MOST // 2]
+    if classes:
+        width = max(len(row[0]) for row in printed)
         console.row(out, "test", f"{'class':<{width}}  precision  recall      f1  support")
-        for name, precision, recall, f1, support in few:
+        for name, precision, recall, f1, support in printed:
             line = f"{name:<{width}}  {precision:9.4f}  {recall:6.4f}  {f1:6.4f}  {support:7}"
             console.row(out, "", line)
-        if len(classes) > MOST:
-            console.row(out, "", f"the least F1 of {len(classes)} classes; all are in test.csv")
-    if own:
-        before = found.result["metrics"]
-        other = [name for name, value in before.items() if metrics.get(name) != value]
-        text = ", ".join(f"{name} {metrics.get(name)!r}, was {before[name]!r}" for name in other)
-        console.row(out, "as trained", f"differs: {text}" if other else "equal to the bit")
-    console.row(out, "job", shown(job.path))
+    if len(classes) > MOST:
+        console.row(out, "", f"the lowest F1 of {len(classes)} classes; all are in test.csv")
+
+
+def _print_differences(out: "Console", before: dict[str, float], now: dict[str, float]) -> None:
+    """Print whether the metrics on the run's own data are those that were recorded after its training."""
+    other = [name for name, value in before.items() if now.get(name) != value]
+    text = ", ".join(f"{name} {now.get(name)!r}, was {before[name]!r}" for name in other)
+    console.row(out, "as trained", f"differs: {text}" if other else "equal to the bit")

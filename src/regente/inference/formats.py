@@ -1,4 +1,4 @@
-"""Files that a model leaves with, its preprocessing inside: ONNX, torch's own, safetensors. Imports all that is heavy."""
+"""The file formats of an export, with the preprocessing inside: ONNX, torch.export, safetensors. Imports torch."""
 
 import json
 import statistics
@@ -16,82 +16,78 @@ import torch
 from torch import Tensor
 
 from regente.errors import CheckpointError, RegenteError
-from regente.inference.predictor import Answers, Opened, open_run
+from regente.inference.predictor import LoadedRun, Predictor, load_run
 from regente.jobs.runs import shown
-from regente.training.performance import channels_last
 
-BATCH, REPEATS = 64, 30  # samples of a batch and calls, to measure the speed
-CHECKED = 256  # samples that the check takes
-Ask = Callable[[Tensor], Tensor]
+BATCH, REPEATS = 64, 30  # samples of a batch, and calls, of a speed measurement
+Predict = Callable[[Tensor], Tensor]
+"""x [B, ...] as a file holds it -> y, as of `Predictor`."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Some of a split as a file holds them, x [N, ...], their labels y, and what the model says of them when it is
-    reached the way that training reaches it.
+    """Samples of a split as a file holds them, x [N, ...], their labels, and the run's own output for them.
+
+    The output is computed on the path that the training uses, so that it checks the preprocessing of a file too.
     """
 
     x: Tensor
-    y: Tensor
-    right: Tensor
+    label: Tensor
+    output: Tensor
 
 
 @dataclass(frozen=True)
 class Exported:
-    """A file that was checked."""
+    """An exported file, compared with the run."""
 
     file: Path
     difference: float  # the largest, of probabilities or in standard deviations of the target
     latency: float  # seconds for one sample
-    speed: float  # samples a second in batches
+    throughput: float  # samples per second, in batches
 
     @property
     def megabytes(self) -> float:
         return self.file.stat().st_size / 1e6
 
 
-@torch.no_grad()  # not inference_mode, whose tensors cannot be exported with
-def samples(opened: Opened, split: str, most: int) -> Samples:
+@torch.no_grad()  # not inference_mode, whose tensors cannot be used for an export
+def samples(loaded: LoadedRun, split: str, most: int) -> Samples:
     """The first samples of a split.
 
     Raises:
         DataError: when the run's data is not there.
     """
-    data = opened.data
+    data = loaded.data
     if not data.splits:
         data.prepare_data()
         data.setup("test")
-    index = torch.arange(min(most, len(data.splits[split])))
-    raw, right, labels = [], [], []
-    for part in torch.split(index, BATCH):
-        x, y = data.on_after_batch_transfer(data.splits[split].take(part), 0)
-        said = opened.answers.model(x).float()
-        raw.append(data.raw(split, part))
-        right.append(opened.answers.after(said[:, -1] if said.ndim == 3 else said))
-        labels.append(y[:, -1] if y.ndim == 2 and opened.names is not None else y)
-    return Samples(torch.cat(raw), torch.cat(labels), torch.cat(right))
+    raw, outputs, labels = [], [], []
+    for index in torch.split(torch.arange(min(most, len(data.splits[split]))), BATCH):
+        x, y = data.on_after_batch_transfer(data.splits[split].take(index), 0)
+        raw.append(data.raw(split, index))
+        outputs.append(loaded.predictor.output(x))
+        labels.append(y[:, -1] if y.ndim == 2 and loaded.class_names is not None else y)
+    return Samples(torch.cat(raw), torch.cat(labels), torch.cat(outputs))
 
 
-def export_torch(answers: Answers, example: Tensor, file: Path) -> Ask:
-    """Write a program of torch.export, with any number of samples; what was read back from the file."""
-    batch = torch.export.Dim("batch")
+def export_torch(predictor: Predictor, example: Tensor, file: Path) -> Predict:
+    """Write a torch.export program for any batch size; returns what is read back from the file."""
     with _exporting(file):
-        program = torch.export.export(answers, (example,), dynamic_shapes=({0: batch},))
-        torch.export.save(program, file)
+        shapes = ({0: torch.export.Dim("batch")},)
+        torch.export.save(torch.export.export(predictor, (example,), dynamic_shapes=shapes), file)
         loaded: Any = torch.export.load(file).module()
     return lambda x: loaded(x)
 
 
-def export_onnx(answers: Answers, example: Tensor, file: Path, opset: int) -> Ask:
-    """Write an ONNX graph x -> y, with any number of samples; ONNX Runtime's answers of it."""
-    batch = torch.export.Dim("batch")
+def export_onnx(predictor: Predictor, example: Tensor, file: Path, opset: int) -> Predict:
+    """Write an ONNX graph x -> y for any batch size; returns the graph in ONNX Runtime."""
     with _exporting(file):
         torch.onnx.export(
-            answers,
+            predictor,
             (example,),
             file,
             dynamo=True,
-            dynamic_shapes=({0: batch},),
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
             input_names=["x"],
             output_names=["y"],
             opset_version=opset,
@@ -103,10 +99,10 @@ def export_onnx(answers: Answers, example: Tensor, file: Path, opset: int) -> As
 
 @contextmanager
 def _exporting(file: Path) -> Iterator[None]:
-    """Without torch's own warnings, about weights of recurrent layers that it handles well.
+    """Without torch's warnings, which concern recurrent layers that it exports correctly.
 
     Raises:
-        RegenteError: when the model does what cannot be exported.
+        RegenteError: when the model cannot be exported.
     """
     try:
         with warnings.catch_warnings(), torch.no_grad(), redirect_stderr(StringIO()):  # it prints graphs
@@ -116,12 +112,12 @@ def _exporting(file: Path) -> Iterator[None]:
         raise
     except Exception as error:  # torch.export, onnxscript and onnx each have many of their own
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        what = f"the model does what cannot be exported so ({reason[:300]}); safetensors takes any model"
+        what = f"the model cannot be exported to this format ({reason[:300]}); safetensors takes any model"
         raise RegenteError(f"{shown(file)}: {what}") from error
 
 
-def onnx_runtime(file: Path) -> Ask:
-    """The answers of an ONNX file on the CPU."""
+def onnx_runtime(file: Path) -> Predict:
+    """An ONNX file in ONNX Runtime on the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -130,26 +126,23 @@ def onnx_runtime(file: Path) -> Ask:
     return lambda x: torch.from_numpy(session.run(None, {"x": x.numpy()})[0])
 
 
-def export_safetensors(opened: Opened, file: Path) -> Ask:
-    """Write the weights, with the config and what was learned as metadata; the answers of a model made of the file."""
+def export_safetensors(loaded: LoadedRun, file: Path) -> Predict:
+    """Write the weights, with config and fitted state as metadata; returns a model with the weights of the file."""
     from safetensors.torch import load_model, save_model
 
-    metadata = {
-        "config": opened.run.job.config,
-        "fitted_state": json.dumps(opened.data.fitted_state()),
-        "format": "pt",
-    }
-    save_model(opened.answers.model, str(file), metadata)
-    again = open_run(opened.run).answers
+    fitted_state = json.dumps(loaded.data.fitted_state())
+    metadata = {"config": loaded.run.job.config, "fitted_state": fitted_state, "format": "pt"}
+    save_model(loaded.predictor.model, str(file), metadata)
+    again = load_run(loaded.run).predictor
     with torch.no_grad():
         for parameter in again.model.parameters():
-            parameter.zero_()
+            parameter.zero_()  # so that the comparison fails for weights that the file does not hold
     load_model(again.model, str(file))
     return again
 
 
-def quantize(file: Path, calibration: Tensor, target: Path) -> Ask:
-    """Write the graph with int8 weights and activations, whose ranges are those that the samples show."""
+def quantize(file: Path, calibration: Tensor, target: Path) -> Predict:
+    """Write an ONNX graph with int8 weights and activations; the ranges are those of the calibration samples."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -162,64 +155,56 @@ def quantize(file: Path, calibration: Tensor, target: Path) -> Ask:
             return None if part is None else {"x": part.numpy()}
 
     prepared = target.with_name(f".{target.name}")
+    types = ["Conv", "MatMul", "Gemm"]
     try:
         quant_pre_process(str(file), str(prepared))
         quantize_static(
-            str(prepared),
-            str(target),
-            Reader(),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            op_types_to_quantize=["Conv", "MatMul", "Gemm"],
-        )
+            str(prepared), str(target), Reader(),
+            quant_format=QuantFormat.QDQ, per_channel=True, op_types_to_quantize=types,
+        )  # fmt: skip
     finally:
         prepared.unlink(missing_ok=True)
     return onnx_runtime(target)
 
 
 @torch.inference_mode()
-def check(file: Path, ask: Ask, seen: Samples, classes: bool, bound: float | None) -> Exported:
-    """Hold what a file answers against the original, in a batch and one by one, and measure its speed.
+def compare(file: Path, predict: Predict, reference: Samples, classes: bool, bound: float | None) -> Exported:
+    """Compare a file's outputs with the run's, in a batch and for one sample, and measure its speed.
 
     Raises:
         CheckpointError: when they differ by more than `bound`; the file is removed.
     """
-    answers = torch.cat([ask(seen.x), ask(seen.x[:1])])
-    scale = 1.0 if classes else max(float(seen.right.std()), 1e-12)
-    difference = float((answers - torch.cat([seen.right, seen.right[:1]])).abs().max()) / scale
-    if bound is not None and not difference <= bound:  # also of NaN
+    x, expected = reference.x, reference.output
+    scale = 1.0 if classes else max(float(expected.std()), 1e-12)
+    outputs = torch.cat([predict(x), predict(x[:1])])
+    difference = float((outputs - torch.cat([expected, expected[:1]])).abs().max()) / scale
+    if bound is not None and not difference <= bound:  # also for NaN
         file.unlink()
         raise CheckpointError(
-            f"{shown(file)}: its answers differ by {difference:.3g} from the run's, {bound:g} is allowed; "
-            "not kept, --bound allows more"
+            f"{shown(file)}: its outputs differ by {difference:.3g} from the run's, {bound:g} is allowed; "
+            "the file was removed, a larger --bound allows more"
         )
-    batch = seen.x[:1].repeat(BATCH, *[1] * (seen.x.ndim - 1))
-    return Exported(file, difference, timed(ask, seen.x[:1]), BATCH / timed(ask, batch))
+    batch = x[:1].repeat(BATCH, *[1] * (x.ndim - 1))
+    return Exported(file, difference, latency(predict, x[:1]), BATCH / latency(predict, batch))
 
 
 @torch.inference_mode()
-def timed(ask: Ask, x: Tensor) -> float:
-    """The median of the seconds that an answer takes."""
+def latency(predict: Predict, x: Tensor) -> float:
+    """The median seconds of a call."""
     for _ in range(3):
-        ask(x)
-    took = []
+        predict(x)
+    seconds = []
     for _ in range(REPEATS):
         begun = time.perf_counter()
-        ask(x)
-        took.append(time.perf_counter() - begun)
-    return statistics.median(took)
+        predict(x)
+        seconds.append(time.perf_counter() - begun)
+    return statistics.median(seconds)
 
 
 @torch.inference_mode()
-def score(ask: Ask, seen: Samples, classes: bool) -> float:
-    """Accuracy; of values the mean absolute error in standard deviations of the target."""
-    answers = torch.cat([ask(part) for part in torch.split(seen.x, CHECKED)])
+def score(predict: Predict, test: Samples, classes: bool) -> float:
+    """The accuracy; for values the mean absolute difference from the run's own outputs."""
+    outputs = torch.cat([predict(part) for part in torch.split(test.x, 4 * BATCH)])
     if classes:
-        return float((answers.argmax(1) == seen.y).float().mean())
-    return float((answers - seen.right).abs().mean())
-
-
-def prepared(opened: Opened) -> Answers:
-    """The model as it answers fastest on a CPU."""
-    answers: Any = channels_last(opened.answers)
-    return answers  # type: ignore[no-any-return]
+        return float((outputs.argmax(1) == test.label).float().mean())
+    return float((outputs - test.output).abs().mean())

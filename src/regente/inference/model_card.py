@@ -1,4 +1,4 @@
-"""The model card: what a model that leaves was made of, what it is worth and how it is used, in Markdown."""
+"""The model card of an export in Markdown: origin of the model, its metrics, and how to use it."""
 
 import inspect
 import re
@@ -11,25 +11,27 @@ from torch import Tensor
 
 from regente.config.environment import env_references
 from regente.config.redaction import Redactor
+from regente.errors import first_of
 from regente.inference.formats import Exported
-from regente.inference.predictor import Answers, Opened
+from regente.inference.predictor import LoadedRun
 from regente.jobs.job import DATA, read_json
 
-UNSAID = "unknown"  # a licence that only a person can state
+UNKNOWN = "unknown"  # only a person can fill this in
 
 
-def write_card(folder: Path, opened: Opened, files: Sequence[Exported], answers: Answers, x: Tensor) -> Path:
-    """Write `README.md`, where Hugging Face and GitHub look for it. What a person must say is marked `unknown`."""
-    job, metrics = opened.run.job, opened.run.result["metrics"]
+def write_card(folder: Path, loaded: LoadedRun, files: Sequence[Exported], x: Tensor) -> Path:
+    """Write `README.md`, which Hugging Face and GitHub show. What a person has to fill in is marked `unknown`."""
+    job, metrics = loaded.run.job, loaded.run.result["metrics"]
     redact = Redactor((), env_references(job.config)).text
     data = read_json(job.path / DATA)
-    name, size = type(answers.model).__name__, sum(each.numel() for each in answers.model.parameters())
-    trained_on = data.get("name", type(opened.data).__name__)
+    model = loaded.predictor.model
+    name, size = type(model).__name__, sum(each.numel() for each in model.parameters())
+    trained_on = data.get("name", type(loaded.data).__name__)
     lines = [
-        *("---", f"license: {UNSAID} # of the weights: yours to say", "tags: [pytorch, regente]", "---"),
+        *("---", f"license: {UNKNOWN} # of the weights: to be filled in", "tags: [pytorch, regente]", "---"),
         *(f"# {job.experiment}", ""),
         *(f"{name} with {size:,} parameters, trained on {trained_on}.", ""),
-        *_table([*_shapes(opened, answers, x), *_origin(opened, data)]),
+        *_table([*_shapes(loaded, x), *_origin(loaded, data)]),
         *("", "## Metrics", ""),
         *_table([(name, f"{value:.4f}") for name, value in metrics.items()]),
         *("", "## Files", ""),
@@ -42,49 +44,50 @@ def write_card(folder: Path, opened: Opened, files: Sequence[Exported], answers:
     return card
 
 
-def _shapes(opened: Opened, answers: Answers, x: Tensor) -> list[tuple[str, str]]:
-    """What goes in and what comes out."""
+def _shapes(loaded: LoadedRun, x: Tensor) -> list[tuple[str, str]]:
+    """Input and output."""
     with torch.inference_mode():
-        y = answers(x[:1])
-    classes = opened.names
-    said = f"probabilities of {len(classes)} classes" if classes else "a value in the units of the data"
+        y = loaded.predictor(x[:1])
+    classes = loaded.class_names
+    output = f"probabilities of {len(classes)} classes" if classes else "a value in the units of the data"
     inputs = f"{str(x.dtype).removeprefix('torch.')} {['B', *x.shape[1:]]}".replace("'", "")
     outputs = f"float32 {['B', *y.shape[1:]]}".replace("'", "")
     return [
-        ("input", f"`x`, {inputs}, as files hold it: the preprocessing is inside"),
-        ("output", f"`y`, {outputs}, {said}"),
-        *([("classes", _short(classes))] if classes else []),
+        ("input", f"`x`, {inputs}, as files hold it; the preprocessing is included"),
+        ("output", f"`y`, {outputs}, {output}"),
+        *([("classes", first_of(classes, 100).replace("|", "\\|"))] if classes else []),
     ]
 
 
-def _origin(opened: Opened, data: dict[str, Any]) -> list[tuple[str, str]]:
-    """What it was made of, and under which licences."""
-    job = opened.run.job
+def _origin(loaded: LoadedRun, data: dict[str, Any]) -> list[tuple[str, str]]:
+    """The data, the licences and the run."""
+    job = loaded.run.job
     samples = ", ".join(f"{number:,} {split}" for split, number in data.get("splits", {}).items())
     return [
-        ("data", f"{data.get('source', UNSAID)}, digest {data.get('digest', UNSAID)}"),
-        ("samples", samples or UNSAID),
-        ("licence of the data", data_licence(opened.data)),
-        ("licence of the weights", UNSAID),
+        ("data", f"{data.get('source', UNKNOWN)}, digest {data.get('digest', UNKNOWN)}"),
+        ("samples", samples or UNKNOWN),
+        ("licence of the data", data_licence(loaded.data)),
+        ("licence of the weights", UNKNOWN),
         ("run", f"`{job.path.name}` of {job.created}"),
-        ("intended use, limits", UNSAID),
+        ("intended use, limits", UNKNOWN),
     ]
 
 
 def _measured(files: Sequence[Exported]) -> list[str]:
-    """A table of the files: size, how exact, how fast."""
+    """A table of the files: size, difference and speed."""
     return [
-        "| file | MB | largest difference from the original | one sample, ms | samples/s |",
+        "| file | MB | largest difference from the run | one sample, ms | samples/s |",
         "|---|---|---|---|---|",
         *(
-            f"| {made.file.name} | {made.megabytes:.3f} | {made.difference:.2g} | {made.latency * 1e3:.2f} | {made.speed:,.0f} |"
-            for made in files
+            f"| {each.file.name} | {each.megabytes:.3f} | {each.difference:.2g} "
+            f"| {each.latency * 1e3:.2f} | {each.throughput:,.0f} |"
+            for each in files
         ),
     ]
 
 
 def usage(file: str, x: Tensor) -> list[str]:
-    """A program that asks the file, line by line."""
+    """The lines of a program that uses the file."""
     shape, dtype = (8, *x.shape[1:]), str(x.dtype).removeprefix("torch.")
     if file.endswith(".onnx"):
         return [
@@ -102,16 +105,11 @@ def usage(file: str, x: Tensor) -> list[str]:
 
 
 def data_licence(data: Any) -> str:
-    """What the data module's description says of a licence."""
+    """The licence in the docstring of the data module."""
     text = " ".join((inspect.getdoc(type(data)) or "").split())
     found = re.search(r"Licence: ([^;.]*(?:\.\d[^;. ]*)*)", text) or re.search(r"\b(CC [A-Z-]+ \d\.\d)", text)
-    return found[1].strip() if found else UNSAID
+    return found[1].strip() if found else UNKNOWN
 
 
 def _table(rows: Sequence[tuple[str, str]]) -> list[str]:
     return ["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in rows)]
-
-
-def _short(names: Sequence[str], most: int = 100) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]).replace("|", "\\|") + more

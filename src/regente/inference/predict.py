@@ -1,9 +1,10 @@
-"""What a run's model says of files that it has never seen. Imports all that is heavy."""
+"""`regente predict`: predictions of a run's model for files. Imports torch."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -17,146 +18,143 @@ from torch import Tensor
 from regente.data.core.decoding import reason_of
 from regente.data.core.file_inputs import Inputs
 from regente.errors import DataError
-from regente.inference.predictor import Opened, device_of, open_run
+from regente.inference.predictor import LoadedRun, load_run
 from regente.jobs.hardware import cores
 from regente.jobs.runs import Run
 from regente.training.performance import tune_process
 
-CHUNK = 256  # files that are read before they are answered
-BATCH = 64  # samples that are answered at a time
-MOST = 100  # classes whose probabilities all are written; of more the best few
-FEW = 5
+CHUNK = 256  # files that are read at a time
+BATCH = 64
+MOST = 100  # up to so many classes all probabilities are written, of more only the TOP best
+TOP = 5
 
 
 @dataclass
 class Predictions:
-    """What was answered, a line for each sample, and what could not be read, with the reason."""
+    """A row for each sample, and the unreadable inputs with the reason."""
 
-    lines: list[dict[str, Any]] = field(default_factory=list)
-    bad: list[str] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
 
 
 def predict(run: Run, inputs: Sequence[str]) -> Predictions:
-    """Ask a run's model about files, folders and, where it is a model of text, the words themselves.
+    """Predict with a run's model on files, folders and, for a text model, on text.
 
     Raises:
         CheckpointError: when the run's weights are missing or damaged.
-        ConfigError: when its data module can read no files.
+        ConfigError: when its data module cannot read files.
     """
-    opened, made = open_run(run), Predictions()
+    loaded, predictions = load_run(run), Predictions()
     tune_process()
-    device = device_of(opened.config)
-    opened.answers.to(device)
-    things = list(_things(opened, inputs))
-    with _progress() as line, ThreadPoolExecutor(cores()) as pool:
-        task = line.add_task("predicting", total=len(things))
-        for at in range(0, len(things), CHUNK):
-            found: Inputs = []
-            for thing, read in zip(
-                things[at : at + CHUNK],
-                pool.map(lambda thing: _read(opened, thing), things[at : at + CHUNK]),
-                strict=True,
-            ):
+    use_gpu = loaded.config["trainer"].get("accelerator") != "cpu" and torch.cuda.is_available()
+    device = torch.device("cuda" if use_gpu else "cpu")
+    loaded.predictor.to(device)
+    sources = list(_sources(loaded, inputs))
+    with _progress() as bar, ThreadPoolExecutor(cores()) as pool:
+        task = bar.add_task("predicting", total=len(sources))
+        for at in range(0, len(sources), CHUNK):
+            chunk, samples = sources[at : at + CHUNK], list[tuple[str, Tensor]]()
+            for source, read in zip(chunk, pool.map(partial(_read, loaded), chunk), strict=True):
                 if isinstance(read, str):
-                    made.bad.append(f"{thing}: {read}")
+                    predictions.unreadable.append(f"{source}: {read}")
                 else:
-                    found += read
-                line.advance(task, 0.5)
-            made.lines += _answer(opened, found, device)
-            line.update(task, completed=min(at + CHUNK, len(things)))
-    return made
+                    samples += read
+                bar.advance(task, 0.5)
+            predictions.rows += _predict(loaded, samples, device)
+            bar.update(task, completed=at + len(chunk))
+    return predictions
 
 
-def _things(opened: Opened, inputs: Iterable[str]) -> Iterator[Path | str]:
-    """Files, those of a folder in the order of their paths, and words."""
+def _sources(loaded: LoadedRun, inputs: Iterable[str]) -> Iterator[Path | str]:
+    """Files, those of a folder in the order of their paths, and texts."""
     for given in inputs:
         path = Path(given).expanduser()
         if path.is_dir():
             files = sorted(
                 file
                 for file in path.rglob("*")
-                if file.suffix.lower() in opened.data.suffixes
+                if file.suffix.lower() in loaded.data.suffixes
                 and not file.name.startswith(".")
                 and file.is_file()
             )
             yield from files or [path]
-        elif hasattr(opened.data, "numbers") and not path.suffix and not path.exists():
+        elif hasattr(loaded.data, "numbers") and not path.suffix and not path.exists():
             yield given
         else:
             yield path
 
 
-def _read(opened: Opened, thing: Path | str) -> Inputs | str:
-    """The samples, or why there are none."""
+def _read(loaded: LoadedRun, source: Path | str) -> Inputs | str:
+    """The samples of a file or text, or the reason why there are none."""
     try:
-        if isinstance(thing, str):
-            return _words(opened, thing)
-        if thing.is_dir():
-            raise DataError(f"no {', '.join(opened.data.suffixes)} in it")
-        if not thing.exists():
+        if isinstance(source, str):
+            return _read_text(loaded, source)
+        if source.is_dir():
+            raise DataError(f"no {', '.join(loaded.data.suffixes)} in it")
+        if not source.exists():
             raise DataError("no such file")
-        if not thing.is_file():  # a pipe or a device, which may never end
-            raise DataError("no file")
-        if thing.suffix.lower() not in opened.data.suffixes:
-            raise DataError(f"the run reads {', '.join(opened.data.suffixes)}")
-        if not (found := opened.data.samples_of(thing)):
-            raise DataError("holds nothing to answer")
+        if not source.is_file():  # a pipe or a device, which may never end
+            raise DataError("not a regular file")
+        if source.suffix.lower() not in loaded.data.suffixes:
+            raise DataError(f"unknown file type; the run reads {', '.join(loaded.data.suffixes)}")
+        if not (found := loaded.data.samples_of(source)):
+            raise DataError("holds no samples")
         return found  # type: ignore[no-any-return]
     except MemoryError:
         raise
     except Exception as error:  # PIL's plugins raise what they like
-        reason = reason_of(error).removeprefix(f"data.path={thing}: ").removeprefix(f"{thing}: ")
+        reason = reason_of(error).removeprefix(f"data.path={source}: ").removeprefix(f"{source}: ")
         return (reason.splitlines() or [type(error).__name__])[0]
 
 
-def _words(opened: Opened, text: str) -> Inputs:
+def _read_text(loaded: LoadedRun, text: str) -> Inputs:
     from regente.data.core.vocabulary import tokenise
 
     if not (words := tokenise(text)):
         raise DataError("no words in it")
-    return [(text, opened.data.numbers(words))]
+    return [(text, loaded.data.numbers(words))]
 
 
 @torch.inference_mode()
-def _answer(opened: Opened, found: Inputs, device: torch.device) -> Iterator[dict[str, Any]]:
-    for _, alike in groupby(found, key=lambda each: each[1].shape):
-        same = list(alike)
-        for at in range(0, len(same), BATCH):
-            names, samples = zip(*same[at : at + BATCH], strict=True)
-            answers: Tensor = opened.answers(torch.stack(samples).to(device)).cpu()
-            for name, answer in zip(names, answers.numpy(), strict=True):
-                yield _line(name, answer, opened.names)
+def _predict(loaded: LoadedRun, samples: Inputs, device: torch.device) -> Iterator[dict[str, Any]]:
+    for _, group in groupby(samples, key=lambda sample: sample[1].shape):
+        same_shape = list(group)
+        for at in range(0, len(same_shape), BATCH):
+            names, xs = zip(*same_shape[at : at + BATCH], strict=True)
+            outputs: Tensor = loaded.predictor(torch.stack(xs).to(device)).cpu()
+            for name, output in zip(names, outputs.numpy(), strict=True):
+                yield _row(name, output, loaded.class_names)
 
 
-def _line(name: str, answer: np.ndarray, classes: list[str] | None) -> dict[str, Any]:
-    """An answer under names: of classes the best one, its probability, and those of all or of the best few."""
+def _row(name: str, output: np.ndarray, classes: list[str] | None) -> dict[str, Any]:
+    """A prediction as a row: the class, its probability and those of all or the best classes; or the values."""
     if classes is None:
-        values = answer.tolist()
+        values = output.tolist()
         return {"input": name} | (
             {"prediction": values[0]}
             if len(values) == 1
             else {f"prediction_{number}": value for number, value in enumerate(values)}
         )
-    order = np.argsort(-answer, kind="stable")
-    line = {"input": name, "prediction": classes[order[0]], "probability": float(answer[order[0]])}
+    order = np.argsort(-output, kind="stable")
+    row = {"input": name, "prediction": classes[order[0]], "probability": float(output[order[0]])}
     if len(classes) <= MOST:
-        return line | {f"p({each})": float(p) for each, p in zip(classes, answer, strict=True)}
-    for rank, number in enumerate(order[1:FEW], start=2):
-        line |= {f"prediction_{rank}": classes[number], f"probability_{rank}": float(answer[number])}
-    return line
+        return row | {f"p({each})": float(p) for each, p in zip(classes, output, strict=True)}
+    for rank, number in enumerate(order[1:TOP], start=2):
+        row |= {f"prediction_{rank}": classes[number], f"probability_{rank}": float(output[number])}
+    return row
 
 
-def write(lines: Sequence[dict[str, Any]], file: Path) -> None:
-    """Write the lines as CSV, Parquet or JSON, as the suffix of the file says; whole or not at all."""
+def write(rows: Sequence[dict[str, Any]], file: Path) -> None:
+    """Write the rows as CSV, Parquet or JSON according to the suffix; the file appears whole or not at all."""
     draft = file.with_name(f".{file.name}.part")
     try:
         if file.suffix == ".json":
-            draft.write_text(json.dumps(list(lines), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            draft.write_text(json.dumps(list(rows), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         else:
             import pyarrow as pa
             from pyarrow import csv, parquet
 
-            table = pa.Table.from_pylist(list(lines))
+            table = pa.Table.from_pylist(list(rows))
             (parquet.write_table if file.suffix == ".parquet" else csv.write_csv)(table, str(draft))
         draft.replace(file)
     except OSError as error:
@@ -164,29 +162,25 @@ def write(lines: Sequence[dict[str, Any]], file: Path) -> None:
         raise DataError(f"--out {file}: cannot be written ({error.strerror or error})") from error
 
 
-def table(lines: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """The lines for the eye: input, prediction, probability, and what else it may be."""
-    if not lines:
-        return
-    width = max(len(line["input"]) for line in lines)
-    for line in lines:
-        if "probability" not in line:
-            values = [f"{value:.6g}" for name, value in line.items() if name != "input"]
-            yield f"{line['input']:<{width}}  {'  '.join(values)}"
-            continue
-        others = _others(line)
-        yield f"{line['input']:<{width}}  {line['prediction']} {line['probability']:.1%}   {others}".rstrip()
+def table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """The rows as lines of text: the input, and the three best classes with probabilities, or the values."""
+    width = max((len(row["input"]) for row in rows), default=0)
+    for row in rows:
+        if "probability" in row:
+            best, *others = (f"{name} {p:.1%}" for name, p in _best(row))
+            text = f"{best}   {'  '.join(others)}".rstrip()
+        else:
+            text = "  ".join(f"{value:.6g}" for name, value in row.items() if name != "input")
+        yield f"{row['input']:<{width}}  {text}"
 
 
-def _others(line: dict[str, Any]) -> str:
-    """The next two."""
-    if "prediction_2" in line:
-        pairs = [(line[f"prediction_{rank}"], line[f"probability_{rank}"]) for rank in (2, 3)]
-    else:
-        found = {key[2:-1]: value for key, value in line.items() if key.startswith("p(")}
-        found.pop(line["prediction"], None)
-        pairs = sorted(found.items(), key=lambda pair: -pair[1])[:2]
-    return "  ".join(f"{name} {p:.1%}" for name, p in pairs)
+def _best(row: dict[str, Any]) -> list[tuple[str, float]]:
+    """The three best classes with their probabilities."""
+    first = (row["prediction"], row["probability"])
+    if "prediction_2" in row:
+        return [first, *((row[f"prediction_{rank}"], row[f"probability_{rank}"]) for rank in (2, 3))]
+    others = [(key[2:-1], p) for key, p in row.items() if key.startswith("p(") and key[2:-1] != first[0]]
+    return [first, *sorted(others, key=lambda pair: -pair[1])[:2]]
 
 
 def _progress() -> Progress:

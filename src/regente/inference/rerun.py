@@ -1,4 +1,4 @@
-"""A run once more: what is different from then, and whether its steps come out the same."""
+"""`regente rerun`: what is different from the time of a run, and whether its steps give the same numbers."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from regente.config.check import check
-from regente.errors import ConfigError, Problem
+from regente.errors import ConfigError, Problem, first_of
 from regente.jobs.job import DATA, PROVENANCE, Job, freeze, read_json
 from regente.jobs.runs import find_job, run_id, shown
 from regente.jobs.trust import inside, read_config, require_known_env
@@ -16,17 +16,16 @@ from regente.tracking import provenance
 from regente.tracking.restore import restore
 from regente.training.session import imports, quiet_libraries
 
-CLOSE = 1e-5  # of a loss, relative above 1: what other threads, or another CPU, may change
-STEPS = 300  # that are verified, without being told
-MOST = 5  # packages that are named
+CLOSE = 1e-5  # of a loss, relative above 1: other threads or another CPU may change so much
+STEPS = 300  # that are verified by default
 
 
 def recorded(name: str, project: Path, scratch: Path) -> tuple[Job, dict[str, Any]]:
-    """The job that a name means and its config; from MLflow's artifacts, into `scratch`, where its directory is gone.
+    """A run's job and config. If the job directory is gone, it is restored in `scratch` from MLflow's artifacts.
 
     Raises:
-        ConfigError: when what was recorded is not to be trusted, or does not fit the code as it is now.
-        TrackingError: when no run is meant, or several are.
+        ConfigError: when the recorded config cannot be trusted, or is invalid for the code of today.
+        TrackingError: when the name matches no run, or several.
     """
     job = restore(name, project, scratch) or find_job(name, project)
     require_known_env(job)
@@ -38,7 +37,7 @@ def recorded(name: str, project: Path, scratch: Path) -> tuple[Job, dict[str, An
 
 
 def freeze_again(job: Job, name: str) -> Job:
-    """A new job of the same config, which says of which run it is."""
+    """A new job of the same config, which records which run it repeats."""
     return freeze(
         job.config,
         Path("runs") / job.experiment,
@@ -52,7 +51,7 @@ def freeze_again(job: Job, name: str) -> Job:
 
 
 def differences(job: Job, config: dict[str, Any], project: Path) -> Iterator[str]:
-    """A line for each thing that is not as it was: code, packages, data, machine; and for what was not recorded."""
+    """A line for each difference in code, packages, data and machine, and for what was not recorded."""
     then = read_json(job.path / PROVENANCE)
     if then:
         yield from _code(then.get("code") or {}, project)
@@ -71,7 +70,7 @@ def _code(then: dict[str, Any], project: Path) -> Iterator[str]:
 
     now = provenance.code(project, Redactor().text).facts()
     if not now["commit"] and not then.get("commit"):
-        yield "code: not in a git repository, so that nobody knows; the steps will show"
+        yield "code: unknown, it is not in a git repository; --verify compares the results"
     elif now["commit"] != then.get("commit"):
         yield f"code: commit {str(then.get('commit'))[:9]} then, {str(now['commit'])[:9]} now"
     if now["patch"] != then.get("patch"):
@@ -87,8 +86,7 @@ def _packages(then: Sequence[str]) -> Iterator[str]:
     changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
     if changed:
         words = [f"{name} {before.get(name, 'none')} then, {now.get(name, 'none')} now" for name in changed]
-        more = f"; and {len(words) - MOST} more" if len(words) > MOST else ""
-        yield f"packages: {'; '.join(words[:MOST])}{more}"
+        yield f"packages: {first_of(words, separator='; ')}"
 
 
 def _machine(then: dict[str, Any], accelerator: str) -> Iterator[str]:
@@ -121,28 +119,28 @@ def _data(then: dict[str, Any], config: dict[str, Any]) -> Iterator[str]:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What came of the comparison, in words, and the exit code that says so."""
+class Comparison:
+    """The result of a comparison of two traces, and the exit code for it."""
 
-    words: str
-    code: int
+    text: str
+    exit_code: int
 
 
-def verify(job: Job, config: dict[str, Any], steps: int | None) -> Verdict:
-    """Train the first steps once more, tracked nowhere, and hold losses and weights against the run's trace.
+def verify(job: Job, config: dict[str, Any], steps: int | None) -> Comparison:
+    """Repeat the first steps of the training without tracking, and compare losses and weights with the run's trace.
 
     Raises:
-        ConfigError: when the run has no trace, or took several processes.
+        ConfigError: when the run has no trace, or used several processes.
     """
     from regente.jobs.hardware import world_size
     from regente.training.callbacks.trace import TRACE, Replay, read_trace
 
     lines = [line for line in read_trace(job.path / TRACE) if line["step"] <= (steps or STEPS)]
     if not lines:
-        what = f"there is no {TRACE}, or none of the first {steps or STEPS} steps; regente rerun alone runs it whole"
+        what = f"there is no {TRACE}, or none of the first {steps or STEPS} steps; regente rerun without --verify runs all of it"
         raise ConfigError([Problem(shown(job.path), what)])
     if world_size(config["trainer"]) > 1:
-        what = "--verify replays runs of one process; regente rerun runs it whole, with a trace of its own"
+        what = "--verify repeats runs of one process only; regente rerun without it runs all of it"
         raise ConfigError([Problem("trainer.devices", what)])
     with imports():
         from regente.training.finders import found_before, with_found
@@ -156,26 +154,28 @@ def verify(job: Job, config: dict[str, Any], steps: int | None) -> Verdict:
     return compare(lines, again.lines)
 
 
-def compare(then: Sequence[dict[str, Any]], now: Sequence[dict[str, Any]]) -> Verdict:
-    """Hold two traces against each other, at the points of the first."""
+def compare(then: Sequence[dict[str, Any]], now: Sequence[dict[str, Any]]) -> Comparison:
+    """Compare two traces at the steps of the first."""
     found = {(line["step"], line.get("epoch")): line for line in now}
-    other: int | None = None  # the first step whose bits are not the same
+    other: int | None = None  # the first step that is not bitwise equal
     for line in then:
         again = found.get((line["step"], line.get("epoch")), {})
         for step, name, old, new in _pairs(line, again):
             if not _close(old, new):
-                return Verdict(f"differs since step {step}: {name} {old!r} then, {new!r} now", 1)
-            other = step if other is None and repr(old) != repr(new) else other  # NaN is not equal to itself
+                return Comparison(f"differs since step {step}: {name} {old!r} then, {new!r} now", 1)
+            other = (
+                step if other is None and repr(old) != repr(new) else other
+            )  # repr: NaN is not equal to itself
         if other is None and "weights" in line and line["weights"] != again.get("weights"):
             other = line["step"]
     points = f"losses at {len(then)} points of {then[-1]['step']} steps"
     if other is None:
-        return Verdict(f"equal to the bit: weights, and {points}", 0)
-    return Verdict(f"equal within {CLOSE:g}: {points}; other bits since step {other}", 0)
+        return Comparison(f"equal to the bit: weights, and {points}", 0)
+    return Comparison(f"equal within {CLOSE:g}: {points}; other bits since step {other}", 0)
 
 
 def _pairs(then: dict[str, Any], now: dict[str, Any]) -> Iterator[tuple[int, str, Any, Any]]:
-    """Step, name, value then and value now of each loss, and of each metric at the end of an epoch."""
+    """Step, name, value then and value now: of each loss, and of each metric at the end of an epoch."""
     losses, again = then.get("losses", []), now.get("losses", [])
     first = then["step"] - len(losses) + 1
     for place, value in enumerate(losses):

@@ -1,4 +1,4 @@
-"""What one sees: a header, a closing table, and errors in one line each."""
+"""What a run prints: a header, notes and a closing table."""
 
 from pathlib import Path
 from typing import Any
@@ -12,23 +12,23 @@ from regente.jobs.streams import printable
 
 
 def terminal(*, quiet: bool) -> Console:
-    """The terminal; where stdout is none, plain lines."""
+    """The terminal; plain lines if stdout is a file or a pipe."""
     return Console(highlight=False, soft_wrap=True, quiet=quiet)
 
 
 def header(out: Console, job: Job) -> None:
-    """The experiment, and what differs from it; of a run that goes on, with what was changed since."""
+    """Print the experiment and the overrides; of a resumed run also what was changed since its start."""
     since = [f"{key}={new}" for key, (_, new) in job.changes_since(0).items()]
     changes = printable(" ".join([*job.overrides, *(["then"] if since else []), *since]))
     out.print(Text.assemble((printable(job.experiment), "bold"), ("  " + changes if changes else "", "cyan")))
 
 
 def setup(out: Console, parts: Any, notes: list[str]) -> None:
-    """Device, precision and size; a line for what is done otherwise than asked."""
+    """Print model, size, device and precision, and the notes."""
     trainer, model = parts.trainer, getattr(parts.task, "model", parts.task)
     total = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    size = f"{total:,} parameters" + ("" if trained == total else f", {trained:,} of them trained")
+    size = f"{total:,} parameters" + ("" if trained == total else f", {trained:,} of them trainable")
     ranks = "" if trainer.world_size == 1 else f" x {trainer.world_size}"
     device = trainer.strategy.root_device.type
     shares = ""
@@ -42,12 +42,12 @@ def setup(out: Console, parts: Any, notes: list[str]) -> None:
 
 
 def note(out: Console, text: str) -> None:
-    """Something that a user should know and need not act on."""
+    """Print something that a user should know but need not act on."""
     out.print(Text("note: " + text, style="yellow"))
 
 
 def closing(out: Console, job: Job, result: dict[str, Any]) -> None:
-    """The best epoch, its metrics, time, speed, and where everything is."""
+    """Print the best epoch, its metrics, time, speed and the places of files."""
     rows = []
     if result["best_epoch"] is not None:
         rows.append(("best epoch", f"{result['best_epoch'] + 1} of {result['epochs']}"))
@@ -75,5 +75,5 @@ def closing(out: Console, job: Job, result: dict[str, Any]) -> None:
 
 
 def row(out: Console, name: str, text: str) -> None:
-    """A line of the closing table."""
+    """Print a line of the closing table."""
     out.print(Text.assemble((f"{name:<12}", "bold"), text))

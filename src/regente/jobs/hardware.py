@@ -1,4 +1,4 @@
-"""What this machine can do of what the trainer is asked for."""
+"""Fits the trainer's settings to the devices, cores and precisions of this machine."""
 
 import os
 from importlib.util import find_spec
@@ -11,7 +11,7 @@ HALF = {"16", "16-mixed", "16-true"}
 
 
 def require(trainer: dict[str, Any]) -> None:
-    """Raise MachineError for devices and packages that are not there; torch is asked only about those that may not be."""
+    """Raise MachineError for missing devices and packages; torch is imported only where one may be missing."""
     name = str(trainer.get("accelerator", "auto"))
     if name == "tpu":
         raise MachineError(
@@ -28,14 +28,14 @@ def require(trainer: dict[str, Any]) -> None:
     if wanted > visible:
         remedy = f"use trainer.devices={visible}" if visible else "use trainer=cpu"
         asked = f"trainer.accelerator={name} trainer.devices={trainer.get('devices', 1)}"
-        raise MachineError(f"{asked}: {wanted} asked for, {visible} visible ({_drivers()}); {remedy}")
+        raise MachineError(f"{asked}: {wanted} requested, {visible} visible ({_drivers()}); {remedy}")
 
 
 def fit_trainer(trainer: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The trainer's settings as this machine can carry them out, and a line for each thing that is done otherwise.
+    """The trainer's settings for this machine, and a note for each that differs from the request.
 
     Raises:
-        MachineError: for devices that are not there.
+        MachineError: when a device is missing.
     """
     require(trainer)
     accelerator = str(trainer.get("accelerator", "auto"))
@@ -43,26 +43,26 @@ def fit_trainer(trainer: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         accelerator = next((name for name in ("cuda", "mps") if _visible(name)), "cpu")
     settings, notes = {**trainer, "accelerator": accelerator}, []
     if accelerator == "cpu" and str(trainer.get("devices")) in ("auto", "-1"):
-        settings["devices"] = 1  # of which Lightning knows no such number
+        settings["devices"] = 1  # Lightning has no such number for the CPU
     settings["precision"], note = fit_precision(trainer.get("precision"), accelerator)
     notes += [note] if note else []
     strategy = str(trainer.get("strategy", "auto"))
     if strategy != "auto" and world_size(trainer) == 1 and not strategy.startswith("single"):
-        notes.append(f"strategy={strategy} with one device only adds work; trainer.devices=N would use N")
+        notes.append(f"strategy={strategy} with one device only adds work; trainer.devices=N uses N devices")
     return settings, notes
 
 
 def fit_precision(precision: Any, accelerator: str) -> tuple[Any, str]:
-    """The precision that a device can carry out, and a line where that is not what was asked or is slow.
+    """The precision for a device, and a note if it differs from the request or is slow.
 
     Raises:
-        MachineError: where there is none.
+        MachineError: when the device does not support it.
     """
     asked = str(precision)
     if asked in ("64", "64-true") and accelerator == "mps":
         raise MachineError(f"trainer.precision={asked}: Apple's GPU has no float64; use trainer=cpu, or 32")
     if accelerator == "cpu" and (asked in HALF or asked.startswith("bf16")):
-        slow = "" if has_bfloat16() else "this CPU only emulates it, precision=32 is several times faster"
+        slow = "" if has_bfloat16() else "this CPU only emulates it; precision=32 is several times faster"
         if asked not in HALF:
             return precision, f"precision={asked}: {slow}" if slow else ""
         note = f"precision={asked} on a CPU: trained in bfloat16" + (f"; {slow}" if slow else "")
@@ -76,12 +76,12 @@ def fit_precision(precision: Any, accelerator: str) -> tuple[Any, str]:
 
 
 def world_size(trainer: dict[str, Any]) -> int:
-    """How many processes the run takes on all its machines; `auto` and -1 count this machine's GPUs."""
+    """Number of processes of the run on all machines; `auto` and -1 count the GPUs of this machine."""
     return ranks_here(trainer) * int(trainer.get("num_nodes") or 1)
 
 
 def ranks_here(trainer: dict[str, Any]) -> int:
-    """How many processes the run takes on this machine."""
+    """Number of processes of the run on this machine."""
     devices = trainer.get("devices", 1)
     if isinstance(devices, list):
         return len(devices)
@@ -93,7 +93,7 @@ def ranks_here(trainer: dict[str, Any]) -> int:
 
 
 def cores() -> int:
-    """How many cores this process may use: its affinity, and the quota of its container."""
+    """Number of cores that this process may use, by its affinity and the quota of its container."""
     free = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = Path("/sys/fs/cgroup/cpu.max")
     if quota.is_file():
@@ -104,9 +104,10 @@ def cores() -> int:
 
 
 def threads_each(processes: int) -> int:
-    """Threads for each of so many processes side by side: their share of the cores, or OMP_NUM_THREADS if that is less.
+    """Threads of each of several parallel processes: its share of the cores, or OMP_NUM_THREADS if that is less.
 
-    More than there are cores wait for each other: two jobs of two threads on two cores take twenty times as long.
+    Threads beyond the number of cores wait for each other: two jobs of two threads on two cores take twenty times as
+    long.
     """
     share = max(1, cores() // processes)
     asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
@@ -114,7 +115,7 @@ def threads_each(processes: int) -> int:
 
 
 def _visible(accelerator: str) -> int:
-    """How many devices of a kind this process may use."""
+    """Number of devices of a kind that this process may use."""
     if accelerator == "cpu":
         return 1
     import torch
@@ -125,7 +126,7 @@ def _visible(accelerator: str) -> int:
 
 
 def has_bfloat16() -> bool:
-    """Whether the CPU multiplies bfloat16 by itself; without, a step of the CNN takes eight times as long."""
+    """Whether the CPU supports bfloat16; emulation makes a step of the CNN eight times slower."""
     cpuinfo = Path("/proc/cpuinfo")
     if not cpuinfo.is_file():
         return True  # macOS: Apple's CPUs since the M2 do

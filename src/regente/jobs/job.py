@@ -1,4 +1,25 @@
-"""Step 3 of a run: a directory that holds everything a worker needs to run it."""
+"""Step 3 of a run: the job directory, which holds everything that a worker needs, and everything that a run writes.
+
+config.yaml job.json    the composed config with its references, and the fields of `Job`
+journal.jsonl           everything that is to go to MLflow, one JSON object a line; see tracking/journal.py
+recorded.json           how much of the journal is in MLflow; see tracking/shipment.py
+process.json            the process that runs the job or ran it last; its time is the heartbeat
+provenance.json         code, hardware and packages at the start; changes.patch has uncommitted changes
+torch.json              torch, CUDA and threads of the training
+data.json               name, source, digest and splits of the data
+fitted_state.json       what the data module computed from the training samples, such as mean and std
+vocabulary.txt          the words of a text
+found.json              settings that find_lr and find_batch_size found; learning_rates.json, batch_sizes.json
+example.npy             two samples as the model gets them
+model.txt               the layers of the model
+trace.jsonl             losses and hashes of weights, for `regente rerun --verify`
+checkpoints/ resume/    the best and last weights, and the states to resume from
+val.npz test.npz        label, prediction and loss of each sample; see SamplePredictions
+samples/ profile/       generated texts; the profile of trainer=profile
+result.json             metrics, best checkpoint, time; only of a finished run
+evaluation-*/ export/   of `regente evaluate`, `regente export` and `regente serve`
+traceback.txt shipper.log running.lock .shipper.lock
+"""
 
 import fcntl
 import json
@@ -14,23 +35,19 @@ from typing import IO, Any, get_args, get_origin
 
 from regente.errors import ConfigError, RegenteError
 
-FITTED_STATE = (
-    "fitted_state.json"  # in the job directory: what the data module learned of the training samples
-)
-DATA = "data.json"  # in the job directory: name, place, digest and splits of the data
-PROVENANCE = "provenance.json"  # in the job directory: code, hardware and packages when it started
-FOUND = "found.json"  # in the job directory: settings that were found for it, by their dotted names
-EXAMPLE = "example.npy"  # in the job directory: two samples as the model gets them
-PROCESS = "process.json"  # in the job directory: the process that runs it, touched as long as it lives
-TRIAL = (
-    "REGENTE_TRIAL"  # in the environment of a trial of a search: the node of its `Pruning` callback, as JSON
-)
+FITTED_STATE = "fitted_state.json"
+DATA = "data.json"
+PROVENANCE = "provenance.json"
+FOUND = "found.json"
+EXAMPLE = "example.npy"
+PROCESS = "process.json"
+TRIAL = "REGENTE_TRIAL"  # environment variable of a trial of a search: its `Pruning` callback as JSON
 ARROW = " -> "  # between an old value and a new one
 
 
 @dataclass(frozen=True)
 class Job:
-    """A frozen run: `config.yaml` (composed, references unresolved) and `job.json` (this) in one directory."""
+    """A frozen run: a directory with `config.yaml`, composed but not resolved, and `job.json`, these fields."""
 
     path: Path
     experiment: str
@@ -41,9 +58,9 @@ class Job:
     digest: str  # SHA-256 of config.yaml
     choices: dict[str, str]  # the option of each config group
     env: dict[str, str] = field(default_factory=dict)  # hydra.job.env_set, secrets as ${oc.env:NAME}
-    swept: list[str] = field(default_factory=list)  # keys that tell it from the other jobs of its sweep
-    rerun_of: str = ""  # the run that it does once more: its MLflow id, or its directory
-    # by number of attempt: what was changed for it, "old -> new" by key
+    swept: list[str] = field(default_factory=list)  # keys whose values tell it from other jobs of its sweep
+    rerun_of: str = ""  # the run that it repeats: its MLflow id, or its directory
+    # changed settings of each attempt, by its number: "old -> new" by key
     resumes: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @property
@@ -53,11 +70,11 @@ class Job:
 
     @property
     def checkpoints(self) -> Path:
-        """Where checkpoints go."""
+        """The folder of the checkpoints."""
         return self.path / "checkpoints"
 
     def changes_since(self, attempt: int) -> dict[str, tuple[str, str]]:
-        """Old and new value of what was changed for later attempts, by key."""
+        """Old and new value of each setting that was changed after an attempt, by key."""
         found: dict[str, tuple[str, str]] = {}
         for number in sorted(map(int, self.resumes)):
             for key, text in self.resumes[str(number)].items() if number > attempt else ():
@@ -67,17 +84,17 @@ class Job:
 
     @property
     def resume_states(self) -> Path:
-        """Where the states go from which the run can go on."""
+        """The folder of the states to resume from."""
         return self.path / "resume"
 
     @property
     def journal(self) -> Path:
-        """What the run has to say to the tracking store, one JSON object a line."""
+        """The file of the journal."""
         return self.path / "journal.jsonl"
 
 
 def freeze(config: str, folder: Path, name: str | None = None, **facts: Any) -> Job:
-    """Make `folder/<time>-<short id>`, or `folder/name`; it appears whole or not at all, and never over another one.
+    """Make `folder/<time>-<short id>`, or `folder/name`. It appears whole or not at all, and replaces nothing.
 
     `facts` are the fields of Job that the request gives: experiment, overrides, command, choices, env, swept.
 
@@ -98,7 +115,7 @@ def freeze(config: str, folder: Path, name: str | None = None, **facts: Any) -> 
     except OSError as error:
         shutil.rmtree(draft, ignore_errors=True)
         raise ConfigError(
-            f"{folder}: no job directory can be made here ({error.strerror}); start in another folder"
+            f"{folder}: cannot create a job directory here ({error.strerror}); start in another folder"
         ) from error
     return open_job(path)
 
@@ -117,21 +134,21 @@ def _rename_to_new(draft: Path, path: Path) -> Path:
 
 
 def claim(job: Job) -> IO[str]:
-    """The right to run a job, held by this process until it closes the file or ends in whatever way.
+    """The lock of a job, which this process holds until it closes the file or ends.
 
     Raises:
-        ConfigError: when another process has it.
+        ConfigError: when another process holds it.
     """
     file = (job.path / "running.lock").open("a+", encoding="utf-8")
     try:
-        # a record lock, which forked shippers and loaders do not inherit
+        # a record lock: forked shippers and loaders do not inherit it
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         file.seek(0)
         holder = file.read().strip() or "unknown"
         file.close()
         raise ConfigError(
-            f"{job.path}: is running already (process {holder}); wait for it, or end it first"
+            f"{job.path}: is already running (process {holder}); wait for it, or stop it first"
         ) from error
     file.truncate(0)
     file.write(str(os.getpid()))
@@ -171,7 +188,7 @@ def open_job(path: Path) -> Job:
 
 
 def _fits(kind: Any, value: Any) -> bool:
-    """Whether a value out of a file is of the type that a field of Job has."""
+    """Whether a value of a file has the type of a field of Job."""
     if kind is str or kind is int:
         return isinstance(value, kind)
     if get_origin(kind) is list:
@@ -182,7 +199,7 @@ def _fits(kind: Any, value: Any) -> bool:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a small file; empty where there is none, or none that can be read."""
+    """The object in a small file; empty if there is no such file, or it is damaged."""
     with suppress(OSError, ValueError, RecursionError):
         content = json.loads(path.read_text(encoding="utf-8"))
         return content if isinstance(content, dict) else {}
@@ -190,7 +207,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a small file whole or not at all."""
+    """Write a small file; it appears whole or not at all."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
     draft.replace(path)

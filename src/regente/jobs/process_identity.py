@@ -1,7 +1,8 @@
-"""Whose run it is, and whether that process still lives: never a question of clocks."""
+"""Which process runs a job, and whether it is alive. No answer depends on a clock."""
 
 import os
 import socket
+import subprocess
 import threading
 import time
 from contextlib import suppress
@@ -11,37 +12,42 @@ from pathlib import Path
 
 import psutil
 
-BEAT = 10.0  # seconds between signs of life, for those on other machines
-LEASE = 2.5 * BEAT  # seconds without one after which what runs on another machine is taken for dead
+HEARTBEAT = 10.0  # seconds between heartbeats, which other machines look at
+LEASE = 2.5 * HEARTBEAT  # seconds without a heartbeat after which a process on another machine counts as dead
 
 
 @dataclass(frozen=True)
 class ProcessIdentity:
-    """A process that no other one, before or after, on this host or another, can be taken for."""
+    """A process, distinct from every other process before or after it, on this machine or another."""
 
     host: str
-    boot: str  # changes with every start of the machine
+    boot: str  # see boot_id
     pid: int
-    started: str  # since boot, in the kernel's ticks; pids are used again, this is not
+    started: str  # time since boot in the kernel's ticks: pids are used again
 
     def alive(self) -> bool | None:
-        """Whether it runs; nothing if it is on another host, where one cannot see it."""
-        if self.host != socket.gethostname():
-            return None
-        return self.boot == boot_id() and self.started == started(self.pid)
+        """Whether the process runs; None if it is on another machine, where its pid means nothing.
+
+        The boot decides which machine it is, since a host name may change while the machine runs. Another boot on
+        this host name is an earlier one, unless it is another container of the same boot.
+        """
+        if self.boot == boot_id():
+            return self.started == started(self.pid)
+        other_container = self.boot.partition(" ")[0] == boot_id().partition(" ")[0]
+        return None if self.host != socket.gethostname() or other_container else False
 
 
 def process_identity(pid: int) -> ProcessIdentity:
-    """The owner that a running process is."""
+    """The identity of a running process of this machine."""
     return ProcessIdentity(socket.gethostname(), boot_id(), pid, started(pid))
 
 
 def start_heartbeat(file: Path) -> None:
-    """Touch a file at each beat, as long as this process lives."""
+    """Touch a file every HEARTBEAT seconds as long as this process is alive."""
 
     def touch() -> None:
         while True:
-            time.sleep(BEAT)
+            time.sleep(HEARTBEAT)
             with suppress(OSError):
                 os.utime(file)
 
@@ -49,7 +55,7 @@ def start_heartbeat(file: Path) -> None:
 
 
 def has_heartbeat(file: Path) -> bool:
-    """Whether a file is touched within a lease; what its times are, by whose clock, does not matter."""
+    """Whether a file is touched within LEASE seconds; only a change counts, since clocks of machines differ."""
     before, end = file.stat().st_mtime_ns, time.monotonic() + LEASE
     while time.monotonic() < end:
         time.sleep(1)
@@ -61,13 +67,19 @@ def has_heartbeat(file: Path) -> bool:
 
 @cache
 def boot_id() -> str:
-    """This boot of this machine."""
-    file = Path("/proc/sys/kernel/random/boot_id")
-    return file.read_text().strip() if file.is_file() else str(int(psutil.boot_time()))
+    """This boot of this machine and, on Linux, its pid namespace: containers of one boot do not share their pids."""
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    with suppress(OSError, subprocess.SubprocessError):  # macOS
+        command = ["sysctl", "-n", "kern.bootsessionuuid"]
+        if boot := subprocess.check_output(command, text=True, stderr=subprocess.DEVNULL, timeout=5).strip():
+            return boot
+    return f"{socket.gethostname()}-{int(psutil.boot_time())}"
 
 
 def started(pid: int) -> str:
-    """When a process started; empty if there is none of that number, or only its remains."""
+    """When a process started; empty if there is no such process, or only a zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return "" if stat[0] in "ZX" else stat[19]

@@ -1,12 +1,12 @@
-"""stdout and stderr that may go away: a closed pipe or a full disk behind them does not end a run."""
+"""stdout and stderr that ignore write errors: a closed pipe or a full disk does not end a run."""
 
 import os
 import sys
 from typing import Any, TextIO
 
 
-class Forgiving:
-    """A stream that falls silent when nobody reads it any more, or when it was closed from the start."""
+class SafeStream:
+    """A stream that writes nothing any more after the first error, or if it was closed from the start."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self.stream = stream or _nowhere()
@@ -29,7 +29,7 @@ class Forgiving:
 
 
 def printable(text: str) -> str:
-    """The text without what a terminal would obey: a name out of a file or a run may hold such characters."""
+    """The text without control characters, which a name in a file or run may contain."""
     return "".join(
         each if each.isprintable() or each in "\n\t" else "\N{REPLACEMENT CHARACTER}" for each in text
     )
@@ -39,7 +39,7 @@ def _nowhere() -> TextIO:
     return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123
 
 
-def forgive() -> None:
-    """Make both of the process's streams forgiving."""
-    sys.stdout = Forgiving(sys.stdout)
-    sys.stderr = Forgiving(sys.stderr)
+def ignore_write_errors() -> None:
+    """Let stdout and stderr of this process ignore write errors."""
+    sys.stdout = SafeStream(sys.stdout)
+    sys.stderr = SafeStream(sys.stderr)

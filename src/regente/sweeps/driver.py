@@ -20,7 +20,7 @@ from regente.sweeps.records import Parent, frozen
 from regente.sweeps.slot import last_line
 from regente.sweeps.state import JobState, SweepFolder, result_fields
 from regente.sweeps.table import Table
-from regente.tracking.recorder import Recorded
+from regente.tracking.recorder import RecordingResult
 from regente.training.launch import GRACE
 
 LOOK = 0.5  # seconds between looks at time limits and signals while no job ends
@@ -196,8 +196,9 @@ class Driver:
     def _open_parent(self) -> None:
         self.whole.unlink(missing_ok=True)
         self.parent = Parent(open_job(self.folder.path), self.first, self.plan.swept)
+        self.parent.recording.start()
 
-    def close(self, figures: Callable[[], dict[str, Any]]) -> Recorded | None:
+    def close(self, figures: Callable[[], dict[str, Any]]) -> RecordingResult | None:
         """End the sweep's own run; nothing where this session did not start a job and the last one left it whole."""
         if self.launcher:
             self.callbacks.ended()

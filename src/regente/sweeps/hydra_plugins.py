@@ -109,6 +109,7 @@ def sweep_by_hydra(what: Plan, *, again: bool, dry_run: bool) -> tuple[int, list
         settle(folder, config["monitor"]["metric"], GRACE)
         write_queue(what, folder, config, redactor(what, config), None)
         parent = Parent(open_job(folder.path), config, what.swept)
+        parent.recording.start()
         task = Task(what.experiment, folder.path, what.swept, again, session)
         try:
             _run_hydra(what, task)

@@ -18,7 +18,7 @@ from regente.jobs.job import PROCESS, Job, open_job
 from regente.jobs.runs import run_id
 from regente.sweeps.plan import Plan, varied
 from regente.sweeps.state import JobState, SweepFolder
-from regente.tracking.recorder import Recorded, Recorder
+from regente.tracking.recorder import Recorder, RecordingResult
 from regente.training.prepare import freeze
 
 
@@ -83,7 +83,7 @@ class Parent:
         redact = Redactor(secret_values(config), env_references(job.config))
         self.recording = Recorder(job, config, 0, redact, kind="sweep")
 
-    def finish(self, states: Sequence[JobState], stopped: bool, figures: dict[str, Any]) -> Recorded:
+    def finish(self, states: Sequence[JobState], stopped: bool, figures: dict[str, Any]) -> RecordingResult:
         """Counts, the best child, what seeds spread, and the comparison of the children."""
         journal, metric = self.recording.journal, self.monitor["metric"]
         failed = sum(state.state == "failed" for state in states)

@@ -8,7 +8,7 @@ from pathlib import Path
 from regente.errors import RegenteError, Stopped
 from regente.jobs.driver import follow_driver
 from regente.jobs.exit_status import SwiftExit
-from regente.jobs.streams import forgive
+from regente.jobs.streams import ignore_write_errors
 from regente.training.run import run
 
 OUTPUT, ERRORS = "output.txt", "errors.txt"  # in the job's directory
@@ -19,7 +19,7 @@ def run_in_slot(path: Path) -> int:
     redirect(os.devnull, 0, flags=os.O_RDONLY)
     redirect(path / OUTPUT, 1)
     redirect(path / ERRORS, 2)
-    forgive()
+    ignore_write_errors()
     follow_driver()
     try:
         return run(path).exit_code

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from regente.errors import RegenteError
 from regente.jobs.job import PROCESS, read_json, write_json
-from regente.jobs.process_identity import BEAT, LEASE, ProcessIdentity, has_heartbeat, process_identity
+from regente.jobs.process_identity import HEARTBEAT, LEASE, ProcessIdentity, has_heartbeat, process_identity
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class SweepFolder:
 
     def _beats(self) -> None:
         number = 0
-        while not self._ended.wait(BEAT):
+        while not self._ended.wait(HEARTBEAT):
             number += 1
             self._beat(number)
 

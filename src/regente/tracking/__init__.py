@@ -1,1 +1,30 @@
-"""Everything that goes to MLflow."""
+"""Everything that goes to MLflow.
+
+Tags of a run, each with the prefix `regente.`:
+
+    kind                            job, sweep or evaluation
+    job, experiment, overrides      the job directory, the experiment file, the overrides
+    swept                           keys that tell the job from others of its sweep
+    host, boot, pid, started        the process that runs it; see ProcessIdentity
+    heartbeat                       a counter that rises every ten seconds while the process is alive
+    resumes                         how often it was resumed; params of a resume are `resume.N/KEY`
+    rerun_of, init_from, forked_from    the run that it repeats, its initial weights, and the run of these weights
+    fingerprint, host_cpu, dirty    machines of one fingerprint give the same bits; uncommitted changes
+    device, parameters, trainable ...   of the model; see RunDescription
+    pruned, failure                 a pruned trial; the error that ended the run
+    model                           why no model was logged
+    long_params                     params that MLflow cuts; whole in config/long_params.json
+    objective, best, best_run, best_over_seeds    of a sweep
+
+Artifacts of a run:
+
+    config/          config.yaml, job.json, long_params.json
+    environment/     provenance.json, packages.txt, hardware.json, torch.json, data.json
+    code/            changes.patch: uncommitted changes
+    model/           model.txt, fitted_state.json, vocabulary.txt
+    checkpoints/     the checkpoints that `tracking.checkpoints` names
+    figures/         learning curves, confusion matrix, calibration, worst mistakes, ...
+    finders/         learning_rates.json, batch_sizes.json
+    samples/ profile/ classes/ sweep/    generated texts, profile, metrics of each class, tables of a sweep
+    trace.jsonl found.json traceback.txt
+"""

@@ -1,4 +1,4 @@
-"""The figures that people look at after a run."""
+"""The figures of a run."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-MANY = 20  # classes above which the confusion matrix carries no numbers
-MOST = 200  # classes above which a cell would be smaller than a point of the figure
+NUMBERED = 20  # up to so many classes the confusion matrix has numbers
+MOST = 200  # with more classes a cell would be smaller than a pixel
 
 
 def learning_curves(lines: list[dict[str, Any]]) -> Figure | None:
-    """Training and validation metrics over the steps: a panel for each kind (loss, acc, ...)."""
+    """Training and validation metrics over the steps: one panel per metric (loss, acc, ...)."""
     curves: dict[str, dict[str, list[tuple[int, float]]]] = defaultdict(lambda: defaultdict(list))
     for line in lines:
         if line["kind"] == "metrics":
@@ -32,7 +32,7 @@ def learning_curves(lines: list[dict[str, Any]]) -> Figure | None:
 
 
 def learning_rates(found: dict[str, Any]) -> Figure:
-    """The loss over the learning rate that rose with each step, and the rate that was found."""
+    """The loss over the learning rate of the learning rate finder, with the rate that it found."""
     figure = Figure(figsize=(5, 3.5), layout="constrained")
     panel = figure.subplots()
     panel.plot(found["lr"], found["loss"])
@@ -45,7 +45,7 @@ def learning_rates(found: dict[str, Any]) -> Figure:
 
 
 def outcomes(file: Path) -> dict[str, Figure | None]:
-    """What `SamplePredictions` wrote: of classes the confusion matrix and the worst mistakes, of values true and predicted."""
+    """Figures of the file that `SamplePredictions` writes, for classes or for values."""
     with np.load(file) as found:
         if found["label"].dtype.kind == "f":
             return {"predicted_against_true": predicted_against_true(found["label"], found["prediction"])}
@@ -58,7 +58,7 @@ def outcomes(file: Path) -> dict[str, Figure | None]:
 
 
 def confusion_matrix(label: np.ndarray, prediction: np.ndarray, names: list[str]) -> Figure | None:
-    """Rows are true classes, columns predicted ones; the colour is the share of the row. None of very many classes."""
+    """Rows are true classes, columns predicted ones; the colour is the share of the row. None for more than MOST classes."""
     size = max(len(names), int(label.max()) + 1, int(prediction.max()) + 1)
     if size > MOST:
         return None
@@ -71,9 +71,9 @@ def confusion_matrix(label: np.ndarray, prediction: np.ndarray, names: list[str]
     panel.set(
         xlabel="predicted",
         ylabel="true",
-        title=f"{np.trace(counts) / counts.sum():.2%} of {counts.sum()} right",
+        title=f"accuracy {np.trace(counts) / counts.sum():.2%} of {counts.sum()} samples",
     )
-    if size <= MANY:
+    if size <= NUMBERED:
         ticks = names if len(names) == size else [str(number) for number in range(size)]
         panel.set_xticks(range(size), ticks, rotation=90)
         panel.set_yticks(range(size), ticks)
@@ -86,7 +86,7 @@ def confusion_matrix(label: np.ndarray, prediction: np.ndarray, names: list[str]
 
 
 def calibration(right: np.ndarray, confidence: np.ndarray) -> Figure:
-    """The share of right answers over their confidence, in ten bins; on the diagonal it says as much as it knows."""
+    """Accuracy over confidence in ten bins (a reliability diagram); a calibrated model lies on the diagonal."""
     figure = Figure(figsize=(5, 4), layout="constrained")
     panel = figure.subplots()
     place = np.minimum((confidence * 10).astype(int), 9)
@@ -97,13 +97,13 @@ def calibration(right: np.ndarray, confidence: np.ndarray) -> Figure:
     for bin_, number in enumerate(counts):
         if number:
             panel.text(bin_ / 10 + 0.05, share[bin_], f"{number:,}", ha="center", va="bottom", size=7)
-    title = f"{right.mean():.2%} right, {confidence.mean():.2%} sure on average"
-    panel.set(xlabel="confidence", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1.08), title=title)
+    title = f"accuracy {right.mean():.2%}, mean confidence {confidence.mean():.2%}"
+    panel.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.08), title=title)
     return figure
 
 
 def predicted_against_true(label: np.ndarray, prediction: np.ndarray) -> Figure:
-    """A point for each predicted value, in the data's units; on the diagonal it is right."""
+    """A point for each value, in the units of the data; perfect predictions lie on the diagonal."""
     figure = Figure(figsize=(5, 5), layout="constrained")
     panel = figure.subplots()
     error = np.abs(prediction - label).mean()
@@ -111,12 +111,14 @@ def predicted_against_true(label: np.ndarray, prediction: np.ndarray) -> Figure:
     panel.plot(ends, ends, color="0.6", linewidth=1)
     panel.scatter(label.ravel(), prediction.ravel(), s=6, alpha=0.5, edgecolors="none")
     panel.set_aspect("equal")
-    panel.set(xlabel="true", ylabel="predicted", title=f"off by {error:.4g} on average, {label.size} values")
+    panel.set(
+        xlabel="true", ylabel="predicted", title=f"mean absolute error {error:.4g}, {label.size} values"
+    )
     return figure
 
 
 def worst_mistakes(found: Any, names: list[str]) -> Figure | None:
-    """The wrongly classified images with the largest loss, each under true > predicted."""
+    """The misclassified images with the largest loss; the titles are true > predicted class."""
     images, worst = found["inputs"], found["worst"]
     if images.ndim != 4 or len(images) == 0:
         return None

@@ -1,15 +1,15 @@
-"""The journal: what a run tells the tracking store, one JSON object a line, appended and never changed.
+"""The journal: everything that a run logs, one JSON object a line; lines are appended and never changed.
 
 Kinds of lines:
     start     experiment, name, params, tags
-    resume    number (1, 2, ...), tags, params; the run goes on after an end, or after a death without one
+    resume    number (1, 2, ...), tags, params; the run was interrupted or had ended, and continues
     metrics   step, values
     params    values
     tags      values
     dataset   name, source, digest, splits
     artifact  path (a file or folder), to (a folder of the run's artifacts, or "")
-    result    what train.py returns, once the best weights are tested
-    view      monitor (metric and mode): the sweep's comparison is to be written
+    result    the content of result.json, after the test of the best weights
+    view      monitor (metric and mode): a request to save the comparison of a sweep's runs
     end       status (FINISHED, FAILED or KILLED)
 Each has `time`, milliseconds since the epoch.
 """
@@ -23,12 +23,12 @@ from typing import Any
 
 
 class Journal:
-    """Appends lines with one system call each, so that a killed process leaves at most a torn last one."""
+    """Appends lines with one system call each: a killed process leaves at most an incomplete last line."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.torn = False  # whether the last line is not whole
-        self.trouble = ""  # why a line is missing: a full disk does not end a training
+        self.torn = False  # whether the last line is incomplete
+        self.problem = ""  # why a line is missing; a full disk does not end a training
         cut_torn_line(path)
         self.file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
@@ -39,9 +39,9 @@ class Journal:
         try:
             self.torn = os.write(self.file, data) < len(data)
         except OSError as error:
-            self.trouble = self.trouble or error.strerror or str(error)
+            self.problem = self.problem or error.strerror or str(error)
         if self.torn:
-            self.trouble = self.trouble or "no room for a whole line"
+            self.problem = self.problem or "no space for a whole line"
 
     def close(self) -> None:
         """Release the file."""
@@ -49,7 +49,7 @@ class Journal:
 
 
 def cut_torn_line(path: Path) -> None:
-    """Take off a last line that was never finished, so that the next one is not glued to it."""
+    """Remove an incomplete last line, so that the next line does not continue it."""
     if not path.is_file():
         return
     with path.open("r+b") as file:
@@ -58,9 +58,9 @@ def cut_torn_line(path: Path) -> None:
 
 
 def read(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
-    """The whole lines from a byte offset on, and the offset behind them.
+    """The complete lines from a byte offset on, and the offset after them.
 
-    A torn last line is left for later; one between others, as a full disk leaves it, is passed over.
+    An incomplete last line is left for later. An incomplete line before others, which a full disk leaves, is skipped.
     """
     try:
         with path.open("rb") as file:

@@ -7,11 +7,10 @@ from regente.jobs.job import EXAMPLE, Job
 
 
 def log_model(experiment_id: str, run_id: str, job: Job, checkpoint: Path, uri: str, *, own: bool) -> None:
-    """Log the weights of a checkpoint as an exported program (pt2), with signature and input example.
+    """Log the weights of a checkpoint as a torch.export program (pt2), with signature and input example.
 
-    `own`: the job itself asks for it, and may be made of anything.
-
-    It loads without Regente's source and without pickle: `mlflow.pyfunc.load_model("models:/...")`.
+    `mlflow.pyfunc.load_model("models:/...")` loads it without Regente and without pickle. `own`: the job itself asks for
+    it, and its classes are trusted.
     """
     os.environ["OMP_NUM_THREADS"] = "1"
     import mlflow
@@ -23,7 +22,9 @@ def log_model(experiment_id: str, run_id: str, job: Job, checkpoint: Path, uri: 
     from regente.models.weights import load_model
 
     model = load_model(job, checkpoint, own=own)
-    example = np.load(job.path / EXAMPLE)  # two samples: torch.export takes a batch of one for a constant
+    example = np.load(
+        job.path / EXAMPLE
+    )  # two samples: torch.export treats a batch size of one as a constant
     with torch.no_grad():
         logits = model(torch.from_numpy(example)).numpy()
     mlflow.set_tracking_uri(uri)

@@ -1,4 +1,4 @@
-"""Lightning's way into the journal."""
+"""The Lightning logger of a run, which writes to the journal."""
 
 import math
 from collections.abc import Mapping
@@ -11,16 +11,16 @@ from regente.tracking.journal import Journal, read
 
 
 class JournalLogger(Logger):
-    """A Lightning logger that appends to the journal; nothing here waits for the tracking store.
+    """Appends metrics to the journal; it never waits for the tracking store.
 
-    A run that goes on from an earlier state comes to steps whose metrics were recorded before it was interrupted:
-    what has the same value is not recorded again, nor is `train/samples_per_second`, which never has.
+    A resumed run repeats steps whose metrics were recorded before the interruption. A metric with the same value is not
+    recorded again, nor is `train/samples_per_second`, whose value always differs.
     """
 
     def __init__(self, journal: Journal, save_dir: str, name: str, version: str) -> None:
         super().__init__()
         self.journal = journal
-        self._facts = save_dir, name, version
+        self._places = save_dir, name, version
         self.known = {
             (key, line["step"]): value
             for line in read(journal.path, 0)[0]
@@ -30,23 +30,23 @@ class JournalLogger(Logger):
 
     @property
     def save_dir(self) -> str:
-        return self._facts[0]
+        return self._places[0]
 
     @property
     def name(self) -> str:
-        return self._facts[1]
+        return self._places[1]
 
     @property
     def version(self) -> str:
-        return self._facts[2]
+        return self._places[2]
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the composed config is the run's parameters."""
+        """Log nothing: the params of the run are the composed config."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Append the metrics of a step; Lightning's own `epoch` is left out, the step is the one axis."""
+        """Append the metrics of a step; Lightning's own `epoch` is omitted: the only axis is the step."""
         step = step or 0
         values = {key: float(value) for key, value in metrics.items() if key != "epoch"}
         if self.known:

@@ -1,4 +1,4 @@
-"""What a run was made from: code, packages, machine. What a missing or slow program would have told is left out."""
+"""Code, packages and machine of a run. What a missing or slow program would print is omitted."""
 
 import json
 import os
@@ -16,21 +16,23 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
+from regente.errors import first_of
+
 PATIENCE = 5.0  # seconds for one call of git or nvidia-smi
-MOST_FILE, MOST_PATCH, MOST_SAID = 100_000, 1_000_000, 64_000_000  # bytes
+MOST_FILE, MOST_PATCH, MOST_OUTPUT = 100_000, 1_000_000, 64_000_000  # bytes
 SOURCE = re.compile(
     r"\.(py[ix]?|ipynb|ya?ml|toml|cfg|ini|md|sh|c|cc|cpp|cuh?|h|hpp)$|(^|/)(Make|Docker)file$"
 )
 UNFIT = re.compile(
     r"(?i)secret|credential|passw|[\x00-\x1f\"\\\udc80-\udcff]"
-)  # names of files not to be opened
+)  # names of files that are not read
 NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what surrogateescape makes of such bytes
-OUTPUTS = ("runs/", "multirun/", "mlartifacts/", "mlruns/")  # ours, also where nobody told git to ignore them
+OUTPUTS = ("runs/", "multirun/", "mlartifacts/", "mlruns/")  # Regente's own, even if git does not ignore them
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "sve", "bf16")  # the last two are ARM's
 DECISIVE = ["cpu", "cpu_flags", "cores_usable", "gpus", "gpu_driver"]
 DECISIVE += ["torch", "cuda", "cudnn", "threads", "cpu_capability", "torch_gpus"]
 GIT = ["git", "--no-pager", "-c", "core.fsmonitor=false", "-c", "core.quotepath=off"]
-GIT += ["-c", "diff.autoRefreshIndex=false"]  # it writes the index, GIT_OPTIONAL_LOCKS or not
+GIT += ["-c", "diff.autoRefreshIndex=false"]  # it writes the index in spite of GIT_OPTIONAL_LOCKS
 GIT += ["-c", "core.bigFileThreshold=10m"]  # larger ones are not compared line by line
 DIFF = ["diff", "--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", "--no-relative"]
 DIFF += ["--ignore-submodules=all", "--src-prefix=a/", "--dst-prefix=b/"]
@@ -38,7 +40,7 @@ DIFF += ["--ignore-submodules=all", "--src-prefix=a/", "--dst-prefix=b/"]
 
 @dataclass(frozen=True)
 class Code:
-    """The code of a run: a commit, and the patch that makes what ran out of it (`git apply` takes it)."""
+    """The code of a run: a commit, and a patch of the changes since, for `git apply`."""
 
     commit: str | None = None
     branch: str | None = None  # None when HEAD is detached
@@ -47,13 +49,13 @@ class Code:
     patch: str = ""
 
     def facts(self) -> dict[str, Any]:
-        """What tells it from other code: the patch as a digest."""
+        """All fields, with a digest instead of the patch."""
         patch = sha256(self.patch.encode()).hexdigest() if self.patch else ""
         return {"commit": self.commit, "branch": self.branch, "remote": self.remote, "patch": patch}
 
 
 def code(project: Path, redact: Callable[[str], str] = str) -> Code:
-    """The repository that holds `project`, as it stands; `redact` sees the remote and each file of the patch."""
+    """The state of the git repository of `project`; `redact` is applied to the remote and to each file of the patch."""
     place = _git(project, "rev-parse", "--show-toplevel", "--show-prefix")
     if place is None:
         return Code()
@@ -73,31 +75,30 @@ def code(project: Path, redact: Callable[[str], str] = str) -> Code:
         else:
             left_out.append(f"{name if name.isprintable() else ascii(name)} ({_size(Path(top, name))})")
     if left_out:
-        more = f" and {len(left_out) - 20} more" if len(left_out) > 20 else ""
-        parts.append(f"# left out: {', '.join(left_out[:20])}{more}\n")
+        parts.append(f"# left out: {first_of(left_out, 20)}\n")
     commit, branch = (commit or "").strip() or None, (branch or "").strip() or None
     return Code(commit, branch, bool(parts), remote and redact(without_credentials(remote)), "".join(parts))
 
 
 def without_credentials(url: str) -> str:
-    """An address without user, password and query; the `git@` of SSH stays."""
+    """A URL without user, password and query; the `git@` of SSH stays."""
     return re.sub(r"^((?:[\w+.-]+::)?[\w+.-]+://)?(?!git@[^@]*$)[^/]*@", r"\1", re.split(r"[?#]", url)[0])
 
 
 def _tracked(top: Path, base: str) -> Iterator[tuple[str, str | None]]:
-    """Name and diff of each tracked file that differs; no diff for a binary one."""
+    """Name and diff of each changed tracked file; no diff for a binary file."""
     diff = _git(top, *DIFF, base)
     if diff is None:
         yield "changes of tracked files", None
     for part in re.split(r"(?m)^(?=diff --git )", diff or "")[1:]:
         head, _, body = part.partition("\n")
         names = head.removeprefix("diff --git ")  # a/NAME b/NAME
-        if body:  # none where only the time differs
+        if body:  # empty where only the time differs
             yield names[len(names) // 2 + 3 :], None if re.search(r"(?m)^Binary files ", body) else part
 
 
 def _untracked(top: Path, project: Path, prefix: str) -> Iterator[tuple[str, str | None]]:
-    """Name and diff of each new source under the project; no diff for one that is large, odd or not text."""
+    """Name and diff of each new source file of the project; no diff for a large or special file, or one without text."""
     names = _git(project, "ls-files", "--others", "--exclude-standard", "--full-name", "-z")
     if names is None:
         yield "untracked files", None
@@ -113,19 +114,19 @@ def _untracked(top: Path, project: Path, prefix: str) -> Iterator[tuple[str, str
 
 
 def _new_file(name: str, text: str, path: Path) -> str:
-    """The diff that makes a file."""
+    """The diff that creates a file."""
     mode = "100755" if os.access(path, os.X_OK) else "100644"
     head = f"diff --git a/{name} b/{name}\nnew file mode {mode}\n"
     if not text:
         return head
     lines = text.removesuffix("\n").split("\n")
-    head += f"--- /dev/null\n+++ b/{name}\t\n@@ -0,0 +1,{len(lines)} @@\n"  # the tab ends a name with blanks
+    head += f"--- /dev/null\n+++ b/{name}\t\n@@ -0,0 +1,{len(lines)} @@\n"  # the tab ends a name that contains blanks
     end = "\n" if text.endswith("\n") else "\n\\ No newline at end of file\n"
     return head + "\n".join(f"+{line}" for line in lines) + end
 
 
 def packages() -> str:
-    """The installed packages as sorted lines `name==version`; of two with one name, the one that is imported."""
+    """The installed packages as sorted lines `name==version`; of two with one name, the imported one."""
     found: dict[str, str] = {}
     for each in distributions():
         facts = each.read_text("METADATA") or each.read_text("PKG-INFO") or ""
@@ -137,7 +138,7 @@ def packages() -> str:
 
 
 def _origin(direct_url: str | None) -> str:
-    """Where a package that is not from an index came from, without folders of this machine."""
+    """The origin of a package that is not from an index, without folders of this machine."""
     with suppress(ValueError, AttributeError):  # damaged
         facts = json.loads(direct_url or "{}")
         if facts.get("dir_info", {}).get("editable"):
@@ -150,7 +151,7 @@ def _origin(direct_url: str | None) -> str:
 
 
 def hardware() -> dict[str, str | int | float]:
-    """What this machine is; what cannot be found out is not in it."""
+    """The hardware and operating system of this machine; unknown values are omitted."""
     import psutil
 
     facts: dict[str, Any] = {"host": platform.node(), "os": platform.platform()}
@@ -158,7 +159,7 @@ def hardware() -> dict[str, str | int | float]:
     try:
         rows = [row.partition(":") for row in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()]
     except OSError:  # macOS
-        rows = [("model name", ":", _say(["sysctl", "-n", "machdep.cpu.brand_string"]) or "")]
+        rows = [("model name", ":", _output(["sysctl", "-n", "machdep.cpu.brand_string"]) or "")]
     cpu = {key.strip(): value.strip() for key, _, value in rows}
     facts["cpu"] = cpu.get("model name") or platform.machine()
     has = (cpu.get("flags") or cpu.get("Features") or "").split()
@@ -174,12 +175,12 @@ def hardware() -> dict[str, str | int | float]:
 
 
 def fingerprint(facts: dict[str, Any]) -> str:
-    """Equal for two machines that can give the same bits: over the facts that decide it, as text."""
+    """A digest of DECISIVE facts, which is equal for machines that compute the same bits."""
     return sha256(json.dumps([str(facts.get(key, "")) for key in DECISIVE]).encode()).hexdigest()[:12]
 
 
 def torch_facts() -> dict[str, str | int]:
-    """For the training process, once the model is on its device: torch's versions; it never starts CUDA itself."""
+    """Versions and devices of torch, for a process whose model is on its device; this does not initialize CUDA."""
     import torch
 
     facts: dict[str, Any] = {"torch": torch.__version__, "cuda": torch.version.cuda}
@@ -192,7 +193,7 @@ def torch_facts() -> dict[str, str | int]:
 
 
 class Usage:
-    """What a process and its children use, from one sample to the next; this process is not counted."""
+    """Resources that a process and its children use between two samples, without this process."""
 
     def __init__(self, pid: int) -> None:
         import psutil
@@ -204,7 +205,7 @@ class Usage:
             self.sample()
 
     def sample(self) -> dict[str, float]:
-        """Percent (100 is one core) since the last sample, memory, threads, GPUs; {} once the process is gone."""
+        """CPU percent (100 is one core) since the last sample, memory, threads, GPUs; empty once the process is dead."""
         import psutil
 
         seconds, memory, threads = dict[tuple[int, float], float](), 0.0, 0
@@ -227,7 +228,7 @@ class Usage:
         self.at, self.seconds = now, seconds
         found = {"system/cpu_percent": percent, "system/memory_mb": memory, "system/threads": float(threads)}
         gpus = visible_gpus("utilization.gpu,memory.used") if self.asks_gpus else []
-        self.asks_gpus = bool(gpus)  # where nvidia-smi has nothing to say once, it is not asked again
+        self.asks_gpus = bool(gpus)  # without output it is not called again
         for index, row in enumerate(gpus):
             for name, value in zip(("percent", "memory_mb"), row, strict=False):
                 with suppress(ValueError):  # [N/A]
@@ -236,7 +237,7 @@ class Usage:
 
 
 def _memory(process: Any, shares: bool) -> float:
-    """Megabytes; what forked workers share is divided among them where the kernel can say it (10 ms per GB)."""
+    """Megabytes; the kernel divides memory that forked workers share among them (10 ms per GB)."""
     with suppress(OSError, IndexError):
         if shares:
             said = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
@@ -245,27 +246,29 @@ def _memory(process: Any, shares: bool) -> float:
 
 
 def visible_gpus(query: str) -> list[list[str]]:
-    """nvidia-smi's answer for each GPU that CUDA_VISIBLE_DEVICES leaves, in its order; by PCI bus otherwise."""
-    said = _say(["nvidia-smi", f"--query-gpu=index,uuid,{query}", "--format=csv,noheader,nounits"]) or ""
+    """A row of nvidia-smi for each GPU in CUDA_VISIBLE_DEVICES, in its order; without it in that of the PCI bus."""
+    said = _output(["nvidia-smi", f"--query-gpu=index,uuid,{query}", "--format=csv,noheader,nounits"]) or ""
     rows = [[cell.strip() for cell in line.split(",")] for line in said.splitlines()]
     words = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(row[0] for row in rows)).split(",")
     found = ([row for row in rows if row[0] == word or row[1].startswith(word or "-")] for word in words)
-    return [same[0][2:] for same in takewhile(bool, found)]  # CUDA too stops at the first that does not exist
+    return [
+        same[0][2:] for same in takewhile(bool, found)
+    ]  # like CUDA, it stops at the first that does not exist
 
 
 def _git(folder: Path, *words: str) -> str | None:
     env = {key: os.environ[key] for key in os.environ.keys() - {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"}}
     env |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "GIT_NO_LAZY_FETCH": "1", "LC_ALL": "C"}
-    return _say([*GIT, *words], folder, env)
+    return _output([*GIT, *words], folder, env)
 
 
-def _say(command: list[str], folder: Path | None = None, env: dict[str, str] | None = None) -> str | None:
-    """What a program prints; None when it is missing, fails, or takes too long or too much."""
-    with suppress(OSError), TemporaryFile() as out:  # a pipe would be held open by a child that hangs
+def _output(command: list[str], folder: Path | None = None, env: dict[str, str] | None = None) -> str | None:
+    """The output of a program; None if it is missing, fails, or takes too long or prints too much."""
+    with suppress(OSError), TemporaryFile() as out:  # not a pipe, which a hanging child would hold open
         nothing = subprocess.DEVNULL
         program = subprocess.Popen(command, cwd=folder, env=env, stdin=nothing, stdout=out, stderr=nothing)
         with suppress(subprocess.TimeoutExpired):
-            if program.wait(PATIENCE) or out.seek(0, os.SEEK_END) > MOST_SAID:
+            if program.wait(PATIENCE) or out.seek(0, os.SEEK_END) > MOST_OUTPUT:
                 return None
             out.seek(0)
             return out.read().decode(errors="surrogateescape")

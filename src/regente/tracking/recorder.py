@@ -1,4 +1,4 @@
-"""Step 6 of a run, as the training process sees it: a journal, and a process that ships it."""
+"""Step 6 of a run, in the training process: it writes the journal and starts the process that ships it to MLflow."""
 
 import json
 import os
@@ -15,149 +15,155 @@ from rich.console import Console
 from regente.config.redaction import Redactor
 from regente.errors import TrackingError
 from regente.jobs import console
-from regente.jobs.job import ARROW, Job, write_json
+from regente.jobs.job import ARROW, PROCESS, Job, write_json
 from regente.jobs.process_identity import process_identity
 from regente.jobs.runs import shown
 from regente.tracking.journal import Journal, read
 from regente.tracking.shipment import STATE, read_state
 from regente.tracking.store import unreachable
 
-LAST_WAIT = 120.0  # seconds to wait at the end for the store to take the rest; while it is away, AWAY_WAIT
-AWAY_WAIT = 3.0
+FINAL_WAIT = 120.0  # seconds to wait at the end until the store has everything
+UNREACHABLE_WAIT = 3.0  # seconds to wait at the end for a store that does not answer
 
 
 @dataclass(frozen=True)
-class Recorded:
-    """Where the run is in MLflow; without a run id it is not yet, for the reason given."""
+class RecordingResult:
+    """Where the run is in MLflow; `reason` says why it is not, or not completely, there."""
 
     run_id: str | None
     experiment_id: str | None = None
     reason: str = ""
     refused: bool = False
-    server: str = ""  # where there is one
+    server: str = ""  # address of the MLflow server; empty for a database file
 
 
-def show(out: Console, job: Job, recorded: Recorded, *, ended_well: bool) -> None:
-    """Where the run is in MLflow; after a failure also where the job is."""
+def show(out: Console, job: Job, recorded: RecordingResult, *, ended_well: bool) -> None:
+    """Print where the run is in MLflow; after a failure also the job directory."""
     if not ended_well:
         console.row(out, "job", shown(job.path))
     if recorded.run_id:
-        look = f"at {recorded.server}" if recorded.server else "in MLflow; to look at it: regente ui"
-        console.row(out, "run", f"{recorded.run_id} {look}")
+        where = f"at {recorded.server}" if recorded.server else "in MLflow; regente ui opens it"
+        console.row(out, "run", f"{recorded.run_id} {where}")
     if recorded.reason:
-        console.row(out, "recording", recorded.reason)
+        console.row(out, "tracking", recorded.reason)
 
 
 class Recorder:
-    """The journal of a job, and the shipper that follows it; both are rank 0's alone."""
+    """Records a job: its journal, and the process that ships the journal to MLflow. Only rank 0 records.
+
+    `start()` begins the recording and `finish()` ends it. The constructor touches no file and starts nothing.
+    """
+
+    journal: Journal  # from start() on
+    attempt = 0  # how often the job was started before
 
     def __init__(
         self, job: Job, config: dict[str, Any], rank: int, redact: Redactor, kind: str = "job"
     ) -> None:
-        self.job, self.kind = job, kind
-        self.journal = Journal(job.journal if rank == 0 else Path(os.devnull))
-        self.trouble = ""  # why the store does not answer, once that is known
-        tracking = config["tracking"]
-        self.attempt = attempts(job)  # how often it has been started before
+        self.job, self.config, self.rank, self.redact, self.kind = job, config, rank, redact, kind
+        self.uri: str | None = config["tracking"]["uri"]
+        self.shown_uri = redact.text(self.uri or "")
+        self.problem = ""  # why the store does not answer
         self.shipper: subprocess.Popen[bytes] | None = None
-        if rank > 0:
+
+    def start(self) -> None:
+        """Write the first line; start the shipper, and a thread that tests whether the store answers."""
+        self.attempt = attempts(self.job)
+        self.journal = Journal(self.job.journal if self.rank == 0 else Path(os.devnull))
+        if self.rank > 0:
             return
-        me = process_identity(os.getpid())
-        mine = {f"regente.{key}": str(value) for key, value in asdict(me).items()}
-        if self.attempt:
-            self._resume(self.attempt, mine)
-        else:
-            self.journal.write(
-                "start",
-                experiment=tracking["experiment"] or job.experiment,
-                name=redact.text(tracking["run_name"] or run_name(job)),
-                params=redact.tree(parameters(config, job.choices)) if kind == "job" else {},
-                tags=self._tags(redact) | origin(config.get("init_from")) | mine,
-            )
-        if tracking["uri"] is None:
+        process = asdict(process_identity(os.getpid()))
+        write_json(self.job.path / PROCESS, process)
+        self._write_first_line({f"regente.{key}": str(value) for key, value in process.items()})
+        if self.uri is None:
             return
-        write_json(job.path / "process_identity.json", asdict(me))
-        if (job.path / STATE).is_file():  # of its attempt before, which the store may have refused
-            write_json(job.path / STATE, {**read_state(job.path), "refused": ""})
-        self.uri, self.shown_uri = tracking["uri"], redact.text(tracking["uri"])
-        self.shipper = start_shipper(job)
+        # an earlier attempt may have been refused by the store
+        write_json(self.job.path / STATE, {**read_state(self.job.path), "refused": ""})
+        self.shipper = start_shipper(self.job)
         threading.Thread(target=self._probe, daemon=True).start()
 
-    def _resume(self, number: int, tags: dict[str, str]) -> None:
-        """Open the run again; what has been changed for it is recorded beside the old values."""
-        changes = self.job.resumes.get(str(number), {})
-        params = {f"resume.{number}/{key}": text.rpartition(ARROW)[2] for key, text in changes.items()}
+    def _write_first_line(self, process: dict[str, str]) -> None:
+        job, text, number = self.job, self.redact.text, str(self.attempt)
+        if self.attempt:  # a changed setting is recorded beside its old value
+            params = {
+                f"resume.{number}/{key}": change.rpartition(ARROW)[2]
+                for key, change in job.resumes.get(number, {}).items()
+            }
+            tags = {**process, "regente.resumes": number}
+            self.journal.write("resume", number=self.attempt, tags=tags, params=params)
+            return
+        tags = {
+            "regente.kind": self.kind,
+            "regente.job": str(job.path),
+            "regente.experiment": job.experiment,
+            "regente.swept": ", ".join(job.swept),
+            "regente.overrides": text(" ".join(job.overrides)),
+            "mlflow.source.name": text(" ".join(job.command)),
+            "mlflow.source.type": "LOCAL",
+            **({"regente.rerun_of": job.rerun_of} if job.rerun_of else {}),
+        }
+        tracking = self.config["tracking"]
         self.journal.write(
-            "resume", number=number, tags={**tags, "regente.resumes": str(number)}, params=params
+            "start",
+            experiment=tracking["experiment"] or job.experiment,
+            name=text(tracking["run_name"] or run_name(job)),
+            params=self.redact.tree(parameters(self.config, job.choices)) if self.kind == "job" else {},
+            tags=tags | origin(self.config.get("init_from")) | process,
         )
 
-    def _tags(self, redact: Redactor) -> dict[str, str]:
-        return {
-            "regente.kind": self.kind,
-            "regente.job": str(self.job.path),
-            "regente.experiment": self.job.experiment,
-            "regente.swept": ", ".join(self.job.swept),
-            "regente.overrides": redact.text(" ".join(self.job.overrides)),
-            "mlflow.source.name": redact.text(" ".join(self.job.command)),
-            "mlflow.source.type": "LOCAL",
-            **({"regente.rerun_of": self.job.rerun_of} if self.job.rerun_of else {}),
-        }
-
     def _probe(self) -> None:
-        self.trouble = unreachable(self.uri)
+        self.problem = unreachable(self.uri or "")
 
-    def trouble_line(self) -> str:
-        """What to say of a store that does not answer."""
+    def problem_note(self) -> str:
+        """The note about a store that does not answer."""
         return (
-            f"tracking.uri={self.shown_uri} does not answer ({self.trouble}); training on, the journal keeps everything: "
-            "regente sync ships it"
+            f"tracking.uri={self.shown_uri} does not answer ({self.problem}); training goes on and the journal "
+            "keeps everything; regente sync ships it later"
         )
 
     def require_store(self) -> None:
-        """Raise TrackingError if the store is known to refuse the run for good."""
+        """Raise TrackingError if the store has refused the run for good."""
         if self.shipper is not None and (refused := read_state(self.job.path)["refused"]):
             raise TrackingError(refused)
 
-    def finish(self, status: str) -> Recorded:
-        """End the run and wait until all of it is in the store; not for long if the store is away."""
+    def finish(self, status: str) -> RecordingResult:
+        """End the run and wait until the store has all of it; the wait is short if the store does not answer."""
         self.journal.write("end", status=status)
         self.journal.close()
-        if self.journal.trouble:  # a line is missing, the last one too, maybe
-            what = (
-                f"not all of it: {self.job.journal} could not be written ({self.journal.trouble}); make room"
-            )
-            return Recorded(read_state(self.job.path).get("run_id"), reason=what, refused=True)
+        if self.journal.problem:
+            what = f"incomplete: {self.job.journal} could not be written ({self.journal.problem}); free some disk space"
+            return RecordingResult(read_state(self.job.path).get("run_id"), reason=what, refused=True)
         if self.shipper is None:
-            return Recorded(None)
-        server = self.shown_uri if self.uri.startswith("http") else ""
+            return RecordingResult(None)
         begun = time.monotonic()
-        while (ended := self._ended(time.monotonic() - begun)) is None:
+        while (result := self._result(time.monotonic() - begun)) is None:
             time.sleep(0.02)
         state = read_state(self.job.path)
-        return replace(
-            ended, run_id=state.get("run_id"), experiment_id=state.get("experiment_id"), server=server
-        )
+        server = self.shown_uri if self.shown_uri.startswith("http") else ""
+        run_id, experiment_id = state.get("run_id"), state.get("experiment_id")
+        return replace(result, run_id=run_id, experiment_id=experiment_id, server=server)
 
-    def _ended(self, waited: float) -> Recorded | None:
-        """How the recording ended, once it has or has been waited for long enough."""
+    def _result(self, waited: float) -> RecordingResult | None:
+        """The result of the recording once it is known, or once `waited` seconds are long enough."""
         assert self.shipper is not None
-        gone, state = self.shipper.poll() is not None, read_state(self.job.path)
-        if state["ended"] and state["offset"] >= self.job.journal.stat().st_size:  # not of an earlier attempt
-            return Recorded(None)
+        stopped, state = self.shipper.poll() is not None, read_state(self.job.path)
+        # the offset: an earlier attempt may have ended too
+        if state["ended"] and state["offset"] >= self.job.journal.stat().st_size:
+            return RecordingResult(None)
         if state["refused"]:
-            return Recorded(None, reason=state["refused"], refused=True)
-        if gone and not state["trouble"]:
-            return Recorded(
-                None, reason=f"the shipper died, see {self.job.path}/shipper.log; regente sync ships the rest"
-            )
-        if gone or waited > LAST_WAIT or (state["trouble"] and waited > AWAY_WAIT):
-            why = state["trouble"] or "the store is slow"
-            return Recorded(None, reason=f"not all of it yet ({why}); the journal keeps it: regente sync")
+            return RecordingResult(None, reason=state["refused"], refused=True)
+        if stopped and not state["problem"]:
+            what = f"the shipper died, see {self.job.path}/shipper.log; regente sync ships the rest"
+            return RecordingResult(None, reason=what)
+        if stopped or waited > FINAL_WAIT or (state["problem"] and waited > UNREACHABLE_WAIT):
+            why = state["problem"] or "the store is slow"
+            what = f"incomplete ({why}); the journal keeps the rest; regente sync ships it"
+            return RecordingResult(None, reason=what)
         return None
 
 
 def start_shipper(job: Job) -> "subprocess.Popen[bytes]":
-    """The process that follows a job's journal; in a session of its own: Ctrl-C is for the training, it stays."""
+    """Start the process that follows a job's journal, in a session of its own so that Ctrl-C does not reach it."""
     command = [sys.executable, "-m", "regente.tracking.shipper", str(job.path)]
     with (job.path / "shipper.log").open("ab") as log:
         return subprocess.Popen(
@@ -166,7 +172,7 @@ def start_shipper(job: Job) -> "subprocess.Popen[bytes]":
 
 
 def origin(init_from: str | None) -> dict[str, str]:
-    """The tags that link a run to the weights that it begins with, and to the run they are of."""
+    """The tags that link a run to its initial weights, and to the run that these are from."""
     if not init_from:
         return {}
     tags = {"regente.init_from": init_from}
@@ -176,12 +182,12 @@ def origin(init_from: str | None) -> dict[str, str]:
 
 
 def attempts(job: Job) -> int:
-    """How often a job has been started so far."""
+    """How often a job was started so far."""
     return sum(line["kind"] in ("start", "resume") for line in read(job.journal, 0)[0])
 
 
 def parameters(config: dict[str, Any], choices: dict[str, str]) -> dict[str, str]:
-    """The config's leaves by dotted name, and the option chosen in each group; values as YAML writes them."""
+    """The leaves of the config by dotted name, and the option of each group; values as YAML writes them."""
     leaves: dict[str, str] = dict(choices)
 
     def walk(node: Any, path: str) -> None:
@@ -197,9 +203,9 @@ def parameters(config: dict[str, Any], choices: dict[str, str]) -> dict[str, str
 
 
 def run_name(job: Job) -> str:
-    """What the run differs in, by the last word of each key: `lr=0.003 model=lstm`; else the experiment's name.
+    """The overrides by the last word of each key, `lr=0.003 model=lstm`; without overrides the experiment's name.
 
-    A job of a sweep differs from the others in the swept keys alone.
+    Of a job of a sweep only the swept keys.
     """
     parts = [override.lstrip("+~").partition("=") for override in job.overrides]
     words = [

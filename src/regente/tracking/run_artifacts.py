@@ -1,4 +1,4 @@
-"""What a run holds beyond its metrics: code, packages, hardware, data, figures, weights, model, and its description."""
+"""What a run logs beyond its metrics: code, packages, hardware, data, figures, weights, model, description."""
 
 import os
 import shutil
@@ -14,25 +14,23 @@ from regente.tracking import provenance
 from regente.tracking.journal import read
 from regente.tracking.store import named
 
-PATCH = "changes.patch"  # in the job directory: what of the code is not committed
+PATCH = "changes.patch"  # in the job directory: uncommitted changes of the code
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 
 def log_start(client: "MlflowClient", run_id: str, job: Job) -> None:
-    """Config, overrides, command, code, packages and hardware, as they are when the run starts."""
+    """Log config, code, packages and hardware at the start of the run."""
     from mlflow.entities import RunTag
 
     client.log_artifact(run_id, str(job.path / "config.yaml"), "config")
     client.log_artifact(run_id, str(job.path / "job.json"), "config")
     keep_provenance(job)
-    facts = read_json(job.path / PROVENANCE)
     client.log_artifact(run_id, str(job.path / PROVENANCE), "environment")
-    code, hardware = (
-        facts.get("code", {}),
-        {**facts.get("hardware", {}), **read_json(job.path / "torch.json")},
-    )
+    facts = read_json(job.path / PROVENANCE)
+    code = facts.get("code", {})
+    hardware = {**facts.get("hardware", {}), **read_json(job.path / "torch.json")}
     client.log_text(run_id, "\n".join(facts.get("packages", [])) + "\n", "environment/packages.txt")
     client.log_dict(run_id, hardware, "environment/hardware.json")
     if (job.path / PATCH).is_file():
@@ -49,7 +47,7 @@ def log_start(client: "MlflowClient", run_id: str, job: Job) -> None:
 
 
 def keep_provenance(job: Job) -> None:
-    """Write code, packages and hardware of the run's first attempt into its directory, unless they are there."""
+    """Write code, packages and hardware of the first attempt to the job directory, once."""
     if (job.path / PROVENANCE).is_file():
         return
     code = provenance.code(Path(job.project), Redactor().text)
@@ -61,20 +59,18 @@ def keep_provenance(job: Job) -> None:
 
 
 def log_dataset(client: "MlflowClient", run_id: str, line: dict[str, Any]) -> None:
-    """The data as MLflow's dataset input: name, place, digest."""
+    """Log the data as a dataset input of the run: name, source, digest and sizes of the splits."""
     from mlflow.data.code_dataset_source import CodeDatasetSource
-    from mlflow.data.meta_dataset import MetaDataset
-    from mlflow.entities import DatasetInput, InputTag
+    from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    source = CodeDatasetSource({"source": line["source"]})
-    data = MetaDataset(source, name=line["name"], digest=line["digest"])  # type: ignore[abstract]
-    entity = data._to_mlflow_entity()
-    tags = [InputTag("mlflow.data.context", ", ".join(f"{k} {v}" for k, v in line["splits"].items()))]
-    client.log_inputs(run_id, [DatasetInput(entity, tags)])
+    source = CodeDatasetSource({"source": line["source"]}).to_json()
+    data = Dataset(line["name"], line["digest"], "code", source)
+    tag = InputTag("mlflow.data.context", ", ".join(f"{k} {v}" for k, v in line["splits"].items()))
+    client.log_inputs(run_id, [DatasetInput(data, [tag])])
 
 
 def log_result(client: "MlflowClient", run_id: str, job: Job, result: dict[str, Any]) -> None:
-    """The best values at step 0, weights by policy, and a description with the result on top."""
+    """Log the best values at step 0, the checkpoints of the policy, and a description."""
     from mlflow.entities import Metric
 
     tracking = resolve(job.config)["tracking"]
@@ -87,10 +83,10 @@ def log_result(client: "MlflowClient", run_id: str, job: Job, result: dict[str, 
     log_checkpoints(client, run_id, job, result, tracking["checkpoints"])
 
 
-def log_rest(client: "MlflowClient", run_id: str, job: Job, *, own: bool) -> None:
-    """What takes seconds and nobody waits for: figures, and the model if the config wants it and there are weights.
+def log_outputs(client: "MlflowClient", run_id: str, job: Job, *, own: bool) -> None:
+    """Log figures and, if the config asks for it, the model; this takes seconds, and nobody waits for it.
 
-    A model that cannot be exported does not lose the run; a tag says why there is none.
+    If the model cannot be exported, a tag gives the reason.
     """
     log_figures(client, run_id, job)
     best = read_json(job.path / "result.json").get("best_checkpoint")
@@ -106,14 +102,12 @@ def log_rest(client: "MlflowClient", run_id: str, job: Job, *, own: bool) -> Non
 
 
 def describe(job: Job, result: dict[str, Any]) -> str:
-    """Markdown: the result in the first line, then how the run came about and how to go on."""
+    """Markdown: the result in the first line, then experiment, overrides, command and job directory."""
     metrics = result["metrics"]
     shown = ", ".join(f"{name} **{value:.4g}**" for name, value in metrics.items())
-    epoch = (
-        ""
-        if result["best_epoch"] is None
-        else f" after epoch {result['best_epoch'] + 1} of {result['epochs']}"
-    )
+    epoch, best = "", result["best_epoch"]
+    if best is not None:
+        epoch = f" after epoch {best + 1} of {result['epochs']}"
     overrides = "\n".join(f"- `{override}`" for override in job.overrides) or "- none"
     return (
         f"{shown}{epoch}\n\nExperiment `{job.experiment}`, with\n\n{overrides}\n\n"
@@ -121,41 +115,19 @@ def describe(job: Job, result: dict[str, Any]) -> str:
     )
 
 
-def log_view(client: "MlflowClient", experiment: str, parent: str | None, monitor: dict[str, str]) -> bool:
-    """Write the comparison of a sweep's children, or of all of an experiment's jobs, best first."""
-    from regente.tracking.view import swept_keys, write_view
-
-    wanted = f"tags.mlflow.parentRunId = '{parent}'" if parent else "tags.`regente.kind` = 'job'"
-    runs = client.search_runs([experiment], wanted, max_results=1000)
-    metric = named(monitor["metric"])
-    best = f"best/{metric}" if any(f"best/{metric}" in run.data.metrics for run in runs) else metric
-    score = "test/mae" if any("test/mae" in run.data.metrics for run in runs) else "test/acc"
-    return write_view(
-        client,
-        experiment,
-        key=f"regente-{(parent or experiment)[:12]}",
-        name="The sweep" if parent else "All jobs",
-        metrics=[best, "test/loss", score, "val/loss"],
-        params=swept_keys([run.data.params for run in runs])[:8],
-        order_by=best,
-        ascending=monitor["mode"] == "min",
-        parent_run_id=parent,
-    )
-
-
 def log_checkpoints(
     client: "MlflowClient", run_id: str, job: Job, result: dict[str, Any], policy: str
 ) -> None:
-    """Put the checkpoints that the policy names into the run; in a local store as hard links, not as copies."""
-    every = sorted(job.checkpoints.glob("*.ckpt"))
+    """Log the checkpoints that the policy names; into a local store as hard links instead of copies."""
+    kept = sorted(job.checkpoints.glob("*.ckpt"))
     wanted = {
         "none": [],
         "best": [Path(result["best_checkpoint"])] if result["best_checkpoint"] else [],
-        "last": [file for file in every if file.name == "last.ckpt"],
-        "top_k": [file for file in every if file.name != "last.ckpt"],
+        "last": [file for file in kept if file.name == "last.ckpt"],
+        "top_k": [file for file in kept if file.name != "last.ckpt"],
     }[policy]
     local = local_path(client.get_run(run_id).info.artifact_uri)
-    wanted = [file for file in wanted if file.exists()]  # one that is gone since must not hold up the rest
+    wanted = [file for file in wanted if file.exists()]  # one may have been deleted since
     for file in wanted:
         whole = file.resolve()  # last.ckpt is a link
         if local is None:
@@ -175,13 +147,13 @@ def log_checkpoints(
 
 
 def local_path(uri: str) -> Path | None:
-    """The folder of an artifact URI that is on this machine."""
+    """The folder of an artifact URI; None if it is not on this machine."""
     parts = urlsplit(uri)
     return Path(url2pathname(parts.path)) if parts.scheme in ("", "file") else None
 
 
 def log_figures(client: "MlflowClient", run_id: str, job: Job) -> None:
-    """Learning curves, and what came of the test samples."""
+    """Log learning curves, and figures of the test and validation samples."""
     import matplotlib
 
     matplotlib.use("agg")

@@ -13,6 +13,7 @@ from filelock import FileLock
 
 from regente.config.tracking_uri import sqlite_path
 from regente.errors import TrackingError
+from regente.tracking.mlflow_internals import NO_ANSWER, NO_DATABASE, OUTDATED_SCHEMA
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -21,7 +22,7 @@ PROBE = 3.0  # seconds that a server has to answer
 
 
 def unreachable(uri: str) -> str:
-    """Why a server does not answer within three seconds; nothing if it does, or if the store is no server."""
+    """Why a server does not answer within three seconds; empty if it does, or if the store is not a server."""
     parts = urlsplit(uri)
     if parts.scheme not in ("http", "https") or parts.hostname is None:
         return ""
@@ -32,13 +33,13 @@ def unreachable(uri: str) -> str:
         with urlopen(f"{parts.scheme}://{parts.hostname}:{port}/health", timeout=PROBE):
             return ""
     except HTTPError:
-        return ""  # somebody answers; whether it is MLflow, MLflow's client will find out
+        return ""  # some server answers; MLflow's client finds out whether it is MLflow
     except (OSError, ValueError) as error:
         return str(getattr(error, "reason", error)) or type(error).__name__
 
 
 def open_store(uri: str, project: Path, experiment: str) -> "tuple[MlflowClient, str]":
-    """A client of the store, and the id of the experiment, both made if need be.
+    """A client of the store, and the id of the experiment; both are created if they do not exist.
 
     A new SQLite store gets its artifacts in `mlartifacts/` beside the database file.
 
@@ -78,19 +79,19 @@ def _open(uri: str, experiment: str, artifacts: str | None) -> "tuple[MlflowClie
 
 
 def _refusal(uri: str, text: str) -> Exception:
-    """What MLflow's or SQLAlchemy's words mean: TrackingError for good, ConnectionError for now."""
-    if "out-of-date database schema" in text or "Can't locate revision" in text:
+    """The error for a message of MLflow or SQLAlchemy: TrackingError if it is final, ConnectionError if not."""
+    if any(each in text for each in OUTDATED_SCHEMA):
         what = "the database is of another version of MLflow; make a copy of it, then"
         return TrackingError(f"tracking.uri={uri}: {what}: mlflow db upgrade {uri}")
-    if "file is not a database" in text:
+    if any(each in text for each in NO_DATABASE):
         return TrackingError(f"tracking.uri={uri}: that file is no SQLite database; name another")
-    if "database is locked" in text or "API request to" in text or "Max retries" in text:
+    if any(each in text for each in NO_ANSWER):
         return ConnectionError(text.splitlines()[0][:200])
     return TrackingError(f"tracking.uri={uri}: {text.splitlines()[0][:300]}")
 
 
 def prepare_mlflow() -> None:
-    """Keep MLflow from chatting, from calling home and from waiting minutes for a server that is away."""
+    """Switch off MLflow's messages and telemetry, and its wait of minutes for a server that does not answer."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")

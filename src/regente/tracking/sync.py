@@ -1,22 +1,22 @@
-"""Putting right what runs left behind whose process died: ship the rest of their journals, close their runs."""
+"""Ship the journals of processes that died or could not reach the store, and close their runs."""
 
 import json
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from filelock import Timeout
 
 from regente.config.interpolation import resolve
 from regente.config.tracking_uri import DEFAULT, absolute_uri, sqlite_path
 from regente.errors import ConfigError, Problem, TrackingError
-from regente.jobs.job import Job, open_job
+from regente.jobs.job import PROCESS, Job, open_job
 from regente.jobs.process_identity import LEASE, ProcessIdentity, boot_id
 from regente.jobs.trust import read_config
 from regente.tracking.journal import cut_torn_line
-from regente.tracking.shipment import Shipment, lock_of, read_state
+from regente.tracking.shipment import HEARTBEAT_TAG, STATE, Shipment, lock_of, read_state
 from regente.tracking.store import open_store
 
 if TYPE_CHECKING:
@@ -26,56 +26,57 @@ if TYPE_CHECKING:
 PATIENCE = 30.0  # seconds to wait for another process that ships the same journal
 
 
-def left_behind(project: Path, *, refused: bool = False) -> list[Job]:
-    """Jobs of a project whose journal is not all in the store; to know that takes no MLflow.
+def unshipped(project: Path, *, refused: bool = False) -> list[Job]:
+    """Jobs of a project whose journal is not completely in the store; this does not import MLflow.
 
-    `refused`: also those that the store would not have.
+    `refused`: include jobs that the store has refused.
     """
     jobs = []
     for file in sorted((project / "runs").glob("**/journal.jsonl")):
-        if not (file.parent / "process_identity.json").is_file():
-            continue  # tracking=none
+        if not ((file.parent / STATE).is_file() and (file.parent / PROCESS).is_file()):
+            continue  # tracking=none, or a job of a sweep that is about to start again
         state = read_state(file.parent)
-        left = not state["ended"] or state["offset"] < file.stat().st_size
-        if left and (refused or not state["refused"]):
+        incomplete = not state["ended"] or state["offset"] < file.stat().st_size
+        if incomplete and (refused or not state["refused"]):
             with suppress(Exception):
                 jobs.append(open_job(file.parent))
     return jobs
 
 
 def sync_job(job: Job, patience: float = 0) -> str:
-    """Ship what is left of one job's journal; what became of it, in words.
+    """Ship the rest of one job's journal; the outcome as a phrase.
 
-    A job whose process lives is left to it; one whose shipper is still trying is waited for, `patience` seconds.
+    A job whose process is alive keeps its own shipper. Of a dead one, `patience` seconds are given to a shipper that
+    still works on it.
     """
     uri = _store(job)
-    if uri is None or not (job.path / "process_identity.json").is_file():
+    if uri is None:
         return "nowhere to ship it to"
     try:
-        dead = owner_of(job).alive() is False
+        dead = process_of_job(job).alive() is False
         with lock_of(job.path, patience if dead else 0):
             if dead:
                 cut_torn_line(job.journal)
             shipment = Shipment(job, uri, own=False)
             shipment.ship()
-            shipment.note(refused="")  # it was mended since
+            shipment.note(refused="")
             if not shipment.state["ended"]:
                 if not dead:
                     return "still running"
                 shipment.end_as_killed()
-            shipment.complete()
+            shipment.log_outputs()
             return "shipped"
     except Timeout:
         return "being shipped"
 
 
 def _store(job: Job) -> str | None:
-    """Where a job records; one that does not come from this boot of this machine may be anybody's.
+    """The tracking URI of a job. A job of another machine or boot may be anybody's: its URI has to be trusted.
 
     Raises:
-        ConfigError: when such a job names a store, or a folder to start in, that is not this project's.
+        ConfigError: when such a job names a store, or a project folder, that is not this project's.
     """
-    own = owner_of(job).boot == boot_id()
+    own = process_of_job(job).boot == boot_id()
     if not own and not job.path.is_relative_to(Path(job.project) / "runs"):
         raise ConfigError(
             [Problem("job.json", f"project {ascii(job.project)[:100]} is not where this run lies")]
@@ -84,38 +85,38 @@ def _store(job: Job) -> str | None:
     return config["tracking"]["uri"]  # type: ignore[no-any-return]
 
 
-def owner_of(job: Job) -> ProcessIdentity:
-    """The process that runs, or ran, a job."""
-    return ProcessIdentity(**json.loads((job.path / "process_identity.json").read_text()))
+def process_of_job(job: Job) -> ProcessIdentity:
+    """The process that runs a job, or ran it last."""
+    return ProcessIdentity(**json.loads((job.path / PROCESS).read_text()))
 
 
 def sync_project(project: Path) -> Iterator[str]:
-    """Ship all that a project's jobs have left behind and close dead runs of their stores; a line for each."""
+    """Ship all unshipped journals of a project and close dead runs of its stores; a line for each."""
     uris: set[str] = set()
-    for job in left_behind(project, refused=True):
+    for job in unshipped(project, refused=True):
         place = job.path.relative_to(project)
         try:
             if uri := _store(job):
                 uris.add(uri)
             yield f"{sync_job(job, PATIENCE)}: {place}"
-        except Exception as error:  # also what MLflow raises; the others' turn comes all the same
+        except Exception as error:  # MLflow raises many kinds; the other jobs are still shipped
             yield f"not shipped: {place}: {error}"
     if (project / "mlflow.db").is_file():
         uris.add(DEFAULT)
     for uri in uris:
         try:
-            closed = sync_others(project, uri, wait=True)
+            closed = sync_store(project, uri, wait=True)
         except (TrackingError, OSError) as error:
             yield f"not shipped: {error}"
         else:
-            yield f"{uri}: {closed} dead runs closed" if closed else f"{uri}: all runs are whole"
+            yield f"{uri}: {closed} dead runs closed" if closed else f"{uri}: all runs are complete"
 
 
-def sync_others(project: Path, uri: str, *, wait: bool = False) -> int:
-    """Ship all that is left behind in a project and close dead runs of its store; how many were closed or shipped."""
+def sync_store(project: Path, uri: str, *, wait: bool = False) -> int:
+    """Ship all unshipped journals of a project and close dead runs of one store; how many were shipped or closed."""
     count = 0
-    for job in left_behind(project):
-        with suppress(Exception):  # another job's store may be away, or gone: its journal stays
+    for job in unshipped(project):
+        with suppress(Exception):  # the store of another job may be unreachable or gone: its journal stays
             count += sync_job(job) == "shipped"
     path = sqlite_path(uri, project)
     if path is not None and not path.is_file():
@@ -125,14 +126,14 @@ def sync_others(project: Path, uri: str, *, wait: bool = False) -> int:
 
 
 def close_dead(client: "MlflowClient", *, wait: bool) -> int:
-    """End as KILLED every run that says RUNNING and whose process is gone; how many.
+    """Set runs to KILLED that are RUNNING in the store but whose process is dead; how many.
 
-    Runs of this host are asked for their process. Runs of other hosts are dead when their beat does not change
-    during a lease; that is only waited for if asked to. Runs that Regente did not start are left alone.
+    A run of another machine is dead when its heartbeat does not change during a lease; that takes `wait`. Runs that
+    Regente did not start stay as they are.
     """
     closed, elsewhere = 0, []
     for run in running(client):
-        alive = owner_in(run).alive()
+        alive = process_of_run(run).alive()
         if alive is False and not being_shipped(Path(run.data.tags.get("regente.job", ""))):
             close(client, run)
             closed += 1
@@ -142,17 +143,16 @@ def close_dead(client: "MlflowClient", *, wait: bool) -> int:
         time.sleep(LEASE)
         for run in elsewhere:
             now = client.get_run(run.info.run_id)
-            if now.info.status == "RUNNING" and now.data.tags.get("regente.beat") == run.data.tags.get(
-                "regente.beat"
-            ):
+            same = now.data.tags.get(HEARTBEAT_TAG) == run.data.tags.get(HEARTBEAT_TAG)
+            if now.info.status == "RUNNING" and same:
                 close(client, run)
                 closed += 1
     return closed
 
 
 def being_shipped(path: Path) -> bool:
-    """Whether a process is carrying the rest of a job's journal into the store, its true end included."""
-    if not (path / "process_identity.json").is_file():
+    """Whether a process is shipping the rest of a job's journal, which holds the true end of its run."""
+    if not (path / STATE).is_file():
         return False
     try:
         with lock_of(path):
@@ -162,18 +162,17 @@ def being_shipped(path: Path) -> bool:
 
 
 def running(client: "MlflowClient") -> "list[Run]":
-    """Runs that say RUNNING and that Regente started."""
+    """Runs that Regente started and whose status is RUNNING."""
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    found: Any = client.search_runs(
-        experiments, "attributes.status = 'RUNNING' and tags.`regente.pid` != ''", max_results=1000
-    )
-    return list(found)
+    wanted = "attributes.status = 'RUNNING' and tags.`regente.pid` != ''"
+    return list(client.search_runs(experiments, wanted, max_results=1000))
 
 
-def owner_in(run: "Run") -> ProcessIdentity:
+def process_of_run(run: "Run") -> ProcessIdentity:
     """The process that a run's tags name."""
-    tags = run.data.tags
-    host, boot, pid, started = (tags.get(f"regente.{key}", "") for key in ("host", "boot", "pid", "started"))
+    host, boot, pid, started = (
+        run.data.tags.get(f"regente.{key}", "") for key in ("host", "boot", "pid", "started")
+    )
     return ProcessIdentity(host, boot, int(pid), started)
 
 
@@ -183,4 +182,4 @@ def close(client: "MlflowClient", run: "Run") -> None:
         client.get_metric_history(run.info.run_id, key)[-1].timestamp for key in list(run.data.metrics)[:1]
     ]
     client.set_terminated(run.info.run_id, "KILLED", max([*times, run.info.start_time]))
-    client.set_tag(run.info.run_id, "regente.failure", "its process died without a word")
+    client.set_tag(run.info.run_id, "regente.failure", "its process was killed")

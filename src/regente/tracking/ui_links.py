@@ -1,15 +1,15 @@
-"""Before the UI opens: what is left behind is shipped, and the comparison is laid out."""
+"""What `regente ui` does before MLflow's UI opens: it ships unshipped journals and prints links to comparisons."""
 
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from regente.tracking import run_artifacts as contents
+from regente.tracking.mlflow_internals import compare_link, view_link
 from regente.tracking.store import open_store
-from regente.tracking.sync import sync_others
-from regente.tracking.view import compare_link, latest_experiment, view_link
+from regente.tracking.sync import sync_store
+from regente.tracking.view import latest_experiment, log_view, view_key
 
-MONITOR = {"metric": "val/acc", "mode": "max"}  # of runs that do not say
+MONITOR = {"metric": "val/acc", "mode": "max"}  # of runs that record none
 
 
 def is_free(port: int) -> bool:
@@ -19,13 +19,13 @@ def is_free(port: int) -> bool:
 
 
 def prepare(project: Path, uri: str, base: str) -> Iterator[str]:
-    """Lines for the user: the links to the latest sweep's comparison, or to that of the latest experiment.
+    """Ship unshipped journals; lines with links to the latest sweep's comparison and to that of its experiment.
 
     Raises:
         TrackingError: when MLflow refuses the store.
     """
-    if closed := sync_others(project, uri):
-        yield f"shipped or closed: {closed} runs left behind"
+    if closed := sync_store(project, uri):
+        yield f"runs shipped or closed: {closed}"
     client, _ = open_store(uri, project, "Default")
     experiment = latest_experiment(client)
     if experiment is None:
@@ -34,15 +34,16 @@ def prepare(project: Path, uri: str, base: str) -> Iterator[str]:
     newest = next((run for run in runs if run.data.tags.get("regente.kind") != "evaluation"), runs[0])
     tags, params = newest.data.tags, newest.data.params
     monitor = {key: params.get(f"monitor.{key}", MONITOR[key]) for key in MONITOR}
-    parent = tags.get("mlflow.parentRunId") or (
-        newest.info.run_id if tags.get("regente.kind") == "sweep" else None
-    )
-    for what, run in (
-        ("the latest sweep", parent),
-        (f"all jobs of {client.get_experiment(experiment).name}", None),
-    ):
-        if (run or what.startswith("all")) and contents.log_view(client, experiment, run, monitor):
-            yield f"{what}, best first: {view_link(base, experiment, f'regente-{(run or experiment)[:12]}')}"
+    is_sweep = tags.get("regente.kind") == "sweep"
+    parent = tags.get("mlflow.parentRunId") or (newest.info.run_id if is_sweep else None)
+    if parent and log_view(client, experiment, parent, monitor):
+        yield f"the latest sweep, best first: {view_link(base, experiment, view_key(experiment, parent))}"
+    if log_view(client, experiment, None, monitor):
+        name, link = (
+            client.get_experiment(experiment).name,
+            view_link(base, experiment, view_key(experiment, None)),
+        )
+        yield f"all jobs of {name}, best first: {link}"
     if parent:
         order = f"metrics.`{monitor['metric']}` {'DESC' if monitor['mode'] == 'max' else 'ASC'}"
         wanted = f"tags.mlflow.parentRunId = '{parent}'"

@@ -1,19 +1,39 @@
-"""The comparison in MLflow's UI: a saved view of an experiment, and the links that open it."""
+"""The comparison of runs in MLflow's UI: a saved view of an experiment."""
 
-import base64
-import json
 import math
 import time
-import zlib
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlencode
+
+from regente.tracking import mlflow_internals as internals
+from regente.tracking.store import named
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
-TAG = "mlflow.sharedViewState."  # an experiment tag of this prefix is a saved view, since MLflow 3.15
-OLDEST = (3, 15)
-CLASSIC = {"workflowType": "machine_learning"}  # without it a fresh browser opens on MLflow's pages for LLMs
+
+def log_view(client: "MlflowClient", experiment: str, parent: str | None, monitor: dict[str, str]) -> bool:
+    """Save the comparison of a sweep's runs, or of all runs of an experiment, best first; whether MLflow took it."""
+    wanted = f"tags.mlflow.parentRunId = '{parent}'" if parent else "tags.`regente.kind` = 'job'"
+    runs = client.search_runs([experiment], wanted, max_results=1000)
+    logged = {key for run in runs for key in run.data.metrics}
+    metric = named(monitor["metric"])
+    best = f"best/{metric}" if f"best/{metric}" in logged else metric
+    score = "test/mae" if "test/mae" in logged else "test/acc"
+    return write_view(
+        client,
+        experiment,
+        key=view_key(experiment, parent),
+        name="The sweep" if parent else "All jobs",
+        metrics=[best, "test/loss", score, "val/loss"],
+        params=swept_keys([run.data.params for run in runs])[:8],
+        ascending=monitor["mode"] == "min",
+        parent=parent,
+    )
+
+
+def view_key(experiment: str, parent: str | None) -> str:
+    """The key of a comparison's view, which is replaced when it is written again."""
+    return f"regente-{(parent or experiment)[:12]}"
 
 
 def write_view(
@@ -24,86 +44,27 @@ def write_view(
     name: str,
     metrics: list[str],
     params: list[str],
-    order_by: str,
     ascending: bool,
-    parent_run_id: str | None,
+    parent: str | None,
 ) -> bool:
-    """Save a table of the sweep's runs, or of all runs, best first; whether MLflow took it.
+    """Save a table of a sweep's runs, or of all runs, sorted by the first metric; whether MLflow took it.
 
-    `order_by` is the metric that sorts and comes first, before the other metrics and the params. A view
-    of the same key is replaced. MLflow's format is private, so nothing that goes wrong here is an error.
+    The format of a view is private to MLflow, so no failure here is an error.
     """
-    state = view_state(metrics, params, order_by, ascending, parent_run_id)
+    columns = {f"metrics.`{each}`": each for each in metrics} | {f"params.`{each}`": each for each in params}
+    # the UI's own nesting would hide the runs under their parent, and their curves
+    search = f"tags.mlflow.parentRunId = '{parent}'" if parent else ""
+    state = internals.view_state(columns, f"metrics.`{metrics[0]}`", ascending, search)
+    tag, uri = internals.VIEW_TAG + key, client.tracking_uri
     try:
-        if not shows_views(client.tracking_uri):
+        if uri.startswith(("http://", "https://")) and not internals.server_shows_views(uri):
             return False
-        now = int(time.time() * 1000)
-        before = client.get_experiment(experiment_id).tags.get(TAG + key)
-        created = json.loads(before)["createdAt"] if before else now
-        envelope = {"name": name, "createdAt": created, "updatedAt": now, "state": deflated(state)}
-        client.set_experiment_tag(experiment_id, TAG + key, json.dumps(envelope))
-    except Exception:  # a view is a comfort: it must never be what ends a run
+        before = client.get_experiment(experiment_id).tags.get(tag)
+        value = internals.view_tag_value(name, state, before, int(time.time() * 1000))
+        client.set_experiment_tag(experiment_id, tag, value)
+    except Exception:  # a view is optional: it must never end a run
         return False
     return True
-
-
-def view_state(
-    metrics: list[str], params: list[str], order_by: str, ascending: bool, parent_run_id: str | None
-) -> dict[str, Any]:
-    """What MLflow's UI keeps of a table: names as in its `SearchFacetsState` and `ExperimentPageUIState`."""
-    names = [order_by, *(metric for metric in metrics if metric != order_by)]
-    columns = {f"metrics.`{metric}`": metric for metric in names} | {f"params.`{p}`": p for p in params}
-    widths = {column: min(max(90, 7 * len(text) + 40), 240) for column, text in columns.items()}
-    run_name, created, duration = "attributes.`Run Name`", "runDateAndNestInfo", "duration"
-    return {
-        # every run under its parent would be a row to unfold, and its curves would be hidden
-        "searchFilter": f"tags.mlflow.parentRunId = '{parent_run_id}'" if parent_run_id else "",
-        "orderByKey": f"metrics.`{order_by}`",
-        "orderByAsc": ascending,
-        "selectedColumns": list(columns),
-        "columnOrder": [run_name, created, *columns, duration],
-        "columnWidths": {run_name: 210, created: 140, **widths, duration: 90},
-        "runsHiddenMode": "FIRST_20_RUNS",  # in the charts: the best 20
-    }
-
-
-def deflated(state: dict[str, Any]) -> str:
-    """JSON as MLflow's UI compresses it."""
-    return "deflate;" + base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
-
-
-def shows_views(uri: str) -> bool:
-    """Whether the MLflow that serves this store has saved views; an older one would show its plain table."""
-    if not uri.startswith(("http://", "https://")):
-        import mlflow
-
-        return release(mlflow.__version__) >= OLDEST
-    from mlflow.utils.credentials import get_default_host_creds
-    from mlflow.utils.rest_utils import http_request
-
-    # asked once and briefly: MLflow's own patience with a dead server is four minutes
-    credentials = get_default_host_creds(uri)  # type: ignore[no-untyped-call]
-    answer = http_request(credentials, "/version", "GET", max_retries=0, timeout=5)  # type: ignore[no-untyped-call]
-    return bool(answer.status_code == 200) and release(answer.text) >= OLDEST
-
-
-def release(version: str) -> tuple[int, int]:
-    """Major and minor of a version such as `3.17.2`."""
-    major, minor = version.strip().split(".")[:2]
-    return int(major), int(minor)
-
-
-def view_link(base: str, experiment_id: str, key: str, *, chart: bool = False) -> str:
-    """The page of a saved view, as a table or as charts; `base` is the server, `http://127.0.0.1:5000`."""
-    query = {**CLASSIC, "viewStateShareKey": key, **({"compareRunsMode": "CHART"} if chart else {})}
-    return f"{base.rstrip('/')}/#/experiments/{quote(experiment_id)}/runs?{urlencode(query)}"
-
-
-def compare_link(base: str, experiment_id: str, run_ids: list[str]) -> str:
-    """The page that puts runs side by side and marks what differs, in the order given."""
-    runs, experiments = (json.dumps(ids, separators=(",", ":")) for ids in (run_ids, [experiment_id]))
-    query = {"runs": runs, "experiments": experiments, **CLASSIC}  # MLflow finds `runs` only behind the `?`
-    return f"{base.rstrip('/')}/#/compare-runs?{urlencode(query)}"
 
 
 def swept_keys(runs: list[dict[str, str]]) -> list[str]:
@@ -114,7 +75,7 @@ def swept_keys(runs: list[dict[str, str]]) -> list[str]:
     return sorted(swept, key=lambda key: (not all(map(is_number, values[key])), key))
 
 
-def is_number(text: str | None) -> bool:
+def is_number(text: Any) -> bool:
     """Whether a param's value is a finite number, which MLflow puts on a numeric axis."""
     try:
         return text is not None and math.isfinite(float(text))

@@ -54,8 +54,8 @@ def build(current: Session, before: Training | None = None, note: str = "") -> T
     if state is None and config["init_from"]:
         notes.append(initialize_from(parts.task, Path(config["init_from"])))
     recorder.require_store()
-    if recorder.trouble:
-        notes.append(recorder.trouble_line())
+    if recorder.problem:
+        notes.append(recorder.problem_note())
     console.setup(current.out, parts, [*notes, *parts.notes])
     return Training(**vars(parts), callbacks=callbacks, saving=saving, recovery=recovery, state=state)
 

@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.console import Console
@@ -17,8 +17,8 @@ from regente.config.redaction import Redactor, secret_values
 from regente.errors import TrackingError
 from regente.jobs import console
 from regente.jobs.exit_status import SIGNALS, ExitStatus, exit_status_of, say, signals_as_exceptions
-from regente.jobs.job import PROCESS, Job, claim, write_json
-from regente.jobs.process_identity import process_identity, start_heartbeat
+from regente.jobs.job import PROCESS, Job, claim
+from regente.jobs.process_identity import start_heartbeat
 from regente.jobs.runs import shown
 from regente.tracking.recorder import Recorder, show
 from regente.training.ranks.rank import Rank, forget_exits, shared_exit_status, this_rank
@@ -81,13 +81,14 @@ def _open(job: Job, config: dict[str, Any], kind: str, rank: Rank) -> Session:
     if rank.number == 0:
         if rank.restart == 0 and not rank.agent:
             forget_exits(job)
-        write_json(job.path / PROCESS, asdict(process_identity(os.getpid())))
         start_heartbeat(job.path / PROCESS)
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler prints when it starts
     if rank.restart == 0:
         console.header(out, job)
     redact = Redactor(secret_values(config), env_references(job.config))
-    return Session(job, config, Recorder(job, config, rank.number, redact, kind), out, rank)
+    recorder = Recorder(job, config, rank.number, redact, kind)
+    recorder.start()
+    return Session(job, config, recorder, out, rank)
 
 
 def _close(current: Session, kind: str, status: ExitStatus, *, debug: bool) -> int:

@@ -21,7 +21,7 @@ from regente.jobs.driver import DRIVER, follow_driver
 from regente.jobs.exit_status import SIGNALS, ExitStatus, SwiftExit, say
 from regente.jobs.hardware import ranks_here
 from regente.jobs.job import Job, open_job
-from regente.jobs.streams import forgive
+from regente.jobs.streams import ignore_write_errors
 from regente.training.ranks.rank import (
     cause,
     exits,
@@ -153,7 +153,7 @@ def run_rank(path: str) -> None:
         if rank.local == 0 and rank.restart == 0:
             print(f"ranks from {rank.number} on of {rank.of}; rank 0 speaks, on {os.environ['MASTER_ADDR']}")  # noqa: T201
         log_to(logs(job) / rank.log)
-    forgive()
+    ignore_write_errors()
     if stop_signal(job):
         sys.exit(128 + signal.SIGTERM)
     before = cause(exits(job, rank.restart - 1)) if rank.restart else None
@@ -166,7 +166,7 @@ def run_rank(path: str) -> None:
 
 if __name__ == "__main__":
     leave = SwiftExit()
-    forgive()
+    ignore_write_errors()
     if DRIVER in os.environ:
         follow_driver()
     try:

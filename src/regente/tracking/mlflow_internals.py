@@ -1,0 +1,89 @@
+"""Every use of MLflow that its documentation does not cover, each with its reason.
+
+tests/tracking/test_mlflow_internals.py fails when a new release of MLflow moves one of them.
+"""
+
+import base64
+import json
+import shlex
+import sys
+import zlib
+from typing import Any
+from urllib.parse import quote, urlencode
+
+VIEW_TAG = (
+    "mlflow.sharedViewState."  # an experiment tag of this prefix is a saved view of the UI, since MLflow 3.15
+)
+OLDEST_SERVER = (3, 15)
+# Without it a fresh browser opens the experiment on MLflow's pages for language models.
+WORKFLOW = {"workflowType": "machine_learning"}
+# MLflow has one exception for most problems. Only its text says which one it is.
+OUTDATED_SCHEMA = ("out-of-date database schema", "Can't locate revision")
+NO_DATABASE = ("file is not a database",)
+NO_ANSWER = ("database is locked", "API request to", "Max retries")
+
+
+def view_state(columns: dict[str, str], order_by: str, ascending: bool, search: str) -> dict[str, Any]:
+    """The state of a table of the UI: its `SearchFacetsState` and `ExperimentPageUIState`.
+
+    There is no public way to save a view. `columns` maps names such as ``metrics.`val/acc` `` to their titles.
+    """
+    widths = {column: min(max(90, 7 * len(title) + 40), 240) for column, title in columns.items()}
+    run_name, created, duration = "attributes.`Run Name`", "runDateAndNestInfo", "duration"
+    return {
+        "searchFilter": search,
+        "orderByKey": order_by,
+        "orderByAsc": ascending,
+        "selectedColumns": list(columns),
+        "columnOrder": [run_name, created, *columns, duration],
+        "columnWidths": {run_name: 210, created: 140, **widths, duration: 90},
+        "runsHiddenMode": "FIRST_20_RUNS",  # the charts show the best 20
+    }
+
+
+def view_tag_value(name: str, state: dict[str, Any], before: str | None, now: int) -> str:
+    """The value of a saved view's tag, with the state compressed as the UI does it; times in ms since 1970."""
+    created = json.loads(before)["createdAt"] if before else now
+    packed = "deflate;" + base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
+    return json.dumps({"name": name, "createdAt": created, "updatedAt": now, "state": packed})
+
+
+def view_link(base: str, experiment_id: str, key: str, *, chart: bool = False) -> str:
+    """The UI's page of a saved view, as a table or as charts; `base` is the server, `http://127.0.0.1:5000`."""
+    query = {**WORKFLOW, "viewStateShareKey": key, **({"compareRunsMode": "CHART"} if chart else {})}
+    return f"{base.rstrip('/')}/#/experiments/{quote(experiment_id)}/runs?{urlencode(query)}"
+
+
+def compare_link(base: str, experiment_id: str, run_ids: list[str]) -> str:
+    """The UI's page that puts runs side by side in the given order and marks what differs."""
+    runs, experiments = (json.dumps(ids, separators=(",", ":")) for ids in (run_ids, [experiment_id]))
+    query = {"runs": runs, "experiments": experiments, **WORKFLOW}  # MLflow reads `runs` only after the `?`
+    return f"{base.rstrip('/')}/#/compare-runs?{urlencode(query)}"
+
+
+def server_shows_views(uri: str) -> bool:
+    """Whether a server's UI has saved views: one request to `/version`, which takes five seconds at most.
+
+    The client has no call for it, and waits four minutes for a dead server; `http_request` brings the credentials.
+    """
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    credentials = get_default_host_creds(uri)  # type: ignore[no-untyped-call]
+    answer = http_request(credentials, "/version", "GET", max_retries=0, timeout=5)  # type: ignore[no-untyped-call]
+    if answer.status_code != 200:
+        return False
+    major, minor = answer.text.strip().split(".")[:2]
+    return (int(major), int(minor)) >= OLDEST_SERVER
+
+
+def serving_command(model: str, host: str, port: int) -> tuple[list[str], dict[str, str]]:
+    """The command and the environment of MLflow's model server.
+
+    `mlflow models serve` looks for uvicorn on the PATH, and answers Ctrl-C with a traceback.
+    """
+    from mlflow.pyfunc.scoring_server import get_cmd
+
+    command, env = get_cmd(model, port=port, host=host, nworkers=1)  # type: ignore[arg-type]
+    # the server's lifespan does nothing, but answers Ctrl-C with a traceback too
+    return [sys.executable, "-m", *shlex.split(command), "--lifespan", "off"], env

@@ -1,0 +1,77 @@
+"""What Regente uses of MLflow without documentation is where this release of MLflow has it."""
+
+import json
+import re
+import shutil
+import sqlite3
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from regente.errors import TrackingError
+from regente.tracking import mlflow_internals as internals
+from regente.tracking.store import open_store
+
+# MLflow 3.17's own use of SQLAlchemy 2.1, November 2026
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
+SCRIPTS = Path(mlflow.__file__).parent / "server" / "js" / "build" / "static" / "js"
+
+
+@pytest.fixture(scope="module")
+def ui() -> str:
+    """The program of MLflow's UI, as the package brings it."""
+    return "".join(file.read_text(encoding="utf-8") for file in sorted(SCRIPTS.rglob("*.js")))
+
+
+def test_the_ui_knows_every_word_of_a_saved_view(ui: str) -> None:
+    state = internals.view_state({"metrics.`val/acc`": "val/acc"}, "metrics.`val/acc`", False, "")
+    envelope = json.loads(internals.view_tag_value("All jobs", state, None, 1))
+    packing = envelope["state"].partition(";")[0]
+    columns = [column for column in state["columnOrder"] if not column.startswith("metrics.")]
+    titles = [column.removeprefix("attributes.`").removesuffix("`") for column in columns]
+    words = [internals.VIEW_TAG, packing, *envelope, *state, *titles, state["runsHiddenMode"]]
+    assert [word for word in words if word not in ui] == []
+
+
+def test_the_ui_knows_every_word_of_a_link(ui: str) -> None:
+    table = internals.view_link("http://127.0.0.1:5000", "1", "key", chart=True)
+    compare = internals.compare_link("http://127.0.0.1:5000", "1", ["a", "b"])
+    words = [word for link in (table, compare) for word in re.findall(r"[A-Za-z_-]+", link.partition("#")[2])]
+    assert {"viewStateShareKey", "compare-runs", "experiments"} <= set(words)
+    assert [word for word in words if word not in (*"ab", "key", "B", "D", "C") and word not in ui] == []
+
+
+# MLflow warns of a type hint in its own module
+@pytest.mark.filterwarnings("ignore:.*Any type hint is inferred:UserWarning")
+def test_the_model_server_is_a_uvicorn_command_and_knows_the_model_from_its_environment(
+    tmp_path: Path,
+) -> None:
+    command, env = internals.serving_command(str(tmp_path), "127.0.0.1", 5001)
+    assert command[1:3] == ["-m", "uvicorn"]
+    assert {"--host", "127.0.0.1", "--port", "5001", "--lifespan"} <= set(command)
+    assert str(tmp_path) in env.values()
+
+
+def test_a_file_that_is_no_database_is_recognized_by_its_message(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_text("not a database, and longer than the header of one" * 40)
+    with pytest.raises(TrackingError, match="that file is no SQLite database"):
+        open_store("sqlite:///mlflow.db", tmp_path, "Default")
+
+
+def test_a_database_of_another_release_is_recognized_by_its_message(
+    empty_store: Path, tmp_path: Path
+) -> None:
+    with sqlite3.connect(shutil.copy(empty_store, tmp_path / "mlflow.db")) as database:
+        database.execute("update alembic_version set version_num = 'ffffffffffff'")
+    with pytest.raises(TrackingError, match="of another version of MLflow"):
+        open_store("sqlite:///mlflow.db", tmp_path, "Default")
+
+
+def test_a_server_that_does_not_answer_is_recognized_by_its_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(MlflowException) as error:
+        MlflowClient("http://127.0.0.1:9").get_experiment("1")
+    assert any(each in str(error.value) for each in internals.NO_ANSWER)
