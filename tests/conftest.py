@@ -27,7 +27,7 @@ from regente.training import launch
 
 WARM = [
     *("regente.training.fit", "regente.config.compose", "regente.config.check", "regente.sweeps.session"),
-    *("regente.inference.measuring", "regente.inference.predictor"),
+    *("regente.inference.metrics", "regente.inference.predictor"),
     *("mlflow.tracking", "mlflow.pytorch", "mlflow.store.tracking.sqlalchemy_store", "regente.tracking.sync"),
 ]
 
