@@ -34,7 +34,7 @@ def main() -> None:
     torch.set_num_threads(1)
     stream = torch.randint(1000, (TOKENS,), generator=torch.Generator().manual_seed(0))
     windows = Windows(stream, LENGTH)
-    x, y = windows.take(torch.arange(len(windows)))
+    x, y = windows.batch(torch.arange(len(windows)))
     sides = {
         "regente": Batches(windows, BATCH, seed=0),
         "DataLoader": DataLoader(TensorDataset(x.contiguous(), y.contiguous()), BATCH, shuffle=True),

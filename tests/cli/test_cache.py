@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from regente.data.core.cache import made_once
+from regente.data.core.cache import build_once
 from tests.conftest import Ended
 
 Run = Callable[..., Ended]
@@ -20,11 +20,11 @@ def kept(project: Path) -> Path:
     folder = project / "cache/regente"
 
     def make(draft: Path) -> None:
-        (draft / "about.txt").write_text("two photos")
+        (draft / "description.txt").write_text("two photos")
         (draft / "content").write_bytes(b"x" * 2_000_000)
 
-    made_once(folder / "images/aaa1", make)
-    made_once(folder / "features/bbb2", make)
+    build_once(folder / "images/aaa1", make)
+    build_once(folder / "features/bbb2", make)
     (folder / "features/ccc3.part").mkdir()
     old = time.time() - 40 * 86_400
     os.utime(folder / "images/aaa1/used", (old, old))
@@ -60,5 +60,5 @@ def test_a_name_that_means_nothing_is_said(regente: Run, project: Path) -> None:
 
 @pytest.mark.usefixtures("kept")
 def test_what_is_used_again_is_no_longer_old(regente: Run, project: Path) -> None:
-    made_once(project / "cache/regente/images/aaa1", lambda draft: pytest.fail("it is there"))
+    build_once(project / "cache/regente/images/aaa1", lambda draft: pytest.fail("it is there"))
     assert "0 deleted" in regente("cache", "clear", "all", "--older-than", "30").out

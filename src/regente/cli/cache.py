@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from regente.data.core.cache import DRAFT, USED, about, cache_dir
+from regente.data.core.cache import DRAFT, USED, cache_dir, description
 from regente.errors import ConfigError, Problem
 
 KINDS = {"images": "decoded photos", "features": "of frozen backbones"}
@@ -57,7 +57,7 @@ def _entries(kind: str) -> Iterator[Entry]:
             used = mark.stat().st_mtime if mark.is_file() else made
             others = [file.stat().st_mtime for file in os.scandir(path) if file.name != USED]
             yield Entry(
-                kind, path, sum(f.st_size for f in files), max(others, default=made), used, about(path)
+                kind, path, sum(f.st_size for f in files), max(others, default=made), used, description(path)
             )
 
 

@@ -94,7 +94,7 @@ class Arrays(Images):
             raise DataError(f"data.num_val={number}: {what}")
         order = torch.randperm(len(split), generator=torch.Generator().manual_seed(self.split_seed))
         val, train = order[:number].sort().values, order[number:].sort().values
-        return Split(*split.take(train)), Split(*split.take(val))
+        return Split(*split.batch(train)), Split(*split.batch(val))
 
     def _measure(self, x: Tensor) -> None:
         """What is not declared of mean and standard deviation, from the training samples."""

@@ -61,7 +61,7 @@ def _only(split: Split, digits: list[int]) -> Split:
 def _first(split: Split, number: int) -> Split:
     """The first samples of each class, in their order."""
     rows = torch.cat([(split.y == label).nonzero().flatten()[:number] for label in split.y.unique()])
-    return Split(*split.take(rows.sort().values))
+    return Split(*split.batch(rows.sort().values))
 
 
 def _file() -> Path:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import torch
 from annotated_types import Ge, Gt, Lt
 
-from regente.data.core.cache import ABOUT, cache_dir, made_once
+from regente.data.core.cache import DESCRIPTION, build_once, cache_dir
 from regente.data.core.class_folders import File, Listing, list_images
 from regente.data.core.decoding import UNREAD, VERSION, Decoded, decode_files, read_decoded
 from regente.data.core.images import Images
@@ -82,7 +82,7 @@ class ImageFolder(Images):
         def make(draft: Path) -> None:
             started = time.perf_counter()
             what = f"{self.root}, {len(files):,} images of {self.resolution} pixels"
-            (draft / ABOUT).write_text(what, encoding="utf-8", errors="replace")
+            (draft / DESCRIPTION).write_text(what, encoding="utf-8", errors="replace")
             decode_files(self.root, [file.path for file in files], self.resolution, draft)
             seconds = time.perf_counter() - started
             size = sum(file.stat().st_size for file in draft.iterdir()) / 1e6
@@ -91,7 +91,7 @@ class ImageFolder(Images):
                 f"{size:,.1f} MB that may be deleted"
             )
 
-        return made_once(folder, make)
+        return build_once(folder, make)
 
     def read(self) -> dict[str, Rows]:
         decoded = self._decoded(folder := self._cache())

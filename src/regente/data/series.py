@@ -33,7 +33,7 @@ class SeriesWindows:
     def __len__(self) -> int:
         return max(0, len(self.table) - self.window - self.horizon + 1)
 
-    def take(self, index: Tensor) -> Batch:
+    def batch(self, index: Tensor) -> Batch:
         """x [B, T, D] and y [B] or [B, 1] of the windows of these numbers."""
         rows = index.unsqueeze(1) + torch.arange(self.window, device=index.device)
         x = self.table.index_select(0, rows.flatten()).view(len(index), self.window, -1)

@@ -64,7 +64,7 @@ def samples(opened: Opened, split: str, most: int) -> Samples:
     index = torch.arange(min(most, len(data.splits[split])))
     raw, right, labels = [], [], []
     for part in torch.split(index, BATCH):
-        x, y = data.on_after_batch_transfer(data.splits[split].take(part), 0)
+        x, y = data.on_after_batch_transfer(data.splits[split].batch(part), 0)
         said = opened.answers.model(x).float()
         raw.append(data.raw(split, part))
         right.append(opened.answers.after(said[:, -1] if said.ndim == 3 else said))

@@ -11,6 +11,7 @@ from regente.errors import CheckpointError
 from regente.jobs.checkpoint_loading import load
 from regente.jobs.job import Job
 from regente.jobs.trust import read_config
+from regente.models.protocols import BuildsBackbone
 
 
 def load_model(job: Job, checkpoint: Path, *, own: bool = False) -> nn.Module:
@@ -36,4 +37,7 @@ def load_model(job: Job, checkpoint: Path, *, own: bool = False) -> nn.Module:
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{checkpoint}: the weights of another model ({reason})") from error
+    for module in model.modules():
+        if isinstance(module, BuildsBackbone):
+            module.build_backbone()
     return model.eval()

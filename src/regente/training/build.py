@@ -19,7 +19,6 @@ from regente.config.own_settings import theirs
 from regente.errors import ConfigError, Problem, RegenteError
 from regente.jobs.job import Job
 from regente.models.features.cached_features import cache_features
-from regente.models.transfer import deferred
 from regente.tasks.supervised import Supervised
 from regente.training.callbacks.resume_states import ResumeStates
 from regente.training.callbacks.step_seeding import StepSeeding
@@ -70,8 +69,7 @@ def build(
     data = _make("data", config["data"])
     if fitted_state is not None:
         data.load_fitted_state(fitted_state)
-    with deferred():
-        model = _make("model", theirs("model", config["model"]))
+    model = _make("model", theirs("model", config["model"]))
     materialise(model, data)
     model = channels_last(model)
     if config["model"].get("compile"):

@@ -16,7 +16,7 @@ class Source(Protocol):
     def __len__(self) -> int:
         """How many samples there are."""
 
-    def take(self, index: Tensor) -> Batch:
+    def batch(self, index: Tensor) -> Batch:
         """Inputs and labels of the samples of these numbers, index [B] int64 on the device of the tensors."""
 
     @property
@@ -45,7 +45,7 @@ class Split:
     def __len__(self) -> int:
         return len(self.y)
 
-    def take(self, index: Tensor) -> Batch:
+    def batch(self, index: Tensor) -> Batch:
         # index_select: about nine times faster than x[index] for small rows
         return self.x.index_select(0, index), self.y.index_select(0, index)
 
@@ -127,5 +127,5 @@ class Batches:
         begin, self.begin = self.begin, 0
         order = self.order().to(self.source.tensors[0].device)
         for index in order.split(self.batch_size * self.group)[begin:]:
-            x, y = self.source.take(index)
+            x, y = self.source.batch(index)
             yield (x.pin_memory(), y.pin_memory()) if self.pin else (x, y)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 DRAFT = ".part"  # at the end of the name of what is being made
-ABOUT = "about.txt"  # a file that says in a line what a folder holds
+DESCRIPTION = "description.txt"  # a file that says in a line what a folder holds
 USED = "used"  # a file whose time of change is that of the last use
 
 
@@ -22,7 +22,7 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "regente"
 
 
-def made_once(folder: Path, make: Callable[[Path], None], *, resumable: bool = False) -> Path:
+def build_once(folder: Path, make: Callable[[Path], None], *, resumable: bool = False) -> Path:
     """`folder`, filled by `make` unless it is there; it appears whole or not at all.
 
     Of several processes one makes it and the others wait. What a killed one left is swept away by the next, or given to
@@ -82,8 +82,13 @@ def mark_used(folder: Path) -> None:
         (folder / USED).touch()
 
 
-def about(folder: Path) -> str:
+def folder_size(folder: Path) -> int:
+    """Bytes of the files in a folder."""
+    return sum(entry.stat().st_size for entry in os.scandir(folder) if entry.is_file())
+
+
+def description(folder: Path) -> str:
     """What a folder holds, in a line; nothing where it does not say."""
     with suppress(OSError, UnicodeDecodeError):
-        return (folder / ABOUT).read_text(encoding="utf-8")
+        return (folder / DESCRIPTION).read_text(encoding="utf-8")
     return ""

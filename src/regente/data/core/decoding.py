@@ -3,11 +3,10 @@
 import json
 import shutil
 import warnings
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from errno import ENOSPC
+from functools import partial
 from hashlib import blake2b
 from io import BytesIO
 from pathlib import Path
@@ -15,10 +14,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from regente.jobs.hardware import cores
+from regente.data.core.parallel import map_in_order, progress_bar
 
 VERSION = 1  # of what `decode` makes: a new one makes every cache anew
 CHUNK = 32  # images that a thread decodes in one go
@@ -74,17 +71,18 @@ def decode_files(root: Path, paths: Sequence[str], side: int, folder: Path) -> N
     with (
         (folder / "pixels").open("wb") as pixels,
         (folder / "digests").open("wb") as digests,
-        progress() as line,
+        progress_bar() as bar,
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")  # PIL's, about odd metadata of files that it then reads well
-        task = line.add_task(f"decoding {root}", total=len(paths))
+        task = bar.add_task(f"decoding {root}", total=len(paths))
         bad: dict[str, str] = {}
-        for chunk in _in_order(root, paths, side):
+        chunks = (paths[at : at + CHUNK] for at in range(0, len(paths), CHUNK))
+        for chunk in map_in_order(partial(_decode_chunk, root, side), chunks):
             pixels.write(chunk.pixels)
             digests.writelines(chunk.digests)
             bad |= chunk.bad
-            line.advance(task, len(chunk.digests) + len(chunk.bad))
+            bar.advance(task, len(chunk.digests) + len(chunk.bad))
     (folder / "bad.json").write_text(json.dumps(bad), encoding="utf-8")
 
 
@@ -106,21 +104,7 @@ def read_decoded(folder: Path, side: int) -> Decoded:
     return Decoded(flat.view(-1, 3, side, side), digests, bad)
 
 
-def _in_order(root: Path, paths: Sequence[str], side: int) -> Iterator[Decoded]:
-    """Decoded chunks in the order of the paths; few are under way at a time, so that memory stays small."""
-    pool, waiting = ThreadPoolExecutor(cores()), deque[Future[Decoded]]()
-    try:
-        for at in range(0, len(paths), CHUNK):
-            waiting.append(pool.submit(_chunk, root, paths[at : at + CHUNK], side))
-            if len(waiting) > 2 * cores():
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _chunk(root: Path, paths: Sequence[str], side: int) -> Decoded:
+def _decode_chunk(root: Path, side: int, paths: Sequence[str]) -> Decoded:
     images, chunk = [], Decoded(b"")
     for path in paths:
         try:
@@ -149,10 +133,3 @@ def reason_of(error: Exception, *, empty: bool = False) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "empty" if empty else "not an image"
     return "truncated" if "truncated" in str(error).lower() else str(error) or type(error).__name__
-
-
-def progress() -> Progress:
-    """A line that shows how far something is, on a terminal; nothing elsewhere."""
-    console = Console()
-    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

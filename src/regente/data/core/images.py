@@ -47,7 +47,7 @@ class Images(InMemory):
         for name, split in splits.items():
             if len(split) == 0:
                 raise DataError(f"{type(self).__name__}: the {name} split is empty")
-            if (shape := list(split.take(torch.tensor([0]))[0].shape[1:])) != self.input_shape:
+            if (shape := list(split.batch(torch.tensor([0]))[0].shape[1:])) != self.input_shape:
                 what = f"{self.input_shape}, but samples are {shape}"
                 raise ConfigError([Problem("data.input_shape", what)])
             if (largest := int(split.y.max())) >= self.num_classes:
@@ -92,8 +92,14 @@ class Images(InMemory):
         with torch.no_grad(), seeded(x.device, self.seed, *place):
             return augment(x.float().div_(255))
 
-    def inputs(self, x: Tensor) -> Tensor:
-        return self.normalise(x)
+    def model_inputs(self, split: str, index: Tensor) -> Tensor:
+        return self.normalise(super().model_inputs(split, index))
+
+    def augmented_inputs(self, split: str, index: Tensor) -> Tensor:
+        assert self.augment is not None
+        x = self.splits[split].batch(index % len(self.splits[split]))[0]
+        with torch.no_grad(), seeded(x.device, self.seed, int(index[0])):
+            return self.normalise(self.augment(x.float().div_(255)))
 
     def normalise(self, x: Tensor) -> Tensor:
         """x [B, C, ...] uint8, or float in 0 to 1 -> (x - mean) / std in units of white, float32."""

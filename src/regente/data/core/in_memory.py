@@ -1,7 +1,7 @@
 """Data that fits in memory, or that is mapped into it."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -28,9 +28,10 @@ class InMemory(LightningDataModule):
         super().__init__()
         self.batch_size, self.seed = batch_size, seed
         self.placement = DevicePlacement(on_device)
+        self.augment: Callable[[Tensor], Tensor] | None = None
         self.group = 1  # training batches that come as one
         self.splits: dict[str, Any] = {}  # a subclass knows which Source its splits are
-        self.features: dict[str, Source] | None = None  # what batches are cut from in place of the splits
+        self.features: Mapping[str, Source] | None = None  # what batches are cut from in place of the splits
 
     @abstractmethod
     def read(self) -> Mapping[str, Source]:
@@ -58,7 +59,7 @@ class InMemory(LightningDataModule):
 
     def raw(self, split: str, index: Tensor) -> Tensor:
         """Samples of a split as a file would hold them, x [B, ...]."""
-        x: Tensor = self.splits[split].take(index)[0]
+        x: Tensor = self.splits[split].batch(index)[0]
         return x
 
     def preprocessing(self) -> nn.Module:
@@ -76,13 +77,19 @@ class InMemory(LightningDataModule):
             self.verify(splits)
             self.splits = splits
 
-    def use_features(self, features: dict[str, Source] | None) -> None:
+    def use_features(self, features: Mapping[str, Source] | None) -> None:
         """Cut batches from these from now on, features of the samples; None: from the samples themselves."""
-        self.features, self.placement = features, DevicePlacement(self.placement.choice)
+        if features is not self.features:
+            self.features, self.placement = features, DevicePlacement(self.placement.choice)
 
-    def inputs(self, x: Tensor) -> Tensor:
-        """Samples [B, ...] of a split as the model gets them, not augmented."""
+    def model_inputs(self, split: str, index: Tensor) -> Tensor:
+        """Samples of a split as the model gets them in evaluation, x [B, ...]."""
+        x: Tensor = self.splits[split].batch(index)[0]
         return x
+
+    def augmented_inputs(self, split: str, index: Tensor) -> Tensor:
+        """As `model_inputs`: nothing is augmented here."""
+        return self.model_inputs(split, index % len(self.splits[split]))
 
     def identity(self) -> dict[str, Any]:
         """Name, source, digest (of every sample) and sizes, as a tracking store wants them."""

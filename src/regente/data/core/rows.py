@@ -19,7 +19,7 @@ class Rows:
     def __len__(self) -> int:
         return len(self.y)
 
-    def take(self, index: Tensor) -> Batch:
+    def batch(self, index: Tensor) -> Batch:
         return self.shared.index_select(0, self.rows.index_select(0, index)), self.y.index_select(0, index)
 
     @property

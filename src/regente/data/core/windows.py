@@ -24,7 +24,7 @@ class Windows:
     def __len__(self) -> int:
         return max(0, (len(self.stream) - self.length - 1) // self.stride + 1)
 
-    def take(self, index: Tensor) -> Batch:
+    def batch(self, index: Tensor) -> Batch:
         # index_select copies a row at a time: four times as fast as a gather by positions
         rows = self.rows.index_select(0, index)
         x = rows.narrow(1, 0, self.length)

@@ -66,7 +66,7 @@ class TextBackbone(Backbone):
         return int(self.facts.get("vocab_size", 0))
 
     @property
-    def most_tokens(self) -> int:
+    def max_tokens(self) -> int:
         """How long a text may be."""
         return int(self.facts.get("max_position_embeddings", 512))
 
