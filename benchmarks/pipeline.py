@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from regente.data.core.batches import Batches, Split
+from regente.data.core.batches import Batches
+from regente.data.core.sources import Split
 from regente.data.series import SeriesWindows, made_up
 
 ROUNDS = 5

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from regente.data.core.batches import Batches
-from regente.data.core.windows import Windows
+from regente.data.core.sources import Windows
 
 TOKENS, LENGTH, BATCH, ROUNDS = 220_000, 20, 128, 3
 

@@ -151,7 +151,7 @@ def test_a_missing_value_is_refused_or_on_demand_the_one_before(tmp_path: Path) 
     assert data.unscale(data.splits["train"].table[4:9, 0]).round().tolist() == [4, 5, 5, 5, 8]
     values[0] = ""
     file = write(tmp_path, "a,b\n" + "\n".join(f"{value},{i}" for i, value in enumerate(values)) + "\n")
-    with pytest.raises(DataError, match=r"'a' begins in row 2 only.*cut the rows above"):
+    with pytest.raises(DataError, match=r"'a' has its first value in row 2.*remove the rows before it"):
         series(file, missing="forward")
 
 
@@ -164,7 +164,7 @@ FAULTS = {
     "text": (
         "a,b\n" + ROWS + "61,?\n",
         {"columns": ["b"]},
-        r"'b' .* is no column of numbers: '\?' in row 61",
+        r"'b' .* is not a column of numbers: '\?' in row 61",
     ),
     "infinite": ("a,b\n" + ROWS + "inf,1\n", {}, r"'a' is infinite in row 61"),
     "constant": ("a,b\n" + "".join(f"{i},3\n" for i in range(60)), {}, r"'b' is 3 in all 42 training rows; "),
@@ -181,7 +181,7 @@ FAULTS = {
     "empty": ("", {}, r"table.csv: cannot be read as CSV \(Empty CSV file\)"),
     "names alone": ("a,b\n", {}, r"table.csv: has no rows"),
     "ragged": ("a,b\n1,2\n1,2,3\n", {}, r"cannot be read as CSV \(.*Expected 2 columns, got 3"),
-    "twice": ("a,a\n1,2\n", {}, r"two columns are called 'a'"),
+    "twice": ("a,a\n1,2\n", {}, r"two columns have the name 'a'"),
 }
 
 

@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 import torch
 
+from regente.data.core.sources import Windows
 from regente.data.core.vocabulary import UNKNOWN, detokenise, read_vocabulary, tokenise, write_vocabulary
-from regente.data.core.windows import Windows
 from regente.data.text import Text
 from regente.errors import ConfigError, DataError
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from regente.data.core.batches import Source
+    from regente.data.core.sources import Source
 
 
 @runtime_checkable
@@ -110,8 +110,8 @@ class SupportsClassNames(Protocol):
 class SupportsText(Protocol):
     """Turns text into word ids and back: prompts of `regente predict`, texts that a language model continues."""
 
-    def numbers(self, words: list[str]) -> "Tensor":
+    def word_ids(self, words: list[str]) -> "Tensor":
         """The ids [T] int64 of the last words that fit into the window."""
 
-    def detokenise(self, numbers: list[int]) -> str:
+    def detokenise(self, ids: list[int]) -> str:
         """The text of these ids."""

@@ -80,7 +80,7 @@ def _things(opened: Opened, inputs: Iterable[str]) -> Iterator[Path | str]:
                 and file.is_file()
             )
             yield from files or [path]
-        elif hasattr(opened.data, "numbers") and not path.suffix and not path.exists():
+        elif hasattr(opened.data, "word_ids") and not path.suffix and not path.exists():
             yield given
         else:
             yield path
@@ -114,7 +114,7 @@ def _words(opened: Opened, text: str) -> Inputs:
 
     if not (words := tokenise(text)):
         raise DataError("no words in it")
-    return [(text, opened.data.numbers(words))]
+    return [(text, opened.data.word_ids(words))]
 
 
 @torch.inference_mode()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
-from regente.data.core.seeding import STEP, reseed
+from regente.data.core.seeding import STEP, seed_torch
 from regente.errors import ConfigError, Problem
 
 Batch = tuple[Tensor, Tensor]
@@ -86,7 +86,7 @@ class Supervised(LightningModule):
         losses, rates = [], []
         number, epoch, rank = batch_idx * self.grouped, self.trainer.current_epoch, self.trainer.global_rank
         for x, y in zip(*(torch.split(part, self.batch_size) for part in batch), strict=True):
-            reseed(self.device, self.seed, epoch, number, rank, STEP)
+            seed_torch(self.device, self.seed, epoch, number, rank, STEP)
             number += 1
             loss = self.loss((x, y))
             optimizer.zero_grad()

@@ -1,4 +1,4 @@
-"""Encoded images become one file of uint8 pixels, decoded on all cores."""
+"""Decodes image files on all cores into one file of uint8 pixels."""
 
 import json
 import shutil
@@ -17,15 +17,15 @@ import torch
 
 from regente.data.core.parallel import map_in_order, progress_bar
 
-VERSION = 1  # of what `decode` makes: a new one makes every cache anew
-CHUNK = 32  # images that a thread decodes in one go
+VERSION = 1  # of the result of `decode`: a new one decodes every cache anew
+CHUNK = 32  # images that a thread decodes at a time
 DIGEST = 16  # bytes of the digest of a file
-UNREAD = "not read: "  # begins the reason where the fault may be another's than the file's
+NOT_READ = "not read: "  # begins the reason where the file system refused, which may change
 
 
 @dataclass
 class Decoded:
-    """Pixels [N, 3, side, side] uint8 of the files that could be read, the digests of those files, and why the others not."""
+    """Pixels [N, 3, side, side] uint8 and digests of the files that could be read, and the reasons for the others."""
 
     pixels: Any
     digests: list[bytes] = field(default_factory=list)
@@ -33,19 +33,17 @@ class Decoded:
 
 
 def decode(encoded: bytes, side: int, mode: str = "RGB") -> np.ndarray:
-    """An encoded image as uint8 [3, side, side]: upright, RGB, its central square resized with antialias.
+    """An encoded image as uint8 [3, side, side]: upright, RGB, the central square resized with antialias.
 
-    With mode L grey, [1, side, side].
-
-    A large JPEG is decoded at an eighth to a half of its size, but no smaller than twice `side`: ten times faster at
-    8 megapixels, and 0.2 grey levels of 255 away on average.
+    With mode L it is grey, [1, side, side]. A large JPEG is decoded at an eighth to a half of its size, but at least
+    at twice `side`: ten times faster at 8 megapixels, with a mean difference of 0.2 of 255 grey levels.
     """
     from PIL import Image, ImageOps
 
     image: Image.Image = Image.open(BytesIO(encoded))
     image.draft(None, (2 * side, 2 * side))
     ImageOps.exif_transpose(image, in_place=True)
-    if image.mode.startswith("I"):  # 16 bits a pixel: PIL's own conversion cuts off all above 255
+    if image.mode.startswith("I"):  # 16 bits per pixel: PIL's own conversion clips at 255
         image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
     if image.mode != mode:
         image = image.convert(mode)
@@ -58,9 +56,9 @@ def decode(encoded: bytes, side: int, mode: str = "RGB") -> np.ndarray:
 
 
 def decode_files(root: Path, paths: Sequence[str], side: int, folder: Path) -> None:
-    """Decode files into `folder`: `pixels`, and `digests` and `bad.json` for what Decoded holds besides.
+    """Decode files into `folder`: `pixels`, `digests` and `bad.json`, the fields of Decoded.
 
-    In threads: PIL lets go of the interpreter while it decodes and resizes. A line shows how far it is, on a terminal.
+    In threads: PIL releases the interpreter lock while it decodes and resizes.
 
     Raises:
         OSError: when there is no room.
@@ -74,7 +72,7 @@ def decode_files(root: Path, paths: Sequence[str], side: int, folder: Path) -> N
         progress_bar() as bar,
         warnings.catch_warnings(),
     ):
-        warnings.simplefilter("ignore")  # PIL's, about odd metadata of files that it then reads well
+        warnings.simplefilter("ignore")  # PIL's, about odd metadata of files that it reads
         task = bar.add_task(f"decoding {root}", total=len(paths))
         bad: dict[str, str] = {}
         chunks = (paths[at : at + CHUNK] for at in range(0, len(paths), CHUNK))
@@ -87,16 +85,16 @@ def decode_files(root: Path, paths: Sequence[str], side: int, folder: Path) -> N
 
 
 def read_decoded(folder: Path, side: int) -> Decoded:
-    """What `decode_files` left in a folder; the pixels are mapped, not read, and writing to them changes no file.
+    """The result of `decode_files`; the pixels are memory-mapped, and writing to them does not change the file.
 
     Raises:
-        ValueError: when the files do not fit together.
+        ValueError: when the sizes of the files contradict each other.
     """
     whole = (folder / "digests").read_bytes()
     digests = [whole[at : at + DIGEST] for at in range(0, len(whole), DIGEST)]
     total = len(digests) * 3 * side * side
     if (folder / "pixels").stat().st_size != total:
-        raise ValueError(f"{folder / 'pixels'} has not the {total:,} bytes that it should have")
+        raise ValueError(f"{folder / 'pixels'} has not {total:,} bytes")
     flat = torch.empty(0, dtype=torch.uint8)
     if total:  # torch maps no empty file
         flat = torch.from_file(str(folder / "pixels"), shared=False, size=total, dtype=torch.uint8)
@@ -110,15 +108,13 @@ def _decode_chunk(root: Path, side: int, paths: Sequence[str]) -> Decoded:
         try:
             encoded = (root / path).read_bytes()
         except OSError as error:
-            chunk.bad[path] = UNREAD + (error.strerror or type(error).__name__).lower()
+            chunk.bad[path] = NOT_READ + (error.strerror or type(error).__name__).lower()
             continue
         try:
             images.append(decode(encoded, side))
         except MemoryError:
             raise
-        except (
-            Exception
-        ) as error:  # PIL's plugins raise what they like: OSError, SyntaxError, struct.error, ...
+        except Exception as error:  # PIL's plugins raise OSError, SyntaxError, struct.error, ...
             chunk.bad[path] = reason_of(error, empty=encoded == b"")
         else:
             chunk.digests.append(blake2b(encoded, digest_size=DIGEST).digest())
@@ -127,7 +123,7 @@ def _decode_chunk(root: Path, side: int, paths: Sequence[str]) -> Decoded:
 
 
 def reason_of(error: Exception, *, empty: bool = False) -> str:
-    """Why an image cannot be read, in few words."""
+    """Why an image cannot be read, in a few words."""
     from PIL import UnidentifiedImageError
 
     if isinstance(error, UnidentifiedImageError):

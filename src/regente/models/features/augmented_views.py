@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from regente.data.core.batches import Batch
+from regente.data.core.sources import Batch
 
 
 @dataclass

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from regente.data.core.batches import Source, Split
 from regente.data.core.cache import DESCRIPTION, build_once, cache_dir, folder_size, mark_used
 from regente.data.core.parallel import progress_bar
+from regente.data.core.sources import Source, Split
 from regente.data.protocols import SupportsFeatures
 from regente.jobs.hardware import has_bfloat16
 from regente.jobs.job import write_json
