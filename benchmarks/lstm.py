@@ -90,7 +90,7 @@ tf.config.threading.set_inter_op_parallelism_threads(1)
 import keras
 from keras import layers
 def arrays(split):
-    x, y = split.take(torch.arange(len(split)))
+    x, y = split.batch(torch.arange(len(split)))
     return x.numpy().astype("int32"), keras.utils.to_categorical(y.numpy(), 1000).astype("float32")
 keras.utils.set_random_seed(0)
 if PRECISION == "16":

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from regente.data.core.batches import Batches, Split
+from regente.data.core.batches import Batches
+from regente.data.core.sources import Split
 from regente.data.series import SeriesWindows, made_up
 
 ROUNDS = 5
@@ -37,7 +38,7 @@ class Tokens:
     def __len__(self) -> int:
         return (len(self.text) - 1) // CONTEXT
 
-    def take(self, index: Tensor) -> tuple[Tensor, Tensor]:
+    def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         rows = index.unsqueeze(1) * CONTEXT + torch.arange(CONTEXT + 1)
         both = self.text.index_select(0, rows.flatten()).view(len(index), -1)
         return both[:, :-1], both[:, 1:]
@@ -98,7 +99,7 @@ def tokens() -> dict[str, Epoch]:
         begin = number * CONTEXT
         return text[begin : begin + CONTEXT], text[begin + 1 : begin + CONTEXT + 1]
 
-    copied = TensorDataset(*source.take(torch.arange(len(source))))
+    copied = TensorDataset(*source.batch(torch.arange(len(source))))
     return {
         "regente": lambda: Batches(source, 64, seed=0),
         "DataLoader(TensorDataset), copied": lambda: DataLoader(copied, batch_size=64, shuffle=True),
@@ -116,7 +117,7 @@ def windows() -> dict[str, Epoch]:
     def sample(number: int) -> tuple[Tensor, Tensor]:
         return table[number : number + WINDOW], table[number + WINDOW, :1]
 
-    copied = TensorDataset(*source.take(torch.arange(len(source))))
+    copied = TensorDataset(*source.batch(torch.arange(len(source))))
     return {
         "regente": lambda: Batches(source, 64, seed=0),
         "DataLoader(TensorDataset), copied": lambda: DataLoader(copied, batch_size=64, shuffle=True),

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from regente.data.core.batches import Batches
-from regente.data.core.windows import Windows
+from regente.data.core.sources import Windows
 
 TOKENS, LENGTH, BATCH, ROUNDS = 220_000, 20, 128, 3
 
@@ -34,7 +34,7 @@ def main() -> None:
     torch.set_num_threads(1)
     stream = torch.randint(1000, (TOKENS,), generator=torch.Generator().manual_seed(0))
     windows = Windows(stream, LENGTH)
-    x, y = windows.take(torch.arange(len(windows)))
+    x, y = windows.batch(torch.arange(len(windows)))
     sides = {
         "regente": Batches(windows, BATCH, seed=0),
         "DataLoader": DataLoader(TensorDataset(x.contiguous(), y.contiguous()), BATCH, shuffle=True),

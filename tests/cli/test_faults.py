@@ -100,7 +100,7 @@ CASES = {
     "unknown accelerator": (["trainer.accelerator=gpuu"], 2, "trainer.accelerator=gpuu", "auto, cpu, gpu, mps"),
     "words for a model of images": (["data=text", "model=mlp"], 2, "regente.models.mlp.MLP", "use model=lstm"),
     "images for a model of words": (["model=lstm"], 2, "model.vocab_size", "data.vocab_size does not exist"),
-    "tied weights of two widths": (["text_lstm", "model.tie=true", "model.hidden=64"], 2, "model.tie=True", "one width"),
+    "tied weights, two widths": (["text_lstm", "model.tie_weights=true", "model.hidden=64"], 2, "model.tie_weights", "one width"),
     "a text that is not there": (["text_lstm", "data.path=/nope"], 4, "data.path=/nope", "leave data.path out"),
     "a variable that is not set": (["folder_cnn", "data.root=${oc.env:NOWHERE}"], 2, "data.root", "'NOWHERE' not found"),
     "no value behind ++": (["++optimizer.lr"], 2, "optimizer.lr", "write key=value"),

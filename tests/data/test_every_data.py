@@ -15,8 +15,9 @@ from PIL import Image
 from regente.config.compose import compose
 from regente.config.discovery import groups
 from regente.config.interpolation import resolve
-from regente.data.core.batches import Batches, Split
+from regente.data.core.batches import Batches
 from regente.data.core.in_memory import InMemory
+from regente.data.core.sources import Split
 from regente.data.series import Series
 from regente.errors import ConfigError
 from tests.published import publish_cifar, publish_mnist, save_arrays

@@ -48,7 +48,7 @@ def file(tmp_path: Path, table: dict[str, np.ndarray]) -> Path:
 
 def test_a_forecasts_target_is_the_value_so_many_rows_after_the_window(file: Path) -> None:
     data = series(file, horizon=3)
-    x, y = data.splits["train"].take(torch.tensor([0, 5]))
+    x, y = data.splits["train"].batch(torch.tensor([0, 5]))
     assert x.shape == (2, 4, 2)
     torch.testing.assert_close(data.unscale(x[:, :, 0]), torch.tensor([[0, 1, 2, 3], [5, 6, 7, 8.0]]))
     torch.testing.assert_close(data.unscale(y), torch.tensor([[6.0], [11.0]]))
@@ -58,10 +58,10 @@ def test_a_move_is_higher_or_not_and_equal_is_not(tmp_path: Path) -> None:
     values = [1, 2, 2, 1, 5, 5, 6, 7] * 5
     file = write(tmp_path, "a\n" + "\n".join(map(str, values)) + "\n")
     data = series(file, Direction, window=2, input_shape=[2, 1], val_share=0.2, test_share=0.2)
-    _, y = data.splits["train"].take(torch.arange(7))
+    _, y = data.splits["train"].batch(torch.arange(7))
     assert y.tolist() == [0, 0, 1, 0, 1, 1, 0]  # from 2 to 2, to 1, to 5, to 5, to 6, to 7, and to 1 again
     far = series(file, Direction, window=2, horizon=2, input_shape=[2, 1], val_share=0.2, test_share=0.2)
-    assert far.splits["train"].take(torch.arange(5))[1].tolist() == [0, 1, 1, 1, 1]
+    assert far.splits["train"].batch(torch.arange(5))[1].tolist() == [0, 1, 1, 1, 1]
 
 
 def test_windows_do_not_cross_a_boundary_and_cover_all_else(file: Path) -> None:
@@ -70,7 +70,7 @@ def test_windows_do_not_cross_a_boundary_and_cover_all_else(file: Path) -> None:
     for name in PARTS:
         windows = data.splits[name]
         assert len(windows) == len(windows.table) - 4 - 2 + 1
-        x, y = windows.take(torch.arange(len(windows)))
+        x, y = windows.batch(torch.arange(len(windows)))
         rows = data.unscale(torch.cat([x[:, :, 0].flatten(), y.flatten()]))
         seen[name] = {round(value) for value in rows.tolist()}
     assert seen["train"] == set(range(60))
@@ -100,7 +100,7 @@ def test_windows_are_the_same_as_if_they_had_been_copied_out_one_by_one() -> Non
     table, labels = torch.randn(50, 3), torch.randn(50, 1)
     windows = SeriesWindows(table, labels, window=7, horizon=2)
     index = torch.randperm(len(windows))
-    x, y = windows.take(index)
+    x, y = windows.batch(index)
     assert torch.equal(x, torch.stack([table[i : i + 7] for i in index]))
     assert torch.equal(y, torch.stack([labels[i + 6 + 2] for i in index]))
 
@@ -113,7 +113,7 @@ def test_the_naive_error_is_that_of_staying_where_one_is(file: Path) -> None:
 
 def test_a_target_need_not_be_among_the_columns(file: Path) -> None:
     data = series(file, columns=["b"], input_shape=[4, 1])
-    x, y = data.splits["train"].take(torch.tensor([0]))
+    x, y = data.splits["train"].batch(torch.tensor([0]))
     assert x.shape == (1, 4, 1)
     assert data.unscale(y).item() == pytest.approx(4)
 
@@ -151,7 +151,7 @@ def test_a_missing_value_is_refused_or_on_demand_the_one_before(tmp_path: Path) 
     assert data.unscale(data.splits["train"].table[4:9, 0]).round().tolist() == [4, 5, 5, 5, 8]
     values[0] = ""
     file = write(tmp_path, "a,b\n" + "\n".join(f"{value},{i}" for i, value in enumerate(values)) + "\n")
-    with pytest.raises(DataError, match=r"'a' begins in row 2 only.*cut the rows above"):
+    with pytest.raises(DataError, match=r"'a' has its first value in row 2.*remove the rows before it"):
         series(file, missing="forward")
 
 
@@ -164,7 +164,7 @@ FAULTS = {
     "text": (
         "a,b\n" + ROWS + "61,?\n",
         {"columns": ["b"]},
-        r"'b' .* is no column of numbers: '\?' in row 61",
+        r"'b' .* is not a column of numbers: '\?' in row 61",
     ),
     "infinite": ("a,b\n" + ROWS + "inf,1\n", {}, r"'a' is infinite in row 61"),
     "constant": ("a,b\n" + "".join(f"{i},3\n" for i in range(60)), {}, r"'b' is 3 in all 42 training rows; "),
@@ -181,7 +181,7 @@ FAULTS = {
     "empty": ("", {}, r"table.csv: cannot be read as CSV \(Empty CSV file\)"),
     "names alone": ("a,b\n", {}, r"table.csv: has no rows"),
     "ragged": ("a,b\n1,2\n1,2,3\n", {}, r"cannot be read as CSV \(.*Expected 2 columns, got 3"),
-    "twice": ("a,a\n1,2\n", {}, r"two columns are called 'a'"),
+    "twice": ("a,a\n1,2\n", {}, r"two columns have the name 'a'"),
 }
 
 

@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 import torch
 
+from regente.data.core.sources import Windows
 from regente.data.core.vocabulary import UNKNOWN, detokenise, read_vocabulary, tokenise, write_vocabulary
-from regente.data.core.windows import Windows
 from regente.data.text import Text
 from regente.errors import ConfigError, DataError
 
@@ -113,7 +113,7 @@ def test_a_folder_is_its_texts_in_the_order_of_their_names(tmp_path: Path) -> No
 @pytest.mark.parametrize("every_position", [False, True])
 def test_a_window_is_followed_by_its_next_words(stride: int, every_position: bool) -> None:
     windows = Windows(torch.arange(100, 150), 5, stride, every_position)
-    x, y = windows.take(torch.arange(len(windows)))
+    x, y = windows.batch(torch.arange(len(windows)))
     assert x.dtype == y.dtype == torch.int64
     assert x[1].tolist() == list(range(100 + stride, 105 + stride))
     assert torch.equal(y, x + 1 if every_position else x[:, -1] + 1)

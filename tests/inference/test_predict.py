@@ -30,7 +30,7 @@ def original(project: Path, split: str, number: int) -> tuple[torch.Tensor, torc
     opened.data.setup("test")
     index = torch.arange(number)
     with torch.inference_mode():
-        x, _ = opened.data.on_after_batch_transfer(opened.data.splits[split].take(index), 0)
+        x, _ = opened.data.on_after_batch_transfer(opened.data.splits[split].batch(index), 0)
         return opened.data.raw(split, index), opened.predictor.output(x)
 
 

@@ -26,7 +26,9 @@ def make(**words: Any) -> TextTransfer:
         "vocab_size": len(VOCABULARY),
         "num_classes": 3,
     }
-    return TextTransfer(**{**given, **words})
+    model = TextTransfer(**{**given, **words})
+    model.build_backbone()
+    return model
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
@@ -80,9 +82,9 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     folder = save_tiny_bert(tmp_path / "other", [*VOCABULARY[:-1], "other"])
     with pytest.raises(ConfigError, match=r"its tokens are not those of data\.tokenizer"):
         make(tokenizer=str(folder))
-    with pytest.raises(ConfigError, match=rf"the encoder knows {len(VOCABULARY)} tokens"):
+    with pytest.raises(ConfigError, match=rf"the encoder has {len(VOCABULARY)} tokens"):
         make(vocab_size=30522)
-    with pytest.raises(ConfigError, match="the encoder takes 64 at most"):
+    with pytest.raises(ConfigError, match="the encoder takes at most 64"):
         make(input_shape=[128])
     state = load_file(folder / "model.safetensors")
     save_file(

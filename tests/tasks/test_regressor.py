@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from regente.config.check import check
 from regente.config.compose import compose
 from regente.config.interpolation import resolve
-from regente.data.core.batches import Batches, Split
+from regente.data.core.batches import Batches
+from regente.data.core.sources import Split
 from regente.errors import ConfigError
 from regente.tasks.regressor import Regressor
 from regente.tracking.figures import outcomes

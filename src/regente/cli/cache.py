@@ -1,4 +1,4 @@
-"""`regente cache`: what is kept between runs, and how to be rid of it. Nothing here imports torch."""
+"""`regente cache`: lists and deletes cached data and features. Imports no torch."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from regente.data.core.cache import DRAFT, USED, about, cache_dir
+from regente.data.core.cache import DRAFT, USED, cache_dir, description
 from regente.errors import ConfigError, Problem
 
 KINDS = {"images": "decoded photos", "features": "of frozen backbones"}
@@ -19,28 +19,27 @@ DAY = 86_400.0  # seconds
 
 @dataclass(frozen=True)
 class Entry:
-    """A folder of the cache, or what a run that was killed has left of one; times in seconds since 1970."""
+    """A folder of the cache, complete or left by a killed run; times in seconds since 1970."""
 
     kind: str
     path: Path
     size: int  # bytes
-    made: float
+    created: float
     used: float
-    what: str
+    description: str
 
     @property
-    def half(self) -> bool:
-        """Whether it is not whole."""
+    def incomplete(self) -> bool:
         return self.path.name.endswith(DRAFT)
 
     @property
     def name(self) -> str:
-        """What one gives to `clear`."""
+        """The name for `regente cache clear`."""
         return self.path.name.removesuffix(DRAFT)
 
 
 def entries() -> list[Entry]:
-    """All of the cache, the latest used first."""
+    """All folders of the cache, the last used first."""
     found = [entry for kind in KINDS for entry in _entries(kind)]
     return sorted(found, key=lambda entry: -entry.used)
 
@@ -50,22 +49,27 @@ def _entries(kind: str) -> Iterator[Entry]:
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if not path.is_dir():
             continue
-        with suppress(OSError):  # another process may be faster
+        with suppress(OSError):  # another process may have deleted it
             files = [file.stat() for file in os.scandir(path)]
-            made = max((facts.st_mtime for facts in files), default=path.stat().st_mtime)
+            created = max((facts.st_mtime for facts in files), default=path.stat().st_mtime)
             mark = path / USED
-            used = mark.stat().st_mtime if mark.is_file() else made
+            used = mark.stat().st_mtime if mark.is_file() else created
             others = [file.stat().st_mtime for file in os.scandir(path) if file.name != USED]
             yield Entry(
-                kind, path, sum(f.st_size for f in files), max(others, default=made), used, about(path)
+                kind,
+                path,
+                sum(f.st_size for f in files),
+                max(others, default=created),
+                used,
+                description(path),
             )
 
 
 def remove(chosen: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
-    """Delete folders of the cache; returns those that are gone, and those that a process is just making."""
+    """Delete folders of the cache; returns the deleted ones, and those that a process is building."""
     from filelock import FileLock, Timeout
 
-    gone: list[Entry] = []
+    deleted: list[Entry] = []
     busy: list[Entry] = []
     for entry in chosen:
         lock = FileLock(entry.path.with_name(f"{entry.name}.lock"))
@@ -75,22 +79,22 @@ def remove(chosen: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
         except Timeout:
             busy.append(entry)
         else:
-            gone.append(entry)
-    return gone, busy
+            deleted.append(entry)
+    return deleted, busy
 
 
 def matching(names: Sequence[str], older_than: float | None) -> list[Entry]:
-    """The entries that are meant: by kind or by the start of a name, and not used for `older_than` days.
+    """The entries of these kinds or starts of names that were not used for `older_than` days.
 
     Raises:
-        ConfigError: when a name means nothing.
+        ConfigError: when there is no such kind or name.
     """
     there, chosen = entries(), dict[Path, Entry]()
     for name in names:
         found = [entry for entry in there if name in ("all", entry.kind) or entry.name.startswith(name)]
         if not found and name not in ("all", *KINDS):
             known = ", ".join(["all", *KINDS, *(entry.name for entry in there[:3])])
-            raise ConfigError([Problem(f"cache {name}", f"nothing of that name; there is: {known}")])
+            raise ConfigError([Problem(f"cache {name}", f"no such entry; there is: {known}")])
         chosen |= {entry.path: entry for entry in found}
     limit = time.time() - (older_than or 0) * DAY
     return [entry for entry in chosen.values() if older_than is None or entry.used < limit]
@@ -99,40 +103,43 @@ def matching(names: Sequence[str], older_than: float | None) -> list[Entry]:
 @click.group(name="cache", invoke_without_command=True)
 @click.pass_context
 def cache(context: click.Context) -> None:
-    """List or clear cached photos and features.
+    """List cached data: decoded photos and features of frozen backbones.
 
-    They are decoded photos and outputs of frozen backbones, kept between runs; all of them may be deleted.
+    All of it may be deleted; later runs compute it again.
 
     \b
     regente cache                              size, age and last use of each
     regente cache clear 1f3a                   one, by the start of its name
-    regente cache clear features               all of a kind: features, images
+    regente cache clear features               all features (or images)
     regente cache clear all --older-than 30    what was not used for 30 days
     """
     if context.invoked_subcommand:
         return
     found = entries()
     for entry in found:
-        half = " (half made)" if entry.half else ""
-        ages = f"made {_ago(entry.made)}, used {_ago(entry.used)}"
+        incomplete = " (incomplete)" if entry.incomplete else ""
+        ages = f"created {_ago(entry.created)}, used {_ago(entry.used)}"
         click.echo(
-            f"{entry.kind:<9} {_size(entry.size):>9}  {entry.name[:24]:<24}  {ages}  {entry.what}{half}"
+            f"{entry.kind:<9} {_size(entry.size):>9}  {entry.name[:24]:<24}  {ages}  {entry.description}{incomplete}"
         )
     total = sum(entry.size for entry in found)
-    click.echo(f"{_size(total)} in {cache_dir()}" if found else f"nothing is kept in {cache_dir()}")
+    click.echo(f"{_size(total)} in {cache_dir()}" if found else f"nothing is cached in {cache_dir()}")
 
 
 @cache.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME|images|features|all...")
 @click.option(
-    "--older-than", type=click.FloatRange(0), metavar="DAYS", help="Only what was not used for so long."
+    "--older-than",
+    type=click.FloatRange(0),
+    metavar="DAYS",
+    help="Only entries that were not used for this many days.",
 )
 def clear(names: tuple[str, ...], older_than: float | None) -> None:
-    """Delete some or all of it; what a run is just making stays."""
-    gone, busy = remove(matching(names, older_than))
+    """Delete some or all entries, but none that a run is building."""
+    deleted, busy = remove(matching(names, older_than))
     for entry in busy:
-        click.echo(f"{entry.kind} {entry.name} stays: a run is making it")
-    click.echo(f"{len(gone)} deleted, {_size(sum(entry.size for entry in gone))}")
+        click.echo(f"{entry.kind} {entry.name} is kept: a run is building it")
+    click.echo(f"{len(deleted)} deleted, {_size(sum(entry.size for entry in deleted))}")
 
 
 def _size(number: int) -> str:

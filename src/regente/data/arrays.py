@@ -1,4 +1,4 @@
-"""Arrays of one's own, from a .npz file."""
+"""The arrays of a .npz file."""
 
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -9,23 +9,25 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from regente.data.core.batches import Split
 from regente.data.core.file_inputs import ARRAYS, Inputs, array_inputs
 from regente.data.core.images import Images
-from regente.data.core.tables import TABLES, numbers, numeric, open_table
+from regente.data.core.sources import Split
+from regente.data.core.tables import TABLES, numeric_columns, open_table, read_column
 from regente.errors import DataError
 
 Table = dict[str, np.ndarray]  # by name: x_train, y_train, ...
 
 
 class Arrays(Images):
-    """A .npz file with x_train, y_train, x_test, y_test and, if it has them, x_val, y_val.
+    """A .npz file with x_train, y_train, x_test, y_test and optionally x_val, y_val.
 
-    x is uint8 [N, H, W], or [N, C, H, W] or [N, H, W, C] as `layout` says: images; or floating-point [N, D]: rows of a
-    table. y is integer [N], from 0 on. Split: without x_val, `num_val` training samples drawn from `split_seed` alone
-    validate (null: a tenth). Left out, `mean` and `std` are those of the training samples, per channel or column.
-    Nothing in the file is unpickled.
+    x is uint8 [N, H, W], or [N, C, H, W] or [N, H, W, C] by `layout`, for images; or floating point [N, D], for
+    the rows of a table. y is integer [N], from 0 on. Split: without x_val, `num_val` training samples (null: a tenth)
+    that depend on `split_seed` alone validate. `mean` and `std` are by default those of the training samples, of each
+    channel or column. Nothing in the file is unpickled.
     """
+
+    suffixes: ClassVar[tuple[str, ...]] = (*Images.suffixes, *TABLES)
 
     def __init__(
         self,
@@ -49,7 +51,7 @@ class Arrays(Images):
         return str(self.path)
 
     def read(self) -> dict[str, Split]:
-        table = load(self.path)
+        table = read_arrays(self.path)
         names = ["train", "val", "test"] if "x_val" in table else ["train", "test"]
         splits = {name: self._split(table, name) for name in names}
         if "val" not in splits:
@@ -58,27 +60,25 @@ class Arrays(Images):
             self._measure(splits["train"].x)
         return splits
 
-    suffixes: ClassVar[tuple[str, ...]] = (*Images.suffixes, *TABLES)
-
     def samples_of(self, file: Path) -> Inputs:
-        """Rows of a table also from CSV and Parquet, whose columns of numbers are as many as the model wants."""
+        """Images; or rows of a table, also from CSV and Parquet files with one column of numbers per input."""
         if file.suffix.lower() in ARRAYS:
             return array_inputs(file, self.input_shape, channels_last=self.layout == "NHWC")
         if len(self.input_shape) == 3:
             return super().samples_of(file)
         table = open_table(file)
-        names = numeric(table)
+        names = numeric_columns(table)
         if [len(names)] != self.input_shape:
             raise DataError(f"{len(names)} columns of numbers; {self.input_shape[0]} would be right")
-        columns = [numbers(table, name, "a column", file, "refuse") for name in names]
+        columns = [read_column(table, name, "a column", file, "refuse") for name in names]
         rows = torch.from_numpy(np.stack(columns, axis=1).astype(np.float32))
         return [(f"{file}:{number}", row) for number, row in enumerate(rows, start=1)]
 
     def _split(self, table: Table, name: str) -> Split:
         x, y = table[f"x_{name}"], table[f"y_{name}"]
-        if fault := fault_of(x, y):
+        if problem := problem_of(x, y):
             raise DataError(
-                f"data.path={self.path}: x_{name} {list(x.shape)}, y_{name} {list(y.shape)}: {fault}"
+                f"data.path={self.path}: x_{name} {list(x.shape)}, y_{name} {list(y.shape)}: {problem}"
             )
         if x.ndim == 3:
             x = x[:, None]
@@ -94,17 +94,17 @@ class Arrays(Images):
             raise DataError(f"data.num_val={number}: {what}")
         order = torch.randperm(len(split), generator=torch.Generator().manual_seed(self.split_seed))
         val, train = order[:number].sort().values, order[number:].sort().values
-        return Split(*split.take(train)), Split(*split.take(val))
+        return Split(*split.batch(train)), Split(*split.batch(val))
 
     def _measure(self, x: Tensor) -> None:
-        """What is not declared of mean and standard deviation, from the training samples."""
+        """Compute mean and standard deviation of the training samples where they are not declared."""
         found = [mean_and_std(x[:, number]) for number in range(x.shape[1])]
         self.mean = self.mean or [mean for mean, _ in found]
-        self.std = self.std or [std or 1.0 for _, std in found]  # 1: a constant
+        self.std = self.std or [std or 1.0 for _, std in found]  # 1 for a constant column
 
 
 def mean_and_std(values: Tensor) -> tuple[float, float]:
-    """Of all values; those of uint8 count as fractions of white."""
+    """Mean and standard deviation of all values; uint8 values are fractions of white."""
     if values.dtype != torch.uint8:
         return values.double().mean().item(), values.double().std(correction=0).item()
     share = torch.bincount(values.flatten(), minlength=256).double() / values.numel()  # no copy in floats
@@ -113,16 +113,16 @@ def mean_and_std(values: Tensor) -> tuple[float, float]:
     return mean, (share * (level - mean) ** 2).sum().sqrt().item()
 
 
-def load(path: Path) -> Table:
+def read_arrays(path: Path) -> Table:
     """The arrays of the file, without unpickling.
 
     Raises:
-        DataError: when it is not there, is no .npz file, lacks an array or has one of Python objects.
+        DataError: when the file is missing, is not a .npz file, lacks an array or has an array of Python objects.
     """
     where = f"data.path={path}"
     if not path.is_file():
         raise DataError(f"{where}: no such file; name a .npz file, made with numpy.savez")
-    with path.open("rb") as raw:  # not np.load(path), which leaves a damaged file open
+    with path.open("rb") as raw:  # np.load(path) leaves a damaged file open
         try:
             file = np.load(raw, allow_pickle=False)
         except (ValueError, OSError, EOFError, BadZipFile) as error:
@@ -142,14 +142,14 @@ def load(path: Path) -> Table:
 def _array(file: Any, name: str, where: str) -> np.ndarray:
     try:
         return np.asarray(file[name])
-    except ValueError as error:  # numpy's word for an array of objects
+    except ValueError as error:  # numpy's error for an array of objects
         raise DataError(f"{where}: {name} holds Python objects; numbers alone would be right") from error
     except (OSError, EOFError, BadZipFile) as error:
         raise DataError(f"{where}: {name} is damaged ({error}); write the file again") from error
 
 
-def fault_of(x: np.ndarray, y: np.ndarray) -> str | None:
-    """What is wrong with inputs and labels, and what would be right."""
+def problem_of(x: np.ndarray, y: np.ndarray) -> str | None:
+    """What is wrong with inputs and labels and what would be right; None if nothing is wrong."""
     table = x.ndim == 2 and np.issubdtype(x.dtype, np.floating)
     if not table and not (x.ndim in (3, 4) and x.dtype == np.uint8):
         return (
@@ -158,7 +158,7 @@ def fault_of(x: np.ndarray, y: np.ndarray) -> str | None:
     if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
         return f"y is {y.dtype}; whole numbers [N] would be right"
     if len(x) != len(y):
-        return "not of one length; one label for each sample would be right"
+        return "different lengths; one label for each sample would be right"
     if x.size == 0:
         return "empty; at least one sample would be right"
     if table and not np.isfinite(x).all():

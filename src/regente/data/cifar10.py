@@ -14,11 +14,11 @@ from regente.data.core.torchvision_images import TorchvisionImages
 
 
 class CIFAR10(TorchvisionImages):
-    """50,000 + 10,000 colour photos of 32x32 in 10 classes (Krizhevsky, 2009).
+    """50,000 + 10,000 colour photos of 32x32 in 10 classes (Krizhevsky, 2009); x is uint8 [N, 3, 32, 32].
 
     Split: the last `num_val` images of the training file validate, the others train; the test file tests.
-    Licence: none stated, published for research. The batches are pickles, which can run code: the archive is unpacked
-    only when its MD5 is torchvision's, and torchvision compares the MD5 of each batch before it unpickles it.
+    Licence: none stated, published for research. The batches are pickles, which can run code:
+    the archive is unpacked only if it has the MD5 of torchvision, which checks the MD5 of each batch before unpickling.
     """
 
     def kind(self) -> Any:

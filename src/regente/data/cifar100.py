@@ -9,7 +9,7 @@ class CIFAR100(CIFAR10):
     """50,000 + 10,000 colour photos of 32x32 in 100 classes, their fine labels (Krizhevsky, 2009).
 
     Split: the last `num_val` images of the training file validate, the others train; the test file tests.
-    Licence: none stated, published for research. Its pickles are guarded by MD5s as those of CIFAR-10 are.
+    Licence: none stated, published for research. Its pickles are checked by MD5 as in CIFAR10.
     """
 
     def kind(self) -> Any:

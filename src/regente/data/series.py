@@ -1,4 +1,4 @@
-"""Series of numbers, cut into windows."""
+"""Time series, cut into windows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,31 +10,32 @@ import torch
 from annotated_types import Ge, Interval, Len
 from torch import Tensor, nn
 
-from regente.data.core.batches import Batch
 from regente.data.core.file_inputs import Inputs
 from regente.data.core.in_memory import InMemory
 from regente.data.core.scaling import Standardise, Unscale
-from regente.data.core.tables import TABLES, Missing, first, numbers, numeric, open_table
+from regente.data.core.sources import Batch
+from regente.data.core.splitting import SPLITS, require_rest
+from regente.data.core.tables import TABLES, Missing, first_row, numeric_columns, open_table, read_column
 from regente.errors import ConfigError, DataError, Problem
 
 
 @dataclass(frozen=True)
 class SeriesWindows:
-    """Every window of a table [N, D], with the label that stands `horizon` rows after its last row.
+    """Every window of a table [N, D], with the label `horizon` rows after its last row.
 
-    Nothing is copied before it is asked for: sample i is rows i to i + window - 1.
+    Sample i is rows i to i + window - 1; windows are copied only into batches.
     """
 
     table: Tensor  # [N, D] float32
-    labels: Tensor  # [N] or [N, 1], one for each row
+    labels: Tensor  # [N] or [N, 1], one per row
     window: int
     horizon: int
 
     def __len__(self) -> int:
         return max(0, len(self.table) - self.window - self.horizon + 1)
 
-    def take(self, index: Tensor) -> Batch:
-        """x [B, T, D] and y [B] or [B, 1] of the windows of these numbers."""
+    def batch(self, index: Tensor) -> Batch:
+        """x [B, T, D] and y [B] or [B, 1]."""
         rows = index.unsqueeze(1) + torch.arange(self.window, device=index.device)
         x = self.table.index_select(0, rows.flatten()).view(len(index), self.window, -1)
         return x, self.labels.index_select(0, index + (self.window - 1 + self.horizon))
@@ -48,12 +49,14 @@ class SeriesWindows:
 
 
 class Series(InMemory):
-    """Forecasts: x the last `window` rows of the columns, y [B, 1] the target `horizon` rows after them.
+    """Forecasting: x [B, window, D] is `window` rows of the columns, y [B, 1] is the target `horizon` rows later.
 
-    A file has a row for each step, in order of time. Split: the first rows train, the next validate, the last test;
-    no window reaches over a boundary. Columns and target are standardised by the training rows alone.
-    Without a file it is `made_up`.
+    A file has one row per time step, in order of time. Split: the first rows train, the next validate, the last test;
+    no window crosses a boundary. Columns and target are standardised by mean and standard deviation of the training
+    rows. Without a file the data is `synthetic_series`, which has no licence and needs none.
     """
+
+    suffixes = TABLES
 
     def __init__(
         self,
@@ -70,16 +73,10 @@ class Series(InMemory):
         seed: Annotated[int, Ge(0)] = 0,
     ) -> None:
         super().__init__(batch_size, seed)
-        if val_share + test_share >= 1:
-            raise ValueError(f"val_share and test_share are {val_share} and {test_share}, none left to train")
         self.path = Path(path).expanduser() if path else None
-        self.columns, self.target, self.input_shape, self.missing = (
-            columns,
-            target,
-            list(input_shape),
-            missing,
-        )
-        self.window, self.horizon, self.shares = window, horizon, (val_share, test_share)
+        self.columns, self.target, self.missing = columns, target, missing
+        self.input_shape, self.window, self.horizon = list(input_shape), window, horizon
+        self.shares = require_rest(val_share, test_share)
         self.names: list[str] = []
         self.scales: dict[str, tuple[float, float]] = {}  # mean and standard deviation of each column
         self.mean, self.std = 0.0, 1.0  # of the target
@@ -89,13 +86,13 @@ class Series(InMemory):
         return str(self.path) if self.path else super().source
 
     @property
-    def called(self) -> str:
+    def _where(self) -> str:
         """The series in an error message."""
-        return str(self.path) if self.path else "the made-up series"
+        return str(self.path) if self.path else "the synthetic series"
 
     def read(self) -> dict[str, SeriesWindows]:
         table, target = self._columns()
-        parts = self._parts(len(target))
+        parts = self._rows_of_splits(len(target))
         scaled = np.stack([self._scaled(column, name, parts) for name, column in table.items()], axis=1)
         y = self._scaled(target, self.target, parts)
         self.mean, self.std = self.scales[self.target]
@@ -103,15 +100,15 @@ class Series(InMemory):
         return {
             name: SeriesWindows(
                 torch.from_numpy(scaled[rows].astype(np.float32)),
-                self.label(target[rows], y[rows]),
+                self.labels(target[rows], y[rows]),
                 self.window,
                 self.horizon,
             )
             for name, rows in parts.items()
         }
 
-    def label(self, values: np.ndarray, scaled: np.ndarray) -> Tensor:
-        """The labels of the rows of a split, from the target as it is and standardised, both float64 [N]."""
+    def labels(self, values: np.ndarray, scaled: np.ndarray) -> Tensor:
+        """The labels of the rows of a split, from the target in the units of the file and standardised, float64 [N]."""
         return torch.from_numpy(scaled.astype(np.float32)).unsqueeze(1)
 
     def _columns(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -119,51 +116,45 @@ class Series(InMemory):
         if self.path is None:
             import pyarrow as pa
 
-            table, path = pa.table(made_up()), Path(self.called)
+            table, path = pa.table(synthetic_series()), Path(self._where)
         else:
             table, path = open_table(self.path), self.path
-        names = self.columns or numeric(table)
+        names = self.columns or numeric_columns(table)
         if not names:
             there = ", ".join(f"{field.name} ({field.type})" for field in table.schema)
             raise DataError(
-                f"{path}: no column of numbers, but {there}; commas go between columns, a point before decimals"
+                f"{path}: no column of numbers, but {there}; a comma between columns and a point before decimals would be right"
             )
-        found = {name: numbers(table, name, "data.columns", path, self.missing) for name in names}
-        return found, numbers(table, self.target, f"data.target={self.target}", path, self.missing)
+        found = {name: read_column(table, name, "data.columns", path, self.missing) for name in names}
+        return found, read_column(table, self.target, f"data.target={self.target}", path, self.missing)
 
-    def _parts(self, total: int) -> dict[str, slice]:
-        """The rows of each split."""
-        val, test = (int(total * share) for share in self.shares)
+    def _rows_of_splits(self, total: int) -> dict[str, slice]:
+        val, test = (int(total * share) for share in self.shares.values())
         cuts = [0, total - val - test, total - test, total]
-        parts = {name: slice(*cuts[i : i + 2]) for i, name in enumerate(("train", "val", "test"))}
+        parts = {name: slice(*cuts[i : i + 2]) for i, name in enumerate(SPLITS)}
         for name, rows in parts.items():
             if rows.stop - rows.start < self.window + self.horizon:
                 raise DataError(
-                    f"{self.called}: of {total} rows {rows.stop - rows.start} are for {name}, but "
-                    f"data.window={self.window} and data.horizon={self.horizon} take "
+                    f"{self._where}: of {total} rows {rows.stop - rows.start} are for {name}, but "
+                    f"data.window={self.window} and data.horizon={self.horizon} need "
                     f"{self.window + self.horizon}; give a longer series, or a smaller data.window"
                 )
         return parts
 
-    suffixes = TABLES
-
     def samples_of(self, file: Path) -> Inputs:
-        """Every window of a file with the same columns, called by its last row; the last one looks beyond the file."""
+        """Every window of a file with the same columns, named by its last row; the last forecast lies after the file."""
         table, names = open_table(file), self.columns or self.names
-        columns = [numbers(table, name, "a column", file, self.missing) for name in names]
+        columns = [read_column(table, name, "a column", file, self.missing) for name in names]
         rows = torch.from_numpy(np.stack(columns, axis=1).astype(np.float32))
         if len(rows) < self.window:
-            raise DataError(f"{len(rows)} rows; the model looks at {self.window} at a time")
+            raise DataError(f"{len(rows)} rows; the model takes windows of {self.window}")
         windows = rows.unfold(0, self.window, 1).transpose(1, 2)
         return [(f"{file}:{number}", x) for number, x in enumerate(windows, start=self.window)]
 
     def raw(self, split: str, index: Tensor) -> Tensor:
-        return self._standardise().undo(super().raw(split, index))
+        return self.preprocessing().inverse(super().raw(split, index))
 
-    def preprocessing(self) -> nn.Module:
-        return self._standardise()
-
-    def _standardise(self) -> Standardise:
+    def preprocessing(self) -> Standardise:
         means, stds = zip(*(self.scales[name] for name in self.names), strict=True)
         return Standardise(torch.tensor(means, dtype=torch.float32), torch.tensor(stds, dtype=torch.float32))
 
@@ -179,20 +170,20 @@ class Series(InMemory):
         self.mean, self.std = self.scales[self.target]
 
     def _scaled(self, column: np.ndarray, name: str, parts: Mapping[str, slice]) -> np.ndarray:
-        """A column standardised by its training rows, or as a run has recalled it."""
+        """A column, standardised by its training rows or by the fitted state of an earlier run."""
         if name not in self.scales:
             self.scales[name] = self._scale(column, name, parts)
         mean, std = self.scales[name]
         return (column - mean) / std
 
     def _scale(self, column: np.ndarray, name: str, parts: Mapping[str, slice]) -> tuple[float, float]:
-        """Mean and standard deviation of a column's training rows."""
+        """Mean and standard deviation of the training rows of a column."""
         train = column[parts["train"]]
         if train.min() == train.max():
             changed = column != column[0]
-            until = f", until row {first(changed)}" if changed.any() else ""
+            until = f", until row {first_row(changed)}" if changed.any() else ""
             raise DataError(
-                f"{self.called}: column {name!r} is {train[0]:g} in all {len(train)} training rows{until}; "
+                f"{self._where}: column {name!r} is {train[0]:g} in all {len(train)} training rows{until}; "
                 "leave it out: data.columns=[...]"
             )
         return float(train.mean()), float(train.std())
@@ -200,7 +191,7 @@ class Series(InMemory):
     def verify(self, splits: Mapping[str, SeriesWindows]) -> None:
         right = [self.window, len(self.names)]
         if self.input_shape != right:
-            by = "data.columns names" if self.columns else f"{self.called} has"
+            by = "data.columns names" if self.columns else f"{self._where} has"
             what = (
                 f"{self.input_shape} declared, but data.window={self.window}, and {by} {right[1]} columns of numbers "
                 f"({', '.join(self.names)}); add data.input_shape=[{right[0]},{right[1]}]"
@@ -208,25 +199,25 @@ class Series(InMemory):
             raise ConfigError([Problem("data.input_shape", what)])
 
     def unscale(self, y: Tensor) -> Tensor:
-        """Targets or forecasts in the units of the file."""
+        """Targets or forecasts in the units of the file, the same shape."""
         return y * self.std + self.mean
 
     def naive_mae(self, split: str) -> float:
-        """The mean absolute error of saying that the target stays as it is, in the units of the file."""
+        """The mean absolute error of the naive forecast, that the target keeps its value, in the units of the file."""
         y = self.splits[split].labels[self.window - 1 :]
         return float((y[self.horizon :] - y[: -self.horizon]).abs().mean()) * self.std
 
     def state_dict(self) -> dict[str, Any]:
-        """Into each checkpoint: which columns the weights want, and the scale of what they forecast."""
+        """For checkpoints: the columns that the weights need, and the scale of the forecast."""
         return {"columns": self.names, "target": self.target, "mean": self.mean, "std": self.std}
 
 
-def made_up(length: int = 4000) -> dict[str, np.ndarray]:
-    """Hours of a `load` with a daily and a weekly season, and of the `weather` that moves it three hours later.
+def synthetic_series(length: int = 4000) -> dict[str, np.ndarray]:
+    """Hourly `load` with a daily and a weekly season, and the `weather` that changes it three hours later.
 
     load(t) = 20 + 3 sin(2 pi t / 24) + 2 sin(2 pi t / 168) + weather(t - 3) + noise(t), with
     weather(t) = 0.95 weather(t - 1) + 0.3 u(t), noise(t) = 0.5 noise(t - 1) + 0.2 v(t), and u, v normal.
-    No forecast of the next hour can be off by less than 0.16 on average, which is E|0.2 v|.
+    The mean absolute error of a forecast of the next hour is at least 0.16, which is E|0.2 v|.
     """
     draws = np.random.default_rng(0).standard_normal((2, length + 3))
     weather, noise = np.zeros(length + 3), np.zeros(length + 3)

@@ -1,4 +1,4 @@
-"""Text, as next words to be told from the words before."""
+"""Text, for the prediction of the next word."""
 
 import platform
 from array import array
@@ -14,8 +14,9 @@ from torch import Tensor
 
 from regente.data.core.file_inputs import Inputs
 from regente.data.core.in_memory import InMemory
-from regente.data.core.vocabulary import UNKNOWN, detokenise, numbers, tokenise
-from regente.data.core.windows import Windows
+from regente.data.core.sources import Windows
+from regente.data.core.splitting import SPLITS, require_rest
+from regente.data.core.vocabulary import UNKNOWN, detokenise, tokenise, word_ids
 from regente.errors import ConfigError, DataError, Problem
 
 SUFFIXES = {".txt", ".md"}
@@ -23,12 +24,15 @@ Share = Annotated[float, Interval(gt=0, lt=1)]
 
 
 class Text(InMemory):
-    """Windows of `window` words, each with the word that follows, over a UTF-8 file or a folder of *.txt and *.md.
+    """Windows of `window` words and the next word, from a UTF-8 file or a folder of *.txt and *.md.
 
-    Vocabulary: the most frequent words of the training part (ties by word); number 0 is every other word.
-    Split: the words in file order, train | val | test by `val_share` and `test_share`; no window crosses a border.
+    x [B, window] int64, y [B] int64: the next word, or with `every_position` [B, window]: the next word of each word.
+    Vocabulary: the most frequent words of the training part, ties in order of the words; id 0 is every other word.
+    Split: the words in file order, train | val | test by `val_share` and `test_share`; no window crosses a boundary.
     Default text: the prose of Python's own reference (`pydoc_data.topics` of the running Python, PSF licence).
     """
+
+    suffixes = tuple(sorted(SUFFIXES))
 
     def __init__(
         self,
@@ -49,11 +53,9 @@ class Text(InMemory):
             raise ValueError("each word is a class; num_classes is ${data.vocab_size}")
         if list(input_shape) != [window]:
             raise ValueError('input_shape is ["${data.window}"]')
-        if val_share + test_share >= 1:
-            raise ValueError("no words are left to train on")
         self.vocab_size, self.num_classes, self.input_shape = vocab_size, num_classes, list(input_shape)
         self.path, self.window, self.stride, self.every_position = path, window, stride, every_position
-        self.val_share, self.test_share = val_share, test_share
+        self.shares = require_rest(val_share, test_share)
         self.vocabulary: list[str] = []
 
     @property
@@ -66,15 +68,14 @@ class Text(InMemory):
         return self.vocabulary
 
     def read(self) -> dict[str, Windows]:
-        words, stream = _numbered(self._texts())
+        words, stream = _word_stream(self._texts())
         if not len(stream):
             raise DataError(f"{self._where}: no words in it")
-        num_val, num_test = (int(len(stream) * share) for share in (self.val_share, self.test_share))
+        num_val, num_test = (int(len(stream) * share) for share in self.shares.values())
         sizes = [len(stream) - num_val - num_test, num_val, num_test]
         self.vocabulary = self.vocabulary or self._most_frequent(words, stream[: sizes[0]])
-        number = {word: number for number, word in enumerate(self.vocabulary)}
-        table = np.array([number.get(word, 0) for word in words], dtype=np.int64)
-        parts = zip(("train", "val", "test"), torch.from_numpy(table[stream]).split(sizes), strict=True)
+        table = np.array(word_ids(words, self.vocabulary), dtype=np.int64)
+        parts = zip(SPLITS, torch.from_numpy(table[stream]).split(sizes), strict=True)
         return {name: Windows(part, self.window, self.stride, self.every_position) for name, part in parts}
 
     def fitted_state(self) -> dict[str, Any]:
@@ -83,29 +84,27 @@ class Text(InMemory):
     def load_fitted_state(self, state: Mapping[str, Any]) -> None:
         self.vocabulary = state["vocabulary"]
 
-    suffixes = tuple(sorted(SUFFIXES))
-
     def samples_of(self, file: Path) -> Inputs:
-        """The last words of each line, as many as the window takes: what comes next is asked for."""
+        """The last words of each line, as many as fit into the window; the model predicts the next word."""
         lines = file.read_text(encoding="utf-8").removeprefix("\ufeff").splitlines()
         found = [(f"{file}:{number}", tokenise(line)) for number, line in enumerate(lines, start=1)]
-        return [(name, self.numbers(words)) for name, words in found if words]
+        return [(name, self.word_ids(words)) for name, words in found if words]
 
-    def numbers(self, words: list[str]) -> Tensor:
-        """The numbers of the last words, [T] int64, T being at most the window."""
-        return torch.tensor(numbers(words[-self.window :], self.vocabulary))
+    def word_ids(self, words: list[str]) -> Tensor:
+        """The ids of the last words, [T] int64; T is at most the window."""
+        return torch.tensor(word_ids(words[-self.window :], self.vocabulary))
 
     def verify(self, splits: Mapping[str, Windows]) -> None:
         for name, split in splits.items():
             if not len(split):
                 raise DataError(
                     f"{self._where}: the {name} part has {len(split.stream)} words, and a window with its next word "
-                    f"takes {self.window + 1}; a longer text or a smaller data.window would do"
+                    f"needs {self.window + 1}; give a longer text, or a smaller data.window"
                 )
 
-    def detokenise(self, numbers: list[int]) -> str:
-        """The text that these numbers stand for."""
-        return detokenise(self.vocabulary[number] for number in numbers)
+    def detokenise(self, ids: list[int]) -> str:
+        """The text of these word ids."""
+        return detokenise(self.vocabulary[number] for number in ids)
 
     @property
     def _where(self) -> str:
@@ -146,8 +145,8 @@ class Text(InMemory):
         return [UNKNOWN, *(word for _, word in ranked[: self.vocab_size - 1])]
 
 
-def _numbered(texts: Iterator[str]) -> tuple[list[str], np.ndarray]:
-    """All different words in the order in which they come, and the texts as one stream of their places there."""
+def _word_stream(texts: Iterator[str]) -> tuple[list[str], np.ndarray]:
+    """All different words in order of appearance, and the texts as one stream of places in that list, int32 [N]."""
     places: Any = defaultdict()
     places.default_factory = places.__len__
     stream = array("i")
@@ -160,7 +159,7 @@ def _numbered(texts: Iterator[str]) -> tuple[list[str], np.ndarray]:
 def _python_reference() -> Iterator[str]:
     """The paragraphs that end like a sentence, each once, without marks of code and emphasis.
 
-    So grammar, examples, and what topics have in common, are left out.
+    This leaves out grammar, examples and repeated paragraphs.
     """
     from pydoc_data.topics import topics
 

@@ -1,21 +1,21 @@
 """Texts with a label each, as numbers of an encoder's own tokens."""
 
-from collections import defaultdict
 from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import torch
 from annotated_types import Ge, Interval
 from torch import Tensor
 
-from regente.data.core.batches import Split
+from regente.data.core.device_placement import OnDevice
 from regente.data.core.file_inputs import Inputs
 from regente.data.core.in_memory import InMemory
-from regente.data.core.labelled_texts import Columns, LabelledTexts, read_texts, unknown
-from regente.data.core.splitting import Members, carve
-from regente.data.core.tokenizers import numbered, open_tokenizer
+from regente.data.core.labelled_texts import Columns, LabelledTexts, read_texts
+from regente.data.core.sources import Split
+from regente.data.core.splitting import SPLITS, Members, carve_missing, members_of, require_rest
+from regente.data.core.tokenizers import open_tokenizer, token_ids
 from regente.errors import ConfigError, DataError, Problem
 
 Share = Annotated[float, Interval(gt=0, lt=1)]
@@ -24,11 +24,13 @@ Share = Annotated[float, Interval(gt=0, lt=1)]
 class TextClassification(InMemory):
     """Texts of a .csv, .csv.gz or .parquet file, or of a folder with a folder of *.txt for each class.
 
-    x is int32 [N, T], the numbers of the tokens that `tokenizer` makes of a text, the longest deciding T, at most
-    `max_tokens`; shorter ones are padded, longer ones cut. y is int64 [N]: the place of the class in `class_names`, null
-    being the sorted names. Split: by folders train, val, test, or by `split_column`; what is missing is carved out of the
-    training samples of each class, by the hash of (split_seed, text), so that equal texts stay together.
+    x is int32 [N, T], the token ids of `tokenizer`. T is the length of the longest text, at most `max_tokens`; longer
+    texts are cut, shorter ones padded. y is int64 [N], the place of the class in `class_names`, by default the sorted
+    names. Split: by folders train, val, test, or by `split_column`. A missing val or test is carved out of the training
+    samples of each class by the hash of (split_seed, text), so that equal texts stay together.
     """
+
+    suffixes: ClassVar[tuple[str, ...]] = (".txt",)
 
     def __init__(
         self,
@@ -47,18 +49,15 @@ class TextClassification(InMemory):
         test_share: Share = 0.1,
         split_seed: Annotated[int, Ge(0)] = 0,
         seed: Annotated[int, Ge(0)] = 0,
-        on_device: bool | Literal["auto"] = "auto",
+        on_device: OnDevice = "auto",
     ) -> None:
         super().__init__(batch_size, seed, on_device)
         if list(input_shape) != [max_tokens]:
             raise ValueError('input_shape is ["${data.max_tokens}"]')
-        if val_share + test_share >= 1:
-            raise ValueError("no texts are left to train on")
         self.path, self.tokenizer, self.max_tokens = Path(path).expanduser(), tokenizer, max_tokens
         self.vocab_size, self.num_classes, self.input_shape = vocab_size, num_classes, list(input_shape)
         self.class_names, self.columns = class_names, Columns(text_column, label_column, split_column)
-        self.shares, self.split_seed = {"val": val_share, "test": test_share}, split_seed
-        self.notes: list[str] = []
+        self.shares, self.split_seed = require_rest(val_share, test_share), split_seed
 
     @property
     def source(self) -> str:
@@ -67,10 +66,10 @@ class TextClassification(InMemory):
     def read(self) -> dict[str, Split]:
         found = read_texts(self.path, self.columns)
         names = self._names(found)
-        members = self._members(found, [names.index(label) for label in found.labels])
-        x = self._tokens(found.texts)
-        y = torch.tensor([names.index(label) for label in found.labels])
-        rows = {name: torch.tensor(members[name], dtype=torch.int64) for name in ("train", "val", "test")}
+        labels = [names.index(label) for label in found.labels]
+        members = self._members(found, labels, names)
+        x, y = self._tokens(found.texts), torch.tensor(labels)
+        rows = {name: torch.tensor(members[name], dtype=torch.int64) for name in SPLITS}
         return {name: Split(x[index], y[index]) for name, index in rows.items()}
 
     def verify(self, splits: Mapping[str, Split]) -> None:
@@ -84,15 +83,13 @@ class TextClassification(InMemory):
     def load_fitted_state(self, state: Mapping[str, Any]) -> None:
         self.class_names = state["class_names"]
 
-    suffixes: ClassVar[tuple[str, ...]] = (".txt",)
-
     def samples_of(self, file: Path) -> Inputs:
         """Each line is a text."""
         lines = file.read_text(encoding="utf-8").removeprefix("\ufeff").splitlines()
         named = [(f"{file}:{number}", line) for number, line in enumerate(lines, start=1) if line.strip()]
         if not named:
             raise DataError("no text in it; one in each line would be right")
-        tokens = self._tokens([line for _, line in named], self.max_tokens)
+        tokens = self._tokens([line for _, line in named], width=self.max_tokens)
         return [(name, row) for (name, _), row in zip(named, tokens, strict=True)]
 
     def _names(self, found: LabelledTexts) -> list[str]:
@@ -100,43 +97,33 @@ class TextClassification(InMemory):
         if len(names) != self.num_classes:
             what = f"{self.path} has {len(names)} classes; data.num_classes={len(names)} would be right"
             raise ConfigError([Problem(f"data.num_classes={self.num_classes}", what)])
-        if odd := unknown(found, names):
+        if odd := sorted(set(found.labels) - set(names)):
             what = f"the class {odd[0]!r} is not among those of the training texts ({', '.join(names[:5])})"
-            raise DataError(f"{self.path}: {what}; mend its label, or take it out")
+            raise DataError(f"{self.path}: {what}; correct its label, or remove it")
         return names
 
-    def _members(self, found: LabelledTexts, labels: list[int]) -> Members:
-        members: Members = defaultdict(list)
-        for number, split in enumerate(found.splits):
-            members[split].append(number)
-        missing = {name: share for name, share in self.shares.items() if name not in members}
-        if not missing:
-            return members
+    def _members(self, found: LabelledTexts, labels: list[int], names: list[str]) -> Members:
+        members = members_of(found.splits)
         digests = [blake2b(text.encode(errors="surrogatepass")).digest() for text in found.texts]
-        try:
-            members = carve(members, digests, labels, self.split_seed, **missing)
-        except ValueError as error:
-            name = (self.class_names or [])[error.args[0]]
-            few = f"{name!r} has too few different texts to carve {' and '.join(missing)} out of"
-            raise DataError(f"{self.path}: {few}; {len(missing) + 1} are the least") from error
-        sizes = " and ".join(f"{len(members[name]):,} for {name}" for name in missing)
-        self.notes.append(f"no {' and '.join(missing)} in the data: {sizes} carved out of train")
+        given = set(found.splits)
+        note = carve_missing(self.path, members, given, digests, labels, names, self.split_seed, self.shares)
+        self.notes += [note] if note else []
         return members
 
-    def _tokens(self, texts: list[str], wide: int | None = None) -> Tensor:
-        """Numbers of tokens, int32 [N, T], padded."""
+    def _tokens(self, texts: list[str], width: int | None = None) -> Tensor:
+        """Padded token ids, int32 [N, T]; T is `width`, or the length of the longest text."""
         tokenizer = open_tokenizer("data.tokenizer", self.tokenizer)
         if len(tokenizer) != self.vocab_size:
             what = f"{self.tokenizer} has {len(tokenizer)} tokens; data.vocab_size={len(tokenizer)} would be right"
             raise ConfigError([Problem(f"data.vocab_size={self.vocab_size}", what)])
-        rows = numbered(tokenizer, texts, self.max_tokens)
-        cut = sum(len(row) == self.max_tokens for row in rows)
-        if cut > len(rows) // 10:
-            self.notes.append(
-                f"{cut:,} of {len(rows):,} texts fill data.max_tokens={self.max_tokens}, some are cut"
-            )
-        wide = wide or max(map(len, rows))
-        tokens = torch.full((len(rows), wide), int(tokenizer.pad_token_id or 0), dtype=torch.int32)
+        rows = token_ids(tokenizer, texts, self.max_tokens)
+        full = sum(len(row) == self.max_tokens for row in rows)
+        if full > len(rows) // 10:
+            count = f"{full:,} of {len(rows):,} texts"
+            self.notes.append(f"{count} have data.max_tokens={self.max_tokens} tokens, some were cut")
+        padded = torch.full(
+            (len(rows), width or max(map(len, rows))), int(tokenizer.pad_token_id or 0), dtype=torch.int32
+        )
         for number, row in enumerate(rows):
-            tokens[number, : len(row)] = torch.tensor(row, dtype=torch.int32)
-        return tokens
+            padded[number, : len(row)] = torch.tensor(row, dtype=torch.int32)
+        return padded

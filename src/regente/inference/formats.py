@@ -63,7 +63,7 @@ def samples(loaded: LoadedRun, split: str, most: int) -> Samples:
         data.setup("test")
     raw, outputs, labels = [], [], []
     for index in torch.split(torch.arange(min(most, len(data.splits[split]))), BATCH):
-        x, y = data.on_after_batch_transfer(data.splits[split].take(index), 0)
+        x, y = data.on_after_batch_transfer(data.splits[split].batch(index), 0)
         raw.append(data.raw(split, index))
         outputs.append(loaded.predictor.output(x))
         labels.append(y[:, -1] if y.ndim == 2 and loaded.class_names is not None else y)

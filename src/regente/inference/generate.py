@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from regente.data.core.vocabulary import VOCABULARY, detokenise, numbers, read_vocabulary, tokenise
+from regente.data.core.vocabulary import VOCABULARY, detokenise, read_vocabulary, tokenise, word_ids
 from regente.errors import ConfigError, Problem
 from regente.jobs.runs import Run, shown
 from regente.jobs.trust import read_config
@@ -27,6 +27,6 @@ def generate(run: Run, prompt: str, words: int, sampling: Sampling, seed: int) -
     model, vocabulary = load_model(run.job, run.checkpoint), read_vocabulary(file)
     key = torch.Generator().manual_seed(seed)
     begun = tokenise(prompt) or [vocabulary[int(torch.randint(1, len(vocabulary), (1,), generator=key))]]
-    start = torch.tensor([numbers(begun, vocabulary)])
+    start = torch.tensor([word_ids(begun, vocabulary)])
     added = continue_text(model, start, words, config["data"]["input_shape"][0], sampling, key)
     return detokenise([*begun, *(vocabulary[number] for number in added[0].tolist())])

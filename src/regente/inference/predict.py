@@ -78,7 +78,7 @@ def _sources(loaded: LoadedRun, inputs: Iterable[str]) -> Iterator[Path | str]:
                 and file.is_file()
             )
             yield from files or [path]
-        elif hasattr(loaded.data, "numbers") and not path.suffix and not path.exists():
+        elif hasattr(loaded.data, "word_ids") and not path.suffix and not path.exists():
             yield given
         else:
             yield path
@@ -112,7 +112,7 @@ def _read_text(loaded: LoadedRun, text: str) -> Inputs:
 
     if not (words := tokenise(text)):
         raise DataError("no words in it")
-    return [(text, loaded.data.numbers(words))]
+    return [(text, loaded.data.word_ids(words))]
 
 
 @torch.inference_mode()

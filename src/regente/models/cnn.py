@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 
 class CNN(nn.Module):
-    """Three 3x3 convolutions, two of them pooled, and two dense layers; no padding.
+    """Three 3x3 convolutions without padding, two of them pooled, and two dense layers.
 
     x [B, C, H, W] float -> logits [B, num_classes]. On 1x28x28 with the default widths: 93,322 parameters.
-    Weights start as in Keras, where the tutorial's program was written: Glorot uniform, zero biases.
+    Initial weights are those of Keras, as in the tutorial: Glorot uniform, zero biases.
     """
 
     def __init__(
@@ -24,7 +24,7 @@ class CNN(nn.Module):
         channels, height, width = input_shape
         a, b, c = widths
         self.features = nn.Sequential(
-            # ReLU behind the pooling: the same numbers and gradients, on a quarter of the values
+            # ReLU after the pooling: the same values and gradients, computed on a quarter of the values
             nn.Conv2d(channels, a, 3), nn.MaxPool2d(2), nn.ReLU(),
             nn.Conv2d(a, b, 3), nn.MaxPool2d(2), nn.ReLU(),
             nn.Conv2d(b, c, 3), nn.ReLU(), nn.Flatten(),
@@ -32,7 +32,7 @@ class CNN(nn.Module):
         height, width = ((((side - 2) // 2 - 2) // 2) - 2 for side in (height, width))
         if height < 1 or width < 1:
             raise ValueError(
-                f"images of {input_shape} are too small for three convolutions; 18x18 is the least"
+                f"images of {input_shape} are too small for three convolutions; at least 18x18 would be right"
             )
         self.head = nn.Sequential(
             nn.Linear(c * height * width, hidden), nn.ReLU(), nn.Linear(hidden, num_classes)

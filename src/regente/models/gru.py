@@ -1,4 +1,4 @@
-"""A recurrent network for series."""
+"""A recurrent network for time series."""
 
 from typing import Annotated
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class GRU(nn.Module):
-    """Gated recurrent units (Cho et al., 2014) and a dense layer on the last state; torch's own initial weights.
+    """Gated recurrent units (Cho et al., 2014) and a dense layer on the last state; initial weights of torch.
 
     x [B, T, D] float -> outputs [B, num_classes]: logits, or with num_classes 1 the value of a regression.
     """

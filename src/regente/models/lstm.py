@@ -10,9 +10,9 @@ class LSTM(nn.Module):
     """Embedding, LSTM (Hochreiter and Schmidhuber, 1997) and a dense layer on its last state.
 
     x [B, T] int64 below vocab_size -> logits [B, num_classes], or [B, T, num_classes] with `every_position`.
-    By default 389,096 parameters: the tutorial's 388,584, and 512 since torch's LSTM has a second bias.
-    Weights start as in Keras: embedding uniform in +-0.05, Glorot kernels, orthogonal recurrent kernels, zero biases
-    but for the forget gate's, which is 1. `tie` makes the embedding the weight of the dense layer (Press and Wolf, 2017).
+    With 1,000 words and the default widths: 389,096 parameters, the tutorial's 388,584 and a second bias of 512.
+    Initial weights are those of Keras: embedding uniform in +-0.05, Glorot kernels, orthogonal recurrent kernels, zero
+    biases, 1 for the forget gate. `tie_weights` uses the embedding as weight of the dense layer (Press and Wolf, 2017).
     """
 
     def __init__(
@@ -21,31 +21,31 @@ class LSTM(nn.Module):
         num_classes: Annotated[int, Ge(2)],
         embedding: Annotated[int, Ge(1)] = 128,
         hidden: Annotated[int, Ge(1)] = 128,
-        layers: Annotated[int, Ge(1)] = 1,
+        num_layers: Annotated[int, Ge(1)] = 1,
         dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0,
-        tie: bool = False,
+        tie_weights: bool = False,
         every_position: bool = False,
     ) -> None:
         super().__init__()
-        if tie and embedding != hidden:
-            raise ValueError(f"tied weights have one width; embedding is {embedding}, hidden {hidden}")
-        if tie and vocab_size != num_classes:
+        if tie_weights and embedding != hidden:
+            raise ValueError(f"tied weights have one width; embedding is {embedding}, hidden is {hidden}")
+        if tie_weights and vocab_size != num_classes:
             raise ValueError(
-                f"tied weights tell words from words; vocab_size is {vocab_size}, num_classes {num_classes}"
+                f"tied weights need one vocabulary; vocab_size is {vocab_size}, num_classes is {num_classes}"
             )
         self.every_position = every_position
         self.embedding = nn.Embedding(vocab_size, embedding)
         self.dropout = nn.Dropout(dropout)
         # batch_first: time-major is neither faster nor slower, measured with oneDNN on a CPU with AVX-512
         self.lstm = nn.LSTM(
-            embedding, hidden, layers, dropout=dropout if layers > 1 else 0.0, batch_first=True
+            embedding, hidden, num_layers, dropout=dropout if num_layers > 1 else 0.0, batch_first=True
         )
         self.head = nn.Linear(hidden, num_classes)
-        self._start()
-        if tie:
+        self._initialize()
+        if tie_weights:
             self.head.weight = self.embedding.weight
 
-    def _start(self) -> None:
+    def _initialize(self) -> None:
         nn.init.uniform_(self.embedding.weight, -0.05, 0.05)
         nn.init.xavier_uniform_(self.head.weight)
         nn.init.zeros_(self.head.bias)

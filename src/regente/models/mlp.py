@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class MLP(nn.Module):
-    """Dense layers with ReLU and dropout between them; torch's own initial weights.
+    """Dense layers with ReLU and dropout between them; initial weights of torch.
 
     x [B, ...] float, flattened -> outputs [B, num_classes]: logits, or with num_classes 1 the value of a regression.
     """

@@ -11,24 +11,27 @@ from regente.errors import CheckpointError
 from regente.jobs.checkpoint_loading import load
 from regente.jobs.job import Job
 from regente.jobs.trust import read_config
+from regente.models.protocols import BuildsBackbone
 
 
 def load_model(job: Job, checkpoint: Path, *, own: bool = False) -> nn.Module:
-    """The job's model on the CPU, ready to answer; `own`: this is the job itself, which may name anything.
+    """The model of a job on the CPU, in eval mode; `own`: the caller is the job itself, whose config is trusted.
 
     Raises:
-        ConfigError: when the recorded config names what is not to be trusted here.
+        ConfigError: when the recorded config names code that is not trusted here.
         CheckpointError: when the file is missing, damaged, or of another model.
     """
     state = load(checkpoint).get("state_dict")
     if not isinstance(state, dict):
-        raise CheckpointError(f"{checkpoint}: not a checkpoint of a run, it has no state_dict; name another")
+        raise CheckpointError(
+            f"{checkpoint}: no state_dict in it, so it is no checkpoint of a run; name another file"
+        )
     project = job.project if own else str(Path.cwd())
     if project not in sys.path:
         sys.path.append(project)  # the user's own models
     config = resolve(job.config) if own else read_config(job, Path.cwd(), ["model"])
     settings = dict(config["model"])
-    settings.pop("compile", None)  # build's to carry out
+    settings.pop("compile", None)  # a setting of Regente, for training
     model: nn.Module = instantiate(settings, _convert_="all")
     weights = {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
     try:
@@ -36,4 +39,7 @@ def load_model(job: Job, checkpoint: Path, *, own: bool = False) -> nn.Module:
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{checkpoint}: the weights of another model ({reason})") from error
+    for module in model.modules():
+        if isinstance(module, BuildsBackbone):
+            module.build_backbone()
     return model.eval()

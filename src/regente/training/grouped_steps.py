@@ -17,7 +17,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
 
 from regente.data.core.in_memory import InMemory
-from regente.data.core.seeding import STEP, reseed
+from regente.data.core.seeding import STEP, seed_torch
 from regente.jobs.hardware import world_size
 from regente.tasks.supervised import Batch, Supervised
 from regente.training.ranks.consensus import of_rank_0
@@ -60,7 +60,7 @@ class GroupedSteps:
         losses, rates = [], []
         parts = zip(*(torch.split(part, trainer.datamodule.batch_size) for part in batch), strict=True)
         for number, (x, y) in enumerate(parts, batch_idx * self.size):
-            reseed(task.device, self.seed, trainer.current_epoch, number, trainer.global_rank, STEP)
+            seed_torch(task.device, self.seed, trainer.current_epoch, number, trainer.global_rank, STEP)
             loss = task.loss((x, y))  # type: ignore[operator]
             optimizer.zero_grad()
             trainer.strategy.pre_backward(loss)  # several ranks: gradients travel while backward runs

@@ -19,7 +19,6 @@ from regente.config.own_settings import theirs
 from regente.errors import ConfigError, Problem, RegenteError
 from regente.jobs.job import Job
 from regente.models.features.cached_features import cache_features
-from regente.models.transfer import deferred
 from regente.training.checkpoints.initialization import Point
 from regente.training.checkpoints.saving import SafeSaving
 from regente.training.grouped_steps import GroupedSteps, grouped_steps
@@ -64,8 +63,7 @@ def assemble(
     data = make("data", config["data"])
     if fitted_state is not None:
         data.load_fitted_state(fitted_state)
-    with deferred():
-        model = make("model", theirs("model", config["model"]))
+    model = make("model", theirs("model", config["model"]))
     materialise(model, data)
     model = channels_last(model)
     if config["model"].get("compile"):

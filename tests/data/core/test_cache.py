@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from regente.data.core.cache import made_once
+from regente.data.core.cache import build_once
 
 
 def test_of_two_at_once_one_makes_and_the_other_waits_and_takes_it(tmp_path: Path) -> None:
@@ -20,7 +20,7 @@ def test_of_two_at_once_one_makes_and_the_other_waits_and_takes_it(tmp_path: Pat
     found: list[str] = []
     target = tmp_path / "cache" / "key"
     threads = [
-        threading.Thread(target=lambda: found.append((made_once(target, make) / "content").read_text()))
+        threading.Thread(target=lambda: found.append((build_once(target, make) / "content").read_text()))
         for _ in range(2)
     ]
     for thread in threads:
@@ -39,10 +39,10 @@ def test_what_is_interrupted_is_not_taken_for_whole(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        made_once(target, interrupted)
+        build_once(target, interrupted)
     assert not target.exists()
     (tmp_path / "key.part").mkdir()  # as a kill leaves it
     (tmp_path / "key.part" / "half").touch()
-    made_once(target, lambda draft: (draft / "content").touch())
+    build_once(target, lambda draft: (draft / "content").touch())
     assert {file.name for file in target.iterdir()} == {"content", "used"}
     assert not (tmp_path / "key.part").exists()

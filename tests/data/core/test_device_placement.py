@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from regente.data.augmentation.flip_crop import FlipCrop
-from regente.data.core.batches import Batches, Split
-from regente.data.core.device_placement import DevicePlacement, free_on, size_of, stays
+from regente.data.core.batches import Batches
+from regente.data.core.device_placement import DevicePlacement, free_memory, moves_to_device, size_of
 from regente.data.core.seeding import seeded
+from regente.data.core.sources import Split
 
 GB = 10**9
 
@@ -25,7 +26,7 @@ GB = 10**9
 def test_it_does_when_told_to_or_when_half_of_the_free_memory_takes_it(
     choice: bool | str, size: int, free: int | None, answer: bool
 ) -> None:
-    assert stays(choice, size, free) is answer  # type: ignore[arg-type]
+    assert moves_to_device(choice, size, free) is answer  # type: ignore[arg-type]
 
 
 def test_all_splits_count_with_inputs_and_labels() -> None:
@@ -35,9 +36,9 @@ def test_all_splits_count_with_inputs_and_labels() -> None:
 
 def test_on_a_cpu_nothing_moves() -> None:
     cpu, split = torch.device("cpu"), Split(torch.zeros(4, 1), torch.zeros(4))
-    assert free_on(cpu) is None
-    assert DevicePlacement("auto").settle({"train": split}, "train", cpu) is split
-    moved = DevicePlacement(True).settle({"train": split}, "train", cpu)
+    assert free_memory(cpu) is None
+    assert DevicePlacement("auto").place({"train": split}, "train", cpu) is split
+    moved = DevicePlacement(True).place({"train": split}, "train", cpu)
     assert moved.tensors[0].data_ptr() == split.x.data_ptr()
 
 
@@ -47,7 +48,7 @@ def test_on_a_cpu_nothing_moves() -> None:
 def test_batches_are_the_same_from_the_gpu_and_pinned_from_main_memory(choice: bool) -> None:
     device = torch.device("cuda", 0)
     split = Split(torch.randint(256, (100, 3, 8, 8), dtype=torch.uint8), torch.arange(100))
-    settled = DevicePlacement(choice).settle({"train": split}, "train", device)
+    settled = DevicePlacement(choice).place({"train": split}, "train", device)
     got = list(Batches(settled, 32, seed=1, pin=not choice))
     assert all((x.device == device) if choice else x.is_pinned() for x, _ in got)
     for (x, y), (want_x, want_y) in zip(got, Batches(split, 32, seed=1), strict=True):

@@ -71,7 +71,7 @@ def test_a_gz_file_that_was_cut_short_is_named(option: str, tmp_path: Path) -> N
     raw = publish_mnist(tmp_path, "MNIST" if option == "mnist" else "FashionMNIST")
     images = raw / "train-images-idx3-ubyte.gz"
     os.truncate(images, images.stat().st_size // 2)
-    with pytest.raises(DataError, match=rf"{images} is damaged or only half there .*delete it"):
+    with pytest.raises(DataError, match=rf"{images} is damaged or incomplete .*delete it"):
         make(option, tmp_path).prepare_data()
 
 
@@ -81,7 +81,7 @@ def test_an_archive_that_was_cut_short_is_named_and_not_opened(
 ) -> None:
     archive = publish_cifar(tmp_path, option.upper(), monkeypatch)
     os.truncate(archive, archive.stat().st_size // 2)
-    with pytest.raises(DataError, match=rf"{archive} is damaged or only half there \(its MD5 is \w+ instead"):
+    with pytest.raises(DataError, match=rf"{archive} is damaged or incomplete \(its MD5 is \w+ instead"):
         make(option, tmp_path).prepare_data()
 
 

@@ -15,11 +15,10 @@ from hydra.utils import instantiate
 
 from regente.config.compose import compose
 from regente.config.interpolation import resolve
-from regente.models.features import cached_features as serving
-from regente.models.features import store
-from regente.models.features.cached_features import Bank
-from regente.models.features.views import Views
-from regente.models.transfer import Transfer, deferred
+from regente.models.features import feature_file
+from regente.models.features.augmented_views import AugmentedViews
+from regente.models.features.cached_features import BACKBONE_BATCH_SIZE, Bank
+from regente.models.transfer import Transfer
 from tests.conftest import Ended
 from tests.training.test_fit import jobs
 
@@ -31,12 +30,12 @@ KEPT = "regente/features"
 
 def bank(*words: str) -> Bank:
     config = resolve(compose("digits_cnn", [*SMALL, "trainer=cpu", *words]).node)
-    with deferred():
-        model, data = (instantiate(config[part], _convert_="all") for part in ("model", "data"))
+    model, data = (instantiate(config[part], _convert_="all") for part in ("model", "data"))
     assert isinstance(model, Transfer)
-    model.group = serving.GROUP["cpu"]
+    assert model.feature_bank is not None
+    model.backbone_batch_size = BACKBONE_BATCH_SIZE["cpu"]
     data.setup("fit")
-    return Bank(model, data, config, torch.device("cpu"))
+    return Bank(model, model.feature_bank, data, config, torch.device("cpu"))
 
 
 def made(project: Path) -> list[Path]:
@@ -87,7 +86,7 @@ def test_bf16_takes_half_the_room_and_is_close(project: Path) -> None:
     features = []
     for words in ([], ["model.feature_bank.precision=bf16"]):
         each = bank(*words)
-        each.fill()
+        each.compute()
         features.append(each.open()["val"].tensors[0])
     exact, half = features
     assert (exact.dtype, half.dtype) == (torch.float32, torch.bfloat16)
@@ -95,19 +94,19 @@ def test_bf16_takes_half_the_room_and_is_close(project: Path) -> None:
     assert (half.float() - exact).norm() < 0.02 * exact.norm()
 
 
-def fill(folder: str, commit: float) -> None:
+def compute(folder: str, commit: float) -> None:
     os.environ["XDG_CACHE_HOME"] = folder
-    store.COMMIT = commit
-    print(bank().fill())  # noqa: T201
+    feature_file.COMMIT_SECONDS = commit
+    print(bank().compute())  # noqa: T201
 
 
 def test_a_kill_loses_no_feature_and_leaves_none_wrong(warm: ForkServerContext, project: Path) -> None:
     expected = bank()
-    expected.fill()
+    expected.compute()
     other = project / "other"
     draft = other / KEPT / f"{expected.folder.name}.part"
     for least in (64, 640):  # rows that are there when it is killed
-        process = warm.Process(target=fill, args=(str(other), 0.0))
+        process = warm.Process(target=compute, args=(str(other), 0.0))
         process.start()
         while rows(draft) < least:
             assert process.is_alive()
@@ -117,7 +116,7 @@ def test_a_kill_loses_no_feature_and_leaves_none_wrong(warm: ForkServerContext, 
         process.join()
         assert not (other / KEPT / expected.folder.name).exists()
     left = rows(draft)
-    process = warm.Process(target=fill, args=(str(other), 0.0))
+    process = warm.Process(target=compute, args=(str(other), 0.0))
     process.start()
     process.join(100)
     assert process.exitcode == 0
@@ -149,16 +148,16 @@ def test_rows_that_are_there_are_not_computed_again(
             raise KeyboardInterrupt
         return through(model, x)
 
-    monkeypatch.setattr(store, "COMMIT", 0.0)
+    monkeypatch.setattr(feature_file, "COMMIT_SECONDS", 0.0)
     monkeypatch.setattr(Transfer, "features", stop)
     with pytest.raises(KeyboardInterrupt):
-        first.fill()
+        first.compute()
     draft = first.folder.with_name(f"{first.folder.name}.part")
     there = rows(draft, "*")
     assert there >= 32
     assert (rows(draft) == 1257) == (last > 40)
     seen[:] = [0] * (last + 1)
-    bank().fill()
+    bank().compute()
     assert sum(seen) == 1797 - there
 
 
@@ -166,7 +165,8 @@ def test_two_processes_that_need_the_same_features_compute_them_once(
     warm: ForkServerContext, project: Path
 ) -> None:
     processes = [
-        warm.Process(target=told, args=(str(project / "cache"), str(project / str(n)))) for n in (0, 1)
+        warm.Process(target=compute_and_report, args=(str(project / "cache"), str(project / str(n))))
+        for n in (0, 1)
     ]
     for process in processes:
         process.start()
@@ -177,9 +177,9 @@ def test_two_processes_that_need_the_same_features_compute_them_once(
     assert sum("computed in" in text for text in said) == 1
 
 
-def told(folder: str, file: str) -> None:
+def compute_and_report(folder: str, file: str) -> None:
     os.environ["XDG_CACHE_HOME"] = folder
-    Path(file).write_text(bank().fill())
+    Path(file).write_text(bank().compute())
 
 
 def test_with_augmentation_nothing_is_kept_unless_views_are_and_that_is_said(
@@ -200,9 +200,9 @@ def test_with_augmentation_nothing_is_kept_unless_views_are_and_that_is_said(
 
 def test_each_epoch_takes_the_next_view(project: Path) -> None:
     each = bank("augment=flip_crop", "model.feature_bank.views=2")
-    each.fill()
+    each.compute()
     served: dict[str, Any] = each.open()
-    assert isinstance(served["train"], Views)
+    assert isinstance(served["train"], AugmentedViews)
     each.data.use_features(served)
     batches, found = each.data.train_dataloader(), []
     for epoch in range(3):
@@ -215,7 +215,7 @@ def test_each_epoch_takes_the_next_view(project: Path) -> None:
     views = served["train"].x
     assert not torch.equal(views[0], views[1])
     plain = bank()
-    plain.fill()
+    plain.compute()
     assert not torch.equal(views[0], plain.open()["train"].tensors[0])
 
 
@@ -228,7 +228,7 @@ def test_a_run_that_sees_few_samples_keeps_no_features(regente: Run, project: Pa
 
 def test_a_damaged_bank_is_named(project: Path) -> None:
     each = bank()
-    each.fill()
+    each.compute()
     file = each.folder / "val.npy"
     file.write_bytes(file.read_bytes()[:500])
     with pytest.raises(Exception, match=rf"val.npy: damaged .*regente cache clear {each.folder.name}"):

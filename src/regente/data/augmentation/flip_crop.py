@@ -1,4 +1,4 @@
-"""Random mirroring and cropping."""
+"""Random flip and crop."""
 
 from typing import Annotated
 
@@ -9,9 +9,9 @@ from torch import Tensor
 
 
 class FlipCrop:
-    """Each image padded with black, cut to its size at a place of its own and, with `flip`, mirrored half the time.
+    """Pads each image with black, crops it to its size at a random place and, with `flip`, mirrors half of the images.
 
-    The usual one for CIFAR (He et al., 2016). x [B, C, H, W] -> [B, C, H, W], each pixel one of x or 0.
+    Usual for CIFAR (He et al., 2016). x [B, C, H, W] float in 0 to 1 -> the same shape.
     """
 
     def __init__(self, padding: Annotated[int, Ge(0)] = 4, flip: bool = True) -> None:
@@ -22,7 +22,7 @@ class FlipCrop:
         # at 1x28x28, 0.7 against 4.0 at 3x32x32, 62 against 100 at 3x160x160 (benchmarks/augment.py)
         number, channels, height, width = x.shape
         padded = F.pad(x, [self.padding] * 4)
-        # drawn on the CPU, so that every device cuts alike; one copy for all three
+        # drawn on the CPU: every device crops alike; one copy for all three
         places = 2 * self.padding + 1
         drawn = [torch.randint(limit, (number,)) for limit in (places, places, 2 if self.flip else 1)]
         top, left, mirrored = torch.stack(drawn).to(x.device, non_blocking=True).unsqueeze(-1)  # [B, 1] each

@@ -10,38 +10,32 @@ from annotated_types import Ge, Le
 from torch import Tensor
 
 COLOURS = (
-    "brightness",
-    "contrast",
-    "saturation",
-    "sharpness",
-    "posterize",
-    "solarize",
-    "autocontrast",
-    "equalize",
+    *("brightness", "contrast", "saturation", "sharpness"),
+    *("posterize", "solarize", "autocontrast", "equalize"),
 )
-MOVES = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
-LARGEST = 30.0  # magnitude
+GEOMETRIC = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
+MAX_MAGNITUDE = 30.0
 
 
 class RandAugment:
-    """Two of fourteen changes, one after the other and drawn for each image by itself (Cubuk et al., 2020).
+    """`num_ops` of fourteen operations in turn, drawn for each image (Cubuk et al., 2020).
 
-    Changes and strengths are those of torchvision's RandAugment; moves are bilinear about the centre and uncover black,
-    a grey image has no saturation to change. x [B, C, H, W] in 0 to 1, C being 1 or 3, -> the same.
+    Operations and strengths are those of torchvision's RandAugment. Geometric ones are bilinear, about the centre, and
+    fill with black; saturation leaves a grey image as it is. x [B, C, H, W] float in 0 to 1, C 1 or 3 -> the same.
     """
 
     def __init__(
         self, num_ops: Annotated[int, Ge(1)] = 2, magnitude: Annotated[float, Ge(0), Le(30)] = 9.0
     ) -> None:
-        self.num_ops, self.strength = num_ops, magnitude / LARGEST
+        self.num_ops, self.strength = num_ops, magnitude / MAX_MAGNITUDE
 
     def __call__(self, x: Tensor) -> Tensor:
-        changes = colour_changes(self.strength)
-        names = ["identity", *MOVES, *COLOURS]
+        changes = colour_operations(self.strength)
+        names = ["identity", *GEOMETRIC, *COLOURS]
         for _ in range(self.num_ops):
-            drawn = torch.randint(len(names), (len(x),))  # on the CPU: every device changes alike
+            drawn = torch.randint(len(names), (len(x),))  # on the CPU: every device draws alike
             signs = torch.randint(2, (len(x),)) * 2.0 - 1
-            x = self._move(x, [names[number] for number in drawn.tolist()], signs)
+            x = self._geometric(x, [names[number] for number in drawn.tolist()], signs)
             for number, name in enumerate(names):
                 if name in changes and len(chosen := (drawn == number).nonzero().flatten()):
                     index = chosen.to(x.device, non_blocking=True)
@@ -49,9 +43,9 @@ class RandAugment:
                     x.index_copy_(0, index, changes[name](x.index_select(0, index), sign).clamp_(0, 1))
         return x
 
-    def _move(self, x: Tensor, names: list[str], signs: Tensor) -> Tensor:
-        """The images whose change is a move, moved; a new tensor."""
-        moved = [number for number, name in enumerate(names) if name in MOVES]
+    def _geometric(self, x: Tensor, names: list[str], signs: Tensor) -> Tensor:
+        """A new tensor in which the images with a geometric operation are transformed."""
+        moved = [number for number, name in enumerate(names) if name in GEOMETRIC]
         x = x.clone()
         if moved:
             height, width = x.shape[-2:]
@@ -64,7 +58,7 @@ class RandAugment:
 
 
 def matrix(name: str, strength: float, height: int, width: int) -> list[list[float]]:
-    """Where a move takes its pixels from, 2x3 in units of half an image; strength -1 to 1."""
+    """The affine matrix [2, 3] from output to input places, in units of half an image; strength -1 to 1."""
     angle, shear, shift = math.radians(30 * strength), 0.3 * strength, 2 * 150 / 331 * strength
     ratio = height / width  # the image is a square in these units
     cos, sin = math.cos(angle), math.sin(angle)
@@ -77,7 +71,7 @@ def matrix(name: str, strength: float, height: int, width: int) -> list[list[flo
     }[name]
 
 
-def colour_changes(strength: float) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
+def colour_operations(strength: float) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
     """By name: images [N, C, H, W] and their signs [N] -> changed images; kornia's functions."""
     from kornia import enhance
 

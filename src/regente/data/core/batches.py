@@ -1,70 +1,21 @@
-"""Ready batches, cut by index from what lies in memory."""
+"""Batches cut by index from samples in memory."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-Batch = tuple[Tensor, Tensor]
-
-
-class Source(Protocol):
-    """Samples by number: what a split is, whatever it is made of."""
-
-    def __len__(self) -> int:
-        """How many samples there are."""
-
-    def take(self, index: Tensor) -> Batch:
-        """Inputs and labels of the samples of these numbers, index [B] int64 on the device of the tensors."""
-
-    @property
-    def tensors(self) -> Sequence[Tensor]:
-        """All that the samples are made of: what a digest is taken of, and what moves to a device."""
-
-    def to(self, device: torch.device) -> "Source":
-        """The same on a device."""
-
-
-@runtime_checkable
-class Changing(Protocol):
-    """A source whose samples are others in each epoch."""
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch."""
-
-
-@dataclass(frozen=True)
-class Split:
-    """Inputs x [N, ...] and labels y [N] or [N, ...], one of each for a sample."""
-
-    x: Tensor
-    y: Tensor
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-    def take(self, index: Tensor) -> Batch:
-        # index_select: about nine times faster than x[index] for small rows
-        return self.x.index_select(0, index), self.y.index_select(0, index)
-
-    @property
-    def tensors(self) -> tuple[Tensor, Tensor]:
-        return self.x, self.y
-
-    def to(self, device: torch.device) -> "Split":
-        return Split(self.x.to(device), self.y.to(device))
+from regente.data.core.sources import Batch, EpochDependent, Source
 
 
 class Batches:
-    """Ready batches of a source, in file order or, with a seed, in an order that is a function of (seed, epoch).
+    """Batches of a source, in file order or, with a seed, in an order that is a function of (seed, epoch).
 
-    With several ranks each takes every world_size-th sample; a shuffled order is cut so that all ranks take
-    the same number of steps, an order of evaluation keeps every sample exactly once.
+    Each of several ranks takes every world_size-th sample. A shuffled order is cut so that all ranks take the same
+    number of steps; an order for evaluation has every sample exactly once.
 
-    `group` batches come as one, for a task that takes an optimizer step for each: see tasks/supervised.py.
-    `fixed`: each epoch in the order of the first.
+    `group` batches come as one, for a task that takes an optimizer step for each of them. `fixed`: every epoch has
+    the order of the first. `pin`: batches lie in pinned memory, so that their copy to a GPU does not block.
     """
 
     def __init__(
@@ -79,12 +30,11 @@ class Batches:
         group: int = 1,
         fixed: bool = False,
     ) -> None:
-        self.group, self.fixed = group, fixed
-        self.pin = pin  # the batches, so that their copy to a GPU does not wait
         self.source, self.batch_size, self.seed = source, batch_size, seed
         self.rank, self.world_size = rank, world_size
+        self.pin, self.group, self.fixed = pin, group, fixed
         self.epoch = 0
-        self.begin = 0  # the batch that the next iteration starts with
+        self.begin = 0  # the batch with which the next iteration starts
 
     @property
     def sampler(self) -> "Batches":
@@ -94,9 +44,9 @@ class Batches:
     batch_sampler = None  # Lightning asks for it wherever there is a sampler
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order the next iteration takes."""
+        """Choose the epoch whose order the next iteration has."""
         self.epoch = 0 if self.fixed else epoch
-        if isinstance(self.source, Changing):
+        if isinstance(self.source, EpochDependent):
             self.source.set_epoch(self.epoch)
 
     def order(self) -> Tensor:
@@ -104,9 +54,9 @@ class Batches:
         total = len(self.source)
         if self.seed is None:
             return torch.arange(self.rank, total, self.world_size)
-        key = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         usable = total - total % self.world_size
-        return torch.randperm(total, generator=key)[self.rank : usable : self.world_size]
+        return torch.randperm(total, generator=generator)[self.rank : usable : self.world_size]
 
     @property
     def steps(self) -> int:
@@ -117,7 +67,7 @@ class Batches:
 
     @property
     def on_every_rank(self) -> int:
-        """Batches that no rank has fewer of."""
+        """The number of batches that every rank has at least."""
         return -(-(len(self.source) // self.world_size) // self.batch_size)
 
     def __len__(self) -> int:
@@ -127,5 +77,5 @@ class Batches:
         begin, self.begin = self.begin, 0
         order = self.order().to(self.source.tensors[0].device)
         for index in order.split(self.batch_size * self.group)[begin:]:
-            x, y = self.source.take(index)
+            x, y = self.source.batch(index)
             yield (x.pin_memory(), y.pin_memory()) if self.pin else (x, y)

@@ -1,4 +1,4 @@
-"""What is made once and read by every later job."""
+"""Folders that are built once and read by every later job."""
 
 import os
 import shutil
@@ -12,9 +12,9 @@ from regente.errors import DataError
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
-DRAFT = ".part"  # at the end of the name of what is being made
-ABOUT = "about.txt"  # a file that says in a line what a folder holds
-USED = "used"  # a file whose time of change is that of the last use
+DRAFT = ".part"  # suffix of a folder that is being built
+DESCRIPTION = "description.txt"  # a file that describes the folder in one line
+USED = "used"  # a file whose modification time is that of the last use
 
 
 def cache_dir() -> Path:
@@ -22,11 +22,11 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "regente"
 
 
-def made_once(folder: Path, make: Callable[[Path], None], *, resumable: bool = False) -> Path:
-    """`folder`, filled by `make` unless it is there; it appears whole or not at all.
+def build_once(folder: Path, build: Callable[[Path], None], *, resumable: bool = False) -> Path:
+    """`folder`, filled by `build` unless it exists; it appears complete or not at all.
 
-    Of several processes one makes it and the others wait. What a killed one left is swept away by the next, or given to
-    its `make`, where that is `resumable`.
+    Of several processes one builds it and the others wait. The draft of a killed process is deleted by the next one,
+    or passed to its `build` where that is `resumable`.
 
     Raises:
         DataError: when the cache cannot be written.
@@ -38,7 +38,7 @@ def made_once(folder: Path, make: Callable[[Path], None], *, resumable: bool = F
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _lock(folder):
             if not folder.is_dir():
-                _make(folder, make, resumable)
+                _build(folder, build, resumable)
         mark_used(folder)
     except OSError as error:
         what = f"cannot be written ({error.strerror}); set XDG_CACHE_HOME to a folder with room"
@@ -47,7 +47,7 @@ def made_once(folder: Path, make: Callable[[Path], None], *, resumable: bool = F
 
 
 def _lock(folder: Path) -> "BaseFileLock":
-    """Held once it is returned; a user at a terminal reads what it waits for."""
+    """An acquired lock; a user at a terminal reads what the process waits for."""
     from filelock import FileLock, Timeout  # a third of the time that the command line takes to start
 
     lock = FileLock(folder.with_name(f"{folder.name}.lock"))
@@ -58,18 +58,18 @@ def _lock(folder: Path) -> "BaseFileLock":
 
         console = Console(highlight=False, soft_wrap=True)
         if console.is_terminal:
-            console.print(f"waiting for the process that makes {folder}")
+            console.print(f"waiting for the process that builds {folder}")
         lock.acquire()
     return lock
 
 
-def _make(folder: Path, make: Callable[[Path], None], resumable: bool) -> None:
+def _build(folder: Path, build: Callable[[Path], None], resumable: bool) -> None:
     draft = folder.with_name(f"{folder.name}{DRAFT}")
     if not resumable:
         shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(exist_ok=True)
     try:
-        make(draft)
+        build(draft)
         draft.rename(folder)
     finally:
         if not resumable:
@@ -77,13 +77,18 @@ def _make(folder: Path, make: Callable[[Path], None], resumable: bool) -> None:
 
 
 def mark_used(folder: Path) -> None:
-    """Note the time, for `regente cache`."""
-    with suppress(OSError):  # of another user, or on a disk that is read alone
+    """Note the time of use, for `regente cache`."""
+    with suppress(OSError):  # the folder of another user, or a read-only disk
         (folder / USED).touch()
 
 
-def about(folder: Path) -> str:
-    """What a folder holds, in a line; nothing where it does not say."""
+def folder_size(folder: Path) -> int:
+    """Bytes of the files in a folder."""
+    return sum(entry.stat().st_size for entry in os.scandir(folder) if entry.is_file())
+
+
+def description(folder: Path) -> str:
+    """The description of a folder, empty where there is none."""
     with suppress(OSError, UnicodeDecodeError):
-        return (folder / ABOUT).read_text(encoding="utf-8")
+        return (folder / DESCRIPTION).read_text(encoding="utf-8")
     return ""

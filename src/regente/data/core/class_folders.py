@@ -1,4 +1,4 @@
-"""Images in a folder per class: where the splits are, which classes there are, which files. Imports nothing heavy."""
+"""Images in a folder per class: splits, classes and files. Imports nothing heavy."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("
 
 
 class File(NamedTuple):
-    """An image: its path below the root, and what tells whether it has changed."""
+    """An image: its path below the root, its label, and size and time, which show a change."""
 
     path: str
     label: int
@@ -24,8 +24,8 @@ class File(NamedTuple):
 
 @dataclass(frozen=True)
 class Listing:
-    """The classes, in the order of their labels; which splits have a folder; every image with its split, by path;
-    and what else lies there.
+    """The classes in the order of their labels, the splits that have a folder, each image with its split, sorted by
+    path, and the other files.
     """
 
     names: list[str]
@@ -35,10 +35,10 @@ class Listing:
 
 
 def find_splits(root: Path) -> dict[str, Path]:
-    """The folder of each split that has one; of root/<class> alone, `train` is the root itself.
+    """The folder of each split that has one; where root holds the classes, `train` is root itself.
 
     Raises:
-        DataError: when there is no folder to train on, or a split has two.
+        DataError: when there is no folder to train on, or a split has two folders.
     """
     if not root.is_dir():
         raise DataError(f"data.root={root}: no such directory; name the one that holds train/CLASS or CLASS")
@@ -69,10 +69,12 @@ def class_names(folder: Path) -> list[str]:
     """
     names = _folders(folder)
     if not names:
-        raise DataError(f"{folder}: no class directories; put the images of each class into one of its own")
+        raise DataError(
+            f"{folder}: no class directories; put the images of each class into a directory of its own"
+        )
     if inside := [name for name in names if "train" in _folders(folder / name)]:
         raise DataError(
-            f"{folder}: {inside[0]} has a train of its own; did you mean data.root={folder / inside[0]}?"
+            f"{folder}: {inside[0]} has a directory train; did you mean data.root={folder / inside[0]}?"
         )
     if len(names) == 1:
         hint = f"; or did you mean data.root={folder / names[0]}?" if _folders(folder / names[0]) else ""
@@ -81,19 +83,19 @@ def class_names(folder: Path) -> list[str]:
 
 
 def list_images(root: Path, names: Sequence[str] | None = None) -> Listing:
-    """All images below a root; labels are the places of their folders in `names`, or in the sorted ones of train.
+    """All images below a root; a label is the place of the folder in `names`, by default the sorted folders of train.
 
     Raises:
         ConfigError: when `names` are not the folders of train.
-        DataError: with every class that is empty in train, or is not the same in val or test.
+        DataError: names each class that is empty in train, or missing from train, val or test.
     """
     root = root.absolute()
     splits = find_splits(root)
     there = class_names(splits["train"])
     names = list(names or there)
     if sorted(names) != there:
-        odd = ", ".join(sorted(set(names) ^ set(there))) or "one of them twice"
-        what = f"not the directories in {splits['train']} ({odd}); leave it at null, or name them all"
+        odd = ", ".join(sorted(set(names) ^ set(there))) or "one of them is there twice"
+        what = f"not the directories in {splits['train']} ({odd}); null, or all of them, would be right"
         raise ConfigError([Problem("data.class_names", what)])
     problems: list[str] = []
     files: list[tuple[File, str]] = []
@@ -105,7 +107,7 @@ def list_images(root: Path, names: Sequence[str] | None = None) -> Listing:
         ignored += [entry.path for entry in _entries(folder) if not entry.is_dir()]
     problems += _empty(splits["train"], names, {file.label for file, split in files if split == "train"})
     if problems:
-        more = [f"and {len(problems) - 7} more like these"] if len(problems) > 7 else []
+        more = [f"and {len(problems) - 7} more"] if len(problems) > 7 else []
         raise DataError("\n".join(problems[:7] + more))
     return Listing(
         names, list(splits), sorted(files), [path[len(str(root)) + 1 :] for path in sorted(ignored)]
@@ -115,25 +117,25 @@ def list_images(root: Path, names: Sequence[str] | None = None) -> Listing:
 def _differences(split: str, folder: Path, names: list[str]) -> Iterator[str]:
     there = _folders(folder)
     for name in sorted(set(names) - set(there)):
-        yield f"{folder}: lacks the class {name}, so that labels would shift; make {split}'s {name}, empty if that is meant"
+        yield f"{folder}: lacks the class {name}; add the folder {name} to {split}, it may be empty"
     for name in sorted(set(there) - set(names)):
-        yield f"{folder}: has the class {name}, which train lacks; add it to train, or take it out"
+        yield f"{folder}: has the class {name}, which train lacks; add it to train, or remove it"
 
 
 def _empty(folder: Path, names: list[str], filled: set[int]) -> list[str]:
     if not filled:
-        known = f"known are {' '.join(EXTENSIONS)}"
+        known = f"images end in {' '.join(EXTENSIONS)}"
         return [f"{folder}: no images in any of {len(names)} class directories; {known}"]
     lacking = [name for label, name in enumerate(names) if label not in filled]
-    return [f"{folder / name}: no images; put some in, or remove the directory" for name in lacking]
+    return [f"{folder / name}: no images; add some, or remove the directory" for name in lacking]
 
 
 def _images(folder: Path, label: int, cut: int, ignored: list[str]) -> list[File]:
-    """The images below a folder, however deep; `cut` characters of a path are the root's."""
+    """The images at any depth below a folder; the first `cut` characters of a path are the root."""
     found, todo, seen = [], [folder], set()
     while todo:
         current = todo.pop()
-        if not current.is_dir() or (place := current.resolve()) in seen:  # a link may lead back up
+        if not current.is_dir() or (place := current.resolve()) in seen:  # a link may point to a parent
             continue
         seen.add(place)
         for entry in _entries(current):
@@ -149,7 +151,7 @@ def _images(folder: Path, label: int, cut: int, ignored: list[str]) -> list[File
 def _file(entry: "os.DirEntry[str]", label: int, cut: int) -> File:
     try:
         facts = entry.stat()
-    except OSError:  # a link that leads nowhere: decoding will say so
+    except OSError:  # a broken link: decoding reports it
         return File(entry.path[cut:], label, 0, 0)
     return File(entry.path[cut:], label, facts.st_size, facts.st_mtime_ns)
 
@@ -159,9 +161,9 @@ def _folders(folder: Path) -> list[str]:
 
 
 def _entries(folder: Path) -> list["os.DirEntry[str]"]:
-    """What lies in a folder, without what is hidden or left by macOS's archives."""
+    """The entries of a folder, without hidden ones and those of macOS archives."""
     try:
         with os.scandir(folder) as entries:
             return [entry for entry in entries if not entry.name.startswith((".", "__MACOSX"))]
     except OSError as error:
-        raise DataError(f"{folder}: cannot be read ({error.strerror}); see who may") from error
+        raise DataError(f"{folder}: cannot be read ({error.strerror}); check its permissions") from error

@@ -1,13 +1,12 @@
-"""Encoded images become one file of uint8 pixels, decoded on all cores."""
+"""Decodes image files on all cores into one file of uint8 pixels."""
 
 import json
 import shutil
 import warnings
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from errno import ENOSPC
+from functools import partial
 from hashlib import blake2b
 from io import BytesIO
 from pathlib import Path
@@ -15,20 +14,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from regente.jobs.hardware import cores
+from regente.data.core.parallel import map_in_order, progress_bar
 
-VERSION = 1  # of what `decode` makes: a new one makes every cache anew
-CHUNK = 32  # images that a thread decodes in one go
+VERSION = 1  # of the result of `decode`: a new one decodes every cache anew
+CHUNK = 32  # images that a thread decodes at a time
 DIGEST = 16  # bytes of the digest of a file
-UNREAD = "not read: "  # begins the reason where the fault may be another's than the file's
+NOT_READ = "not read: "  # begins the reason where the file system refused, which may change
 
 
 @dataclass
 class Decoded:
-    """Pixels [N, 3, side, side] uint8 of the files that could be read, the digests of those files, and why the others not."""
+    """Pixels [N, 3, side, side] uint8 and digests of the files that could be read, and the reasons for the others."""
 
     pixels: Any
     digests: list[bytes] = field(default_factory=list)
@@ -36,19 +33,17 @@ class Decoded:
 
 
 def decode(encoded: bytes, side: int, mode: str = "RGB") -> np.ndarray:
-    """An encoded image as uint8 [3, side, side]: upright, RGB, its central square resized with antialias.
+    """An encoded image as uint8 [3, side, side]: upright, RGB, the central square resized with antialias.
 
-    With mode L grey, [1, side, side].
-
-    A large JPEG is decoded at an eighth to a half of its size, but no smaller than twice `side`: ten times faster at
-    8 megapixels, and 0.2 grey levels of 255 away on average.
+    With mode L it is grey, [1, side, side]. A large JPEG is decoded at an eighth to a half of its size, but at least
+    at twice `side`: ten times faster at 8 megapixels, with a mean difference of 0.2 of 255 grey levels.
     """
     from PIL import Image, ImageOps
 
     image: Image.Image = Image.open(BytesIO(encoded))
     image.draft(None, (2 * side, 2 * side))
     ImageOps.exif_transpose(image, in_place=True)
-    if image.mode.startswith("I"):  # 16 bits a pixel: PIL's own conversion cuts off all above 255
+    if image.mode.startswith("I"):  # 16 bits per pixel: PIL's own conversion clips at 255
         image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
     if image.mode != mode:
         image = image.convert(mode)
@@ -61,9 +56,9 @@ def decode(encoded: bytes, side: int, mode: str = "RGB") -> np.ndarray:
 
 
 def decode_files(root: Path, paths: Sequence[str], side: int, folder: Path) -> None:
-    """Decode files into `folder`: `pixels`, and `digests` and `bad.json` for what Decoded holds besides.
+    """Decode files into `folder`: `pixels`, `digests` and `bad.json`, the fields of Decoded.
 
-    In threads: PIL lets go of the interpreter while it decodes and resizes. A line shows how far it is, on a terminal.
+    In threads: PIL releases the interpreter lock while it decodes and resizes.
 
     Raises:
         OSError: when there is no room.
@@ -74,31 +69,32 @@ def decode_files(root: Path, paths: Sequence[str], side: int, folder: Path) -> N
     with (
         (folder / "pixels").open("wb") as pixels,
         (folder / "digests").open("wb") as digests,
-        progress() as line,
+        progress_bar() as bar,
         warnings.catch_warnings(),
     ):
-        warnings.simplefilter("ignore")  # PIL's, about odd metadata of files that it then reads well
-        task = line.add_task(f"decoding {root}", total=len(paths))
+        warnings.simplefilter("ignore")  # PIL's, about odd metadata of files that it reads
+        task = bar.add_task(f"decoding {root}", total=len(paths))
         bad: dict[str, str] = {}
-        for chunk in _in_order(root, paths, side):
+        chunks = (paths[at : at + CHUNK] for at in range(0, len(paths), CHUNK))
+        for chunk in map_in_order(partial(_decode_chunk, root, side), chunks):
             pixels.write(chunk.pixels)
             digests.writelines(chunk.digests)
             bad |= chunk.bad
-            line.advance(task, len(chunk.digests) + len(chunk.bad))
+            bar.advance(task, len(chunk.digests) + len(chunk.bad))
     (folder / "bad.json").write_text(json.dumps(bad), encoding="utf-8")
 
 
 def read_decoded(folder: Path, side: int) -> Decoded:
-    """What `decode_files` left in a folder; the pixels are mapped, not read, and writing to them changes no file.
+    """The result of `decode_files`; the pixels are memory-mapped, and writing to them does not change the file.
 
     Raises:
-        ValueError: when the files do not fit together.
+        ValueError: when the sizes of the files contradict each other.
     """
     whole = (folder / "digests").read_bytes()
     digests = [whole[at : at + DIGEST] for at in range(0, len(whole), DIGEST)]
     total = len(digests) * 3 * side * side
     if (folder / "pixels").stat().st_size != total:
-        raise ValueError(f"{folder / 'pixels'} has not the {total:,} bytes that it should have")
+        raise ValueError(f"{folder / 'pixels'} has not {total:,} bytes")
     flat = torch.empty(0, dtype=torch.uint8)
     if total:  # torch maps no empty file
         flat = torch.from_file(str(folder / "pixels"), shared=False, size=total, dtype=torch.uint8)
@@ -106,35 +102,19 @@ def read_decoded(folder: Path, side: int) -> Decoded:
     return Decoded(flat.view(-1, 3, side, side), digests, bad)
 
 
-def _in_order(root: Path, paths: Sequence[str], side: int) -> Iterator[Decoded]:
-    """Decoded chunks in the order of the paths; few are under way at a time, so that memory stays small."""
-    pool, waiting = ThreadPoolExecutor(cores()), deque[Future[Decoded]]()
-    try:
-        for at in range(0, len(paths), CHUNK):
-            waiting.append(pool.submit(_chunk, root, paths[at : at + CHUNK], side))
-            if len(waiting) > 2 * cores():
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _chunk(root: Path, paths: Sequence[str], side: int) -> Decoded:
+def _decode_chunk(root: Path, side: int, paths: Sequence[str]) -> Decoded:
     images, chunk = [], Decoded(b"")
     for path in paths:
         try:
             encoded = (root / path).read_bytes()
         except OSError as error:
-            chunk.bad[path] = UNREAD + (error.strerror or type(error).__name__).lower()
+            chunk.bad[path] = NOT_READ + (error.strerror or type(error).__name__).lower()
             continue
         try:
             images.append(decode(encoded, side))
         except MemoryError:
             raise
-        except (
-            Exception
-        ) as error:  # PIL's plugins raise what they like: OSError, SyntaxError, struct.error, ...
+        except Exception as error:  # PIL's plugins raise OSError, SyntaxError, struct.error, ...
             chunk.bad[path] = reason_of(error, empty=encoded == b"")
         else:
             chunk.digests.append(blake2b(encoded, digest_size=DIGEST).digest())
@@ -143,16 +123,9 @@ def _chunk(root: Path, paths: Sequence[str], side: int) -> Decoded:
 
 
 def reason_of(error: Exception, *, empty: bool = False) -> str:
-    """Why an image cannot be read, in few words."""
+    """Why an image cannot be read, in a few words."""
     from PIL import UnidentifiedImageError
 
     if isinstance(error, UnidentifiedImageError):
         return "empty" if empty else "not an image"
     return "truncated" if "truncated" in str(error).lower() else str(error) or type(error).__name__
-
-
-def progress() -> Progress:
-    """A line that shows how far something is, on a terminal; nothing elsewhere."""
-    console = Console()
-    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

@@ -1,4 +1,4 @@
-"""Published files: where they are kept, and how they come here."""
+"""Download of published files."""
 
 import hashlib
 import os
@@ -11,13 +11,13 @@ from urllib.request import urlopen
 
 import click
 
-STEP = 1 << 20  # bytes
-PATIENCE = 30  # seconds without a byte
+CHUNK = 1 << 20  # bytes
+TIMEOUT = 30  # seconds without a byte
 
 
 @dataclass(frozen=True)
 class Published:
-    """A file as it is published: its place under the root, its MD5, and the https addresses that have it."""
+    """A published file: its path under the root, its MD5, and its https addresses."""
 
     place: str
     md5: str
@@ -31,10 +31,10 @@ def md5_of(path: Path) -> str:
 
 
 def download(file: Published, root: Path) -> None:
-    """Fetch the file over https; it gets its name only when it is whole and its MD5 is right.
+    """Download a file over https; it gets its name only when its MD5 is right.
 
     Raises:
-        OSError: when no address gives the right file, with the reason of the last one.
+        OSError: when no address gives the right file; with the reason of the last one.
     """
     target = root / file.place
     failure: Exception | None = None
@@ -48,19 +48,19 @@ def download(file: Published, root: Path) -> None:
 
 def _fetch(url: str, md5: str, target: Path) -> None:
     click.echo(f"downloading {url}", err=True)
-    with whole(target) as part, urlopen(url, timeout=PATIENCE) as response:
+    with atomic_write(target) as part, urlopen(url, timeout=TIMEOUT) as response:
         if not response.url.startswith("https:"):
             raise OSError(f"{url} leads to {response.url}, which is not https")
         with part.open("wb") as file:
-            while chunk := response.read(STEP):
+            while chunk := response.read(CHUNK):
                 file.write(chunk)
         if (got := md5_of(part)) != md5:
             raise OSError(f"{url} gives a file of MD5 {got} instead of {md5}")
 
 
 @contextmanager
-def whole(target: Path) -> Iterator[Path]:
-    """A name to write under; what was written gets its own name at the end, and nothing does after an error."""
+def atomic_write(target: Path) -> Iterator[Path]:
+    """A path to write to, which is renamed to the target at the end and deleted after an error."""
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{os.getpid()}")
     try:

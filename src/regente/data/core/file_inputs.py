@@ -1,4 +1,4 @@
-"""Samples out of files that belong to no split: what a trained model is asked about."""
+"""Samples from files that belong to no split, for prediction."""
 
 from pathlib import Path
 from zipfile import BadZipFile
@@ -10,15 +10,14 @@ from torch import Tensor
 from regente.errors import DataError
 
 ARRAYS = (".npz", ".npy")
-Inputs = list[tuple[str, Tensor]]
-"""Each sample as its file holds it, without a batch dimension, and what it is called."""
+Inputs = list[tuple[str, Tensor]]  # name and raw sample, without a batch dimension
 
 
 def read_array(file: Path) -> np.ndarray:
     """The array of a .npy file, or of a .npz file: x, else x_test, else the only one. Nothing is unpickled.
 
     Raises:
-        DataError: when there is none, or the file cannot be read.
+        DataError: when there is no such array, or the file cannot be read.
     """
     try:
         with file.open("rb") as raw:
@@ -38,7 +37,7 @@ def array_inputs(file: Path, shape: list[int], *, channels_last: bool = False) -
     """The samples of an array: uint8 images of `shape` [C, H, W], or float rows of `shape` [D].
 
     Raises:
-        DataError: when they are not.
+        DataError: when the array has another shape or dtype.
     """
     x = read_array(file)
     if len(shape) == 3 and x.ndim == 3:

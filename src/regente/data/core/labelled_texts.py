@@ -1,6 +1,5 @@
-"""Texts with a label each, as they lie on disk: rows of a table, or files in a folder per class. Imports no torch."""
+"""Texts with one label each: rows of a table, or files in a folder per class. Imports no torch."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ SPLIT_OF = {name: split for split, names in SPLITS.items() for name in names}
 
 @dataclass
 class LabelledTexts:
-    """Text, name of its class and split of each sample, in the order of the file or of the paths."""
+    """Text, class name and split of each sample, in the order of the file or of the paths."""
 
     texts: list[str] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
@@ -23,7 +22,7 @@ class LabelledTexts:
 
     @property
     def classes(self) -> list[str]:
-        """The names of the training samples, sorted: whole numbers by their size."""
+        """The class names of the training samples, sorted; whole numbers are sorted by value."""
         names = {label for label, split in zip(self.labels, self.splits, strict=True) if split == "train"}
         whole = all(name.isdecimal() for name in names)
         return sorted(names, key=lambda name: (int(name) if whole else 0, name))
@@ -31,7 +30,7 @@ class LabelledTexts:
 
 @dataclass(frozen=True)
 class Columns:
-    """What the columns of a table are called; `split` holds train, val or test, None: there is none."""
+    """The names of the columns of a table; `split` holds train, val or test; None: there is no such column."""
 
     text: str = "text"
     label: str = "label"
@@ -42,7 +41,7 @@ def read_texts(path: Path, columns: Columns) -> LabelledTexts:
     """The samples of a .csv, .csv.gz or .parquet file, or of a folder: [train/, val/, test/]CLASS/*.txt, UTF-8.
 
     Raises:
-        DataError: when there is no such file, a column is missing, or a value is.
+        DataError: when there is no such file, or a column or a value is missing.
     """
     if path.is_dir():
         return _from_folders(path)
@@ -63,7 +62,7 @@ def _from_table(path: Path, columns: Columns) -> LabelledTexts:
         if None in values:
             row = values.index(None) + 1
             raise DataError(
-                f"{path}: column {name!r} has no value in row {row}; mend it, or take the row out"
+                f"{path}: column {name!r} has no value in row {row}; correct it, or remove the row"
             )
         return [str(value) for value in values]
 
@@ -72,7 +71,7 @@ def _from_table(path: Path, columns: Columns) -> LabelledTexts:
         return LabelledTexts(texts, labels, ["train"] * len(texts))
     named = column("split_column", columns.split)
     if odd := next((name for name in named if name not in SPLIT_OF), None):
-        what = f"{odd!r} in row {named.index(odd) + 1} is no split; train, val or test would be right"
+        what = f"{odd!r} in row {named.index(odd) + 1} is not a split; train, val or test would be right"
         raise DataError(f"{path}: column {columns.split!r}: {what}")
     return LabelledTexts(texts, labels, [SPLIT_OF[name] for name in named])
 
@@ -83,7 +82,7 @@ def _from_folders(root: Path) -> LabelledTexts:
         for name in class_names(folder):
             files = sorted((folder / name).rglob("*.txt"))
             if not files and split == "train":
-                raise DataError(f"{folder / name}: no *.txt; put some in, or remove the directory")
+                raise DataError(f"{folder / name}: no *.txt; add some, or remove the directory")
             found.texts += map(_content, files)
             found.labels += [name] * len(files)
             found.splits += [split] * len(files)
@@ -98,8 +97,3 @@ def _content(file: Path) -> str:
         raise DataError(f"{file}: {found} is not UTF-8; save the file as UTF-8") from error
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror})") from error
-
-
-def unknown(found: LabelledTexts, names: Sequence[str]) -> list[str]:
-    """Classes of val and test that are not among the names."""
-    return sorted(set(found.labels) - set(names))

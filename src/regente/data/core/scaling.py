@@ -1,4 +1,4 @@
-"""The scale of what a model sees and says, as modules that can be exported with it."""
+"""Scaling of inputs and outputs, as modules that are exported with the model."""
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +18,13 @@ class Normalise(nn.Module):
         self.register_buffer("shift", middle / spread)
 
     def forward(self, x: Tensor) -> Tensor:
-        # a float that came in is left as it is
+        # a float tensor of the caller is not changed in place
         x = x.mul(self.scale) if x.is_floating_point() else x.float().mul_(self.scale)
         return x.sub_(self.shift)
 
 
 class Standardise(nn.Module):
-    """x [B, T, D] in the units of the file -> the same in standard deviations from the mean of each column."""
+    """x [B, T, D] in the units of the file -> standard deviations from the mean of each column."""
 
     mean: Tensor
     std: Tensor
@@ -37,13 +37,13 @@ class Standardise(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return (x - self.mean) / self.std
 
-    def undo(self, x: Tensor) -> Tensor:
-        """Back into the units of the file."""
+    def inverse(self, x: Tensor) -> Tensor:
+        """Standard deviations -> the units of the file."""
         return x * self.std + self.mean
 
 
 class Unscale(nn.Module):
-    """y in standard deviations from a mean -> y in the units of the file."""
+    """y in standard deviations from the mean -> y in the units of the file."""
 
     def __init__(self, mean: float, std: float) -> None:
         super().__init__()

@@ -1,23 +1,24 @@
-"""Any loader's batches, in an order and with random numbers that follow from keys."""
+"""Batches of any loader, with an order and random numbers that depend on (seed, epoch)."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 
-from regente.data.core.seeding import EPOCH, FETCH, reseed_all
+from regente.data.core.seeding import EPOCH, FETCH, seed_all
 
 
 class SeededLoader:
     """The batches of a loader as a function of (seed, epoch), from any batch of the epoch on.
 
-    Torch, numpy and Python are seeded when an epoch begins and before each batch is asked for. Workers draw numbers of
-    their own, which go on from batch to batch: so an epoch begun in its middle loads what comes before, and drops it.
+    The generators of torch, numpy and Python are seeded at the start of an epoch and before each batch. Worker
+    processes have generators of their own, which run on from batch to batch: an epoch that starts in its middle
+    therefore loads the earlier batches and drops them.
     """
 
     def __init__(self, loader: Any, seed: int, rank: int) -> None:
         self.loader, self.seed, self.rank = loader, seed, rank
-        self.epoch, self.begin = 0, 0  # begin: the batch that the next iteration starts with
+        self.epoch, self.begin = 0, 0  # begin: the batch with which the next iteration starts
         self.sampler = self  # where Lightning looks for `set_epoch`
 
     batch_sampler = None  # Lightning asks for it wherever there is a sampler
@@ -33,16 +34,16 @@ class SeededLoader:
         self.epoch = epoch
         for sampler in (getattr(self.loader, "sampler", None), getattr(self.loader, "batch_sampler", None)):
             for each in (sampler, getattr(sampler, "sampler", None)):
-                if each is not None and hasattr(each, "set_epoch"):
+                if each is not None and hasattr(each, "set_epoch"):  # as torch's DistributedSampler has it
                     each.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[Any]:
         begin, self.begin = self.begin, 0
-        cpu = torch.device("cpu")
-        reseed_all(cpu, self.seed, self.epoch, 0, self.rank, EPOCH)
-        batches, number = iter(self.loader), 0
+        cpu, number = torch.device("cpu"), 0
+        seed_all(cpu, self.seed, self.epoch, 0, self.rank, EPOCH)
+        batches = iter(self.loader)
         while True:
-            reseed_all(cpu, self.seed, self.epoch, number, self.rank, FETCH)
+            seed_all(cpu, self.seed, self.epoch, number, self.rank, FETCH)
             try:
                 batch = next(batches)
             except StopIteration:

@@ -1,4 +1,4 @@
-"""Columns of numbers, from CSV and Parquet files."""
+"""Columns of numbers from CSV and Parquet files."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 TABLES = (".csv", ".gz", ".parquet")
-Missing = Literal["refuse", "forward"]
+Missing = Literal["refuse", "forward"]  # refuse them, or repeat the value before
 
 
 def open_table(path: Path) -> "pa.Table":
     """A `.csv` (gzipped or not) or `.parquet` file; the first line of a CSV names the columns.
 
     Raises:
-        DataError: when there is no such file, or it cannot be read as what its name says.
+        DataError: when there is no such file, or it cannot be read in the format of its suffix.
     """
     if not path.is_file():
-        what = "is a folder; name a file in it" if path.is_dir() else "no such file; name one that is there"
+        what = "is a folder; name a file in it" if path.is_dir() else "no such file; name an existing one"
         raise DataError(f"data.path={path}: {what}")
     import pyarrow as pa
 
@@ -33,15 +33,13 @@ def open_table(path: Path) -> "pa.Table":
         kind = "Parquet" if path.suffix == ".parquet" else "CSV"
         first = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise DataError(
-            f"{path}: cannot be read as {kind} ({first}); mend it, or name another: data.path=..."
+            f"{path}: cannot be read as {kind} ({first}); repair it, or name another one: data.path=..."
         ) from error
     twice = next((name for name in table.column_names if table.column_names.count(name) > 1), None)
     if twice is not None:
-        raise DataError(
-            f"{path}: two columns are called {twice!r}; give each a name of its own in the first line"
-        )
+        raise DataError(f"{path}: two columns have the name {twice!r}; rename one of them in the first line")
     if len(table) == 0:
-        raise DataError(f"{path}: has no rows; give a file with a row for each step")
+        raise DataError(f"{path}: has no rows; at least one would be right")
     return table
 
 
@@ -55,62 +53,64 @@ def _reader(path: Path) -> Callable[[str], Any]:
 
         quoted = csv.ParseOptions(newlines_in_values=True)
         return lambda file: csv.read_csv(file, parse_options=quoted)
-    raise DataError(f"data.path={path}: is neither .csv, .csv.gz nor .parquet by its name")
+    raise DataError(f"data.path={path}: its name ends neither in .csv, .csv.gz nor .parquet")
 
 
-def numeric(table: "pa.Table") -> list[str]:
-    """The names of the columns of numbers, in the order of the file; one without a name is a counter of rows."""
+def numeric_columns(table: "pa.Table") -> list[str]:
+    """The names of the columns of numbers in the order of the file; a column without a name is a row counter."""
     from pyarrow import types
 
     tests = (types.is_integer, types.is_floating, types.is_decimal, types.is_boolean)
     return [f.name for f in table.schema if f.name and any(test(f.type) for test in tests)]
 
 
-def numbers(table: "pa.Table", name: str, setting: str, path: Path, missing: Missing) -> np.ndarray:
+def read_column(table: "pa.Table", name: str, setting: str, path: Path, missing: Missing) -> np.ndarray:
     """A column as float64 [N]; `setting` is where the config names it.
 
     Raises:
-        DataError: when there is no such column, it holds no numbers, or one of them is missing or infinite.
+        DataError: when there is no such column, it does not hold numbers, or a number is missing or infinite.
     """
     if name not in table.column_names:
         raise DataError(f"{setting}: no column {name!r} in {path}; {suggest(name, table.column_names)}")
-    if name not in numeric(table):
-        raise DataError(f"{setting}: column {name!r} of {path} is no column of numbers{_stray(table, name)}")
+    if name not in numeric_columns(table):
+        raise DataError(
+            f"{setting}: column {name!r} of {path} is not a column of numbers{_first_text(table, name)}"
+        )
     import pyarrow as pa
 
     column: np.ndarray = table.column(name).cast(pa.float64()).to_numpy()
     gaps, infinite = np.isnan(column), np.isinf(column)
     if infinite.any():
         raise DataError(
-            f"{path}: column {name!r} is infinite in row {first(infinite)}; mend it, or leave the column out"
+            f"{path}: column {name!r} is infinite in row {first_row(infinite)}; correct it, or leave the column out"
         )
     if not gaps.any():
         return column
     if missing == "refuse":
-        how_often = f"{gaps.sum()} of {len(gaps)} values are"
+        count = f"{gaps.sum()} of {len(gaps)} values are"
         raise DataError(
-            f"{path}: column {name!r} has no value in row {first(gaps)} ({how_often} missing); "
-            "data.missing=forward repeats the one before"
+            f"{path}: column {name!r} has no value in row {first_row(gaps)} ({count} missing); "
+            "data.missing=forward repeats the value before"
         )
     if gaps[0]:
         raise DataError(
-            f"{path}: column {name!r} begins in row {first(~gaps)} only, nothing to repeat before; "
-            "cut the rows above, or leave the column out"
+            f"{path}: column {name!r} has its first value in row {first_row(~gaps)}; "
+            "remove the rows before it, or leave the column out"
         )
     latest = np.maximum.accumulate(np.where(gaps, 0, np.arange(len(column))))
     return np.take(column, latest)
 
 
-def first(where: np.ndarray) -> int:
-    """The first row in which it is so, as people count: from 1, without the line of names."""
+def first_row(where: np.ndarray) -> int:
+    """The first row where this is true, counted from 1 without the line of names."""
     return int(where.argmax()) + 1
 
 
-def _stray(table: "pa.Table", name: str) -> str:
-    """Which value makes a column of numbers one of text."""
+def _first_text(table: "pa.Table", name: str) -> str:
+    """The first value that makes a column text, or the type of the column, for an error message."""
     for row, value in enumerate(table.column(name).to_pylist(), start=1):
         try:
             float(value or 0)
         except (TypeError, ValueError):
-            return f": {value!r} in row {row}; there is: {', '.join(numeric(table)) or 'none'}"
+            return f": {value!r} in row {row}; there is: {', '.join(numeric_columns(table)) or 'none'}"
     return f", it holds {table.schema.field(name).type}"

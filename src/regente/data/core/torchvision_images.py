@@ -1,4 +1,4 @@
-"""Image data sets that torchvision knows, from their published files."""
+"""Image data sets of torchvision, from their published files."""
 
 import tarfile
 import zlib
@@ -12,13 +12,14 @@ from annotated_types import Ge
 from filelock import FileLock
 from torch import Tensor
 
-from regente.data.core.batches import Split
 from regente.data.core.cache import cache_dir
 from regente.data.core.download import Published, download
 from regente.data.core.images import Images
+from regente.data.core.sources import Split
 from regente.errors import DataError
 
-BROKEN = (
+# what torchvision and the archive readers raise for damaged files
+DAMAGED = (
     RuntimeError,
     ValueError,
     TypeError,
@@ -31,10 +32,10 @@ BROKEN = (
 
 
 class TorchvisionImages(Images):
-    """Images of a training and a test file; a subclass says which files, and how torchvision reads them.
+    """Images of a training and a test file. A subclass names the files and reads the data set of torchvision.
 
     Split: the last `num_val` images of the training file validate, the others train; the test file tests.
-    `root` may be read-only: what is packed there is unpacked in the user's cache folder.
+    `root` may be read-only: packed files are unpacked into the user's cache folder.
     """
 
     def __init__(self, root: str | None = None, num_val: Annotated[int, Ge(1)] = 5000, **common: Any) -> None:
@@ -44,7 +45,7 @@ class TorchvisionImages(Images):
 
     @abstractmethod
     def kind(self) -> Any:
-        """torchvision's class."""
+        """The class of torchvision."""
 
     @abstractmethod
     def published(self) -> Sequence[Published]:
@@ -52,11 +53,11 @@ class TorchvisionImages(Images):
 
     @abstractmethod
     def unpacked(self) -> Sequence[str]:
-        """The files that torchvision reads, as places under the root."""
+        """The files that torchvision reads, as paths under the root."""
 
     @abstractmethod
     def unpack(self, packed: Path, folder: Path) -> None:
-        """Write what a published file holds into a folder, each file under its name only when it is whole."""
+        """Unpack a published file into a folder; each file gets its name when it is complete."""
 
     @abstractmethod
     def tensors(self, part: Any) -> tuple[Tensor, Tensor]:
@@ -67,7 +68,7 @@ class TorchvisionImages(Images):
         return str(self.root)
 
     def prepare_data(self) -> None:
-        """Unpack what is there, or download it, once per machine."""
+        """Unpack the files, and download the missing ones, once per machine."""
         files = self.published()
         if self.declared_root and not self.root.is_dir():
             raise DataError(
@@ -75,7 +76,7 @@ class TorchvisionImages(Images):
                 f"{Path(self.unpacked()[0]).parent}, or leave data.root out"
             )
         cache_dir().mkdir(parents=True, exist_ok=True)
-        with FileLock(cache_dir() / "data.lock"):  # jobs of a sweep start at once
+        with FileLock(cache_dir() / "data.lock"):  # jobs of a sweep start at the same time
             if self._is_whole(self._home()):
                 return
             if missing := [file for file in files if not (self.root / file.place).is_file()]:
@@ -88,7 +89,7 @@ class TorchvisionImages(Images):
         for name, train in (("train", True), ("test", False)):
             try:
                 x, y = self.tensors(self.kind()(str(root), train=train))
-            except BROKEN as error:
+            except DAMAGED as error:
                 held = root / Path(self.unpacked()[0]).parent
                 raise DataError(
                     f"{type(self).__name__} in {held} is damaged ({error}); delete that folder and start again"
@@ -106,7 +107,7 @@ class TorchvisionImages(Images):
         return all((root / place).is_file() for place in self.unpacked())
 
     def _home(self) -> Path:
-        """Where the unpacked files are, or will be: the root, or a cache folder of these very packed files."""
+        """Where the unpacked files are or will be: the root, or a cache folder that belongs to these packed files."""
         packed = [self.root / file.place for file in self.published()]
         if self.declared_root is None or self._is_whole(self.root) or not all(p.is_file() for p in packed):
             return self.root
@@ -133,9 +134,9 @@ class TorchvisionImages(Images):
             packed = self.root / file.place
             try:
                 self.unpack(packed, (home / file.place).parent)
-            except BROKEN as error:
+            except DAMAGED as error:
                 if isinstance(error, OSError) and error.errno:
-                    what = f"cannot be unpacked into {home}: {error}; make room, or mend the permissions"
+                    what = f"cannot be unpacked into {home}: {error}; free some space, or correct the permissions"
                 else:
-                    what = f"is damaged or only half there ({error}); delete it, and it is downloaded again"
+                    what = f"is damaged or incomplete ({error}); delete it, and it is downloaded again"
                 raise DataError(f"{packed} {what}") from error

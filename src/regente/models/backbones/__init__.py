@@ -1,1 +1,1 @@
-"""Trained networks without their classifier: from torchvision, from timm, or from one's own finished run."""
+"""Pretrained networks without their classifier: of torchvision, timm, transformers, or a finished run."""

@@ -1,4 +1,4 @@
-"""What a backbone is, wherever it comes from."""
+"""The interface of backbones, and the loading of their weights."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping
@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from regente.errors import CheckpointError, ConfigError, Problem
 
-SHOWN = 3  # names of a longer list
+SHOWN = 3  # names of a list in an error message
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How the images were made that the weights were trained on: side in pixels, mean and standard deviation."""
+    """The images that the weights were trained on: side in pixels, mean and standard deviation of each channel."""
 
     size: int | None = None
     mean: list[float] = field(default_factory=list)
@@ -22,7 +22,7 @@ class Preprocessing:
 
 
 class Backbone(ABC):
-    """A network that turns x [B, C, H, W] into features [B, D]; `name` is what the config calls it."""
+    """A network x [B, ...] -> features [B, D]; `name` is its name in the config."""
 
     name: str
     preprocessing = Preprocessing()
@@ -30,22 +30,22 @@ class Backbone(ABC):
     @property
     @abstractmethod
     def identity(self) -> dict[str, str]:
-        """What its features depend on: architecture, cut and weights; cheap to tell, nothing is loaded for it."""
+        """What the features depend on, architecture and weights, as text; nothing is loaded for it."""
 
     @abstractmethod
     def skeleton(self) -> nn.Module:
-        """The network cut before its classifier, on the device `meta`: shapes without numbers."""
+        """The network without its classifier on the device `meta`, which has shapes but no values."""
 
     @abstractmethod
     def build(self) -> nn.Module:
-        """The same with its weights, on the CPU.
+        """The network without its classifier, with its weights, on the CPU.
 
         Raises:
             CheckpointError: when they are missing, damaged, or of another network.
         """
 
     def width(self, shape: Collection[int]) -> int:
-        """How many features an input of this shape has.
+        """D, the number of features of an input of this shape.
 
         Raises:
             ConfigError: when the network does not take the shape.
@@ -62,16 +62,16 @@ class Backbone(ABC):
 
 
 def cut_classifier(network: nn.Module) -> nn.Module:
-    """The network cut before the first dense layer of its classifier, the child that holds the last one.
+    """The network, cut before the first dense layer of the child that holds the last dense layer.
 
-    Where nothing that learns comes before the classifier, as in a chain of dense layers, its last layer alone is cut.
+    Where no other child has parameters, as in a chain of dense layers, only the last layer is cut.
 
     Raises:
         ConfigError: when there is no dense layer.
     """
     dense = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)]
     if not dense:
-        what = f"{type(network).__name__} has no dense layer to be cut before"
+        what = f"{type(network).__name__} has no dense layer before which it could be cut"
         raise ConfigError([Problem("model.backbone", what)])
     child = dense[-1].partition(".")[0]
     classifier = network.get_submodule(child)
@@ -85,9 +85,9 @@ def cut_classifier(network: nn.Module) -> nn.Module:
 
 
 def before_dense(classifier: nn.Module) -> nn.Module:
-    """What a classifier does before its first dense layer; nothing, where it is that layer.
+    """The layers of a classifier before its first dense layer; none where the classifier is that layer.
 
-    Maps that a 1x1 convolution would classify and that are averaged then (SqueezeNet's) are averaged.
+    Before a 1x1 convolution as classifier (SqueezeNet) the feature maps are averaged.
     """
     if not isinstance(classifier, nn.Sequential):
         return nn.Identity()
@@ -98,14 +98,16 @@ def before_dense(classifier: nn.Module) -> nn.Module:
     return nn.Sequential(*layers[:first])
 
 
-def fill(network: nn.Module, state: Mapping[str, Tensor], where: str, spare: Iterable[str] = ()) -> None:
-    """Put weights into a network, whole or not at all; keys that begin with `spare` were cut off.
+def load_weights(
+    network: nn.Module, state: Mapping[str, Tensor], where: str, ignored: Iterable[str] = ()
+) -> None:
+    """Load all weights into a network or none; keys that start with `ignored` belong to removed layers.
 
     Raises:
-        CheckpointError: when keys are missing or left over, or a tensor has another shape.
+        CheckpointError: when keys are missing or unexpected, or a tensor has another shape.
     """
     own = network.state_dict()
-    given = {key: value for key, value in state.items() if key in own or not key.startswith(tuple(spare))}
+    given = {key: value for key, value in state.items() if key in own or not key.startswith(tuple(ignored))}
     missing = [key for key in own if key not in given and not key.endswith("num_batches_tracked")]
     extra = [key for key in given if key not in own]
     shapes = [
@@ -121,7 +123,7 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], where: str, spare: Ite
     if faults:
         raise CheckpointError(
             f"{where}: not the weights of this network; tensors {'; '.join(faults)}; "
-            "name the network that they are of: model.backbone=NAME"
+            "name the network of these weights: model.backbone=NAME"
         )
     counters = {
         key: torch.zeros((), dtype=torch.int64) for key in own if key not in given

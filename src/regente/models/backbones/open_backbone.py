@@ -1,4 +1,4 @@
-"""From the name of a backbone to what it is."""
+"""The backbone of a name in the config."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from regente.models.backbones.backbone import Backbone
 
 
 def open_backbone(name: str, weights: str | None, shape: Sequence[int], seed: int) -> Backbone:
-    """timm:NAME, run:RUN, or a network of torchvision, for inputs of a shape [C, H, W].
+    """The backbone timm:NAME, run:RUN, or a network of torchvision, for inputs of shape [C, H, W].
 
     Raises:
         ConfigError: when there is no such network or set of weights.
@@ -21,7 +21,7 @@ def open_backbone(name: str, weights: str | None, shape: Sequence[int], seed: in
         from regente.models.backbones.run_backbone import RunBackbone
 
         if weights not in (None, "DEFAULT"):
-            what = f"{name} brings its own; leave it at DEFAULT"
+            what = f"{name} has weights of its own; DEFAULT would be right"
             raise ConfigError([Problem(f"model.weights={weights}", what)])
         return RunBackbone(name)
     from regente.models.backbones.torchvision_backbone import TorchvisionBackbone

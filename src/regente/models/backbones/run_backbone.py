@@ -1,4 +1,4 @@
-"""One's own finished run as a backbone."""
+"""The model of a finished run as a backbone."""
 
 from copy import deepcopy
 from functools import cached_property
@@ -14,19 +14,19 @@ from regente.models.backbones.weight_files import sha256_of
 
 
 class RunBackbone(Backbone):
-    """The model of a run with its best weights, cut before its classifier; `name` is run:RUN."""
+    """The model of a run with its best weights, without its classifier; `name` is run:RUN."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         data = read_config(self.run.job, Path.cwd(), ["data"])["data"]
-        data |= self.run.fitted_state or {}  # a mean that was measured
+        data |= self.run.fitted_state or {}  # a mean that the run computed
         shape = data.get("input_shape") or []
         if len(shape) == 3 and data.get("mean") and data.get("std"):
             self.preprocessing = Preprocessing(shape[-1], data["mean"], data["std"])
 
     @cached_property
     def run(self) -> Run:
-        """The run that is meant."""
+        """The run of this name."""
         return find(self.name.removeprefix("run:"), Path.cwd())
 
     @property
@@ -37,11 +37,11 @@ class RunBackbone(Backbone):
     def _network(self) -> nn.Module:
         from regente.models.weights import load_model
 
-        with torch.random.fork_rng(devices=[]):  # the initial weights that are then replaced
+        with torch.random.fork_rng(devices=[]):  # for the initial weights, which are replaced
             return cut_classifier(load_model(self.run.job, self.run.checkpoint))
 
     def skeleton(self) -> nn.Module:
         return deepcopy(self._network).to("meta")
 
     def build(self) -> nn.Module:
-        return deepcopy(self._network)  # fine-tuning must not change what the next one gets
+        return deepcopy(self._network)  # fine-tuning must not change the next copy

@@ -1,4 +1,4 @@
-"""Encoders of text, of the BERT family, through Hugging Face's transformers."""
+"""Text encoders of the BERT family, from Hugging Face's transformers."""
 
 import json
 from collections.abc import Collection
@@ -13,11 +13,11 @@ from regente.data.core.seeding import seeded
 from regente.data.core.tokenizers import checkpoint_folder
 from regente.errors import CheckpointError, ConfigError, Problem
 from regente.models.backbones import weight_files
-from regente.models.backbones.backbone import Backbone, fill
+from regente.models.backbones.backbone import Backbone, load_weights
 
 Pooling = Literal["mean", "cls"]
-# what a checkpoint holds beside the encoder: heads, the pooler, a buffer of old versions
-SPARE = (
+# parts of a checkpoint that the encoder does not have: heads, the pooler, a buffer of old versions
+IGNORED = (
     *("pooler.", "cls.", "lm_head.", "qa_outputs.", "classifier.", "embeddings.position_ids"),
     *("pre_classifier.", "vocab_transform.", "vocab_layer_norm.", "vocab_projector."),  # DistilBERT
     *("predictions.", "sop_classifier."),  # ALBERT
@@ -26,7 +26,7 @@ SPARE = (
 
 
 class Encoder(nn.Module):
-    """Numbers of tokens [B, T], padded with `pad` -> features [B, D]: the mean over the tokens, or the first one's."""
+    """Token ids [B, T], padded with `pad` -> features [B, D]: the mean state of the tokens, or that of the first."""
 
     def __init__(self, network: nn.Module, pad: int, pooling: Pooling) -> None:
         super().__init__()
@@ -43,9 +43,9 @@ class Encoder(nn.Module):
 
 
 class TextBackbone(Backbone):
-    """A network by its name on the Hugging Face hub, or by a folder with config.json and its weights.
+    """A model by its name on the Hugging Face hub, or by a folder with config.json and weights.
 
-    `weights`: DEFAULT for its own, a file, or None for random ones as a function of `seed`.
+    `weights`: DEFAULT for its own, a file, or None for random ones that depend on `seed`.
     """
 
     def __init__(self, name: str, weights: str | None, pooling: Pooling, seed: int) -> None:
@@ -55,24 +55,26 @@ class TextBackbone(Backbone):
             what = f"{name} takes DEFAULT, a file, or null"
             raise ConfigError([Problem(f"model.weights={weights}", what)])
         try:
-            self.facts: dict[str, Any] = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
+            self.settings: dict[str, Any] = json.loads(
+                (self.folder / "config.json").read_text(encoding="utf-8")
+            )
         except (OSError, ValueError) as error:
-            what = f"no config.json that can be read ({error}); name a folder that save_pretrained has made"
+            what = f"no readable config.json ({error}); name a folder that save_pretrained wrote"
             raise CheckpointError(f"model.backbone={name}: {what}") from error
 
     @property
     def vocab_size(self) -> int:
-        """How many tokens it knows."""
-        return int(self.facts.get("vocab_size", 0))
+        """The number of its tokens."""
+        return int(self.settings.get("vocab_size", 0))
 
     @property
-    def most_tokens(self) -> int:
-        """How long a text may be."""
-        return int(self.facts.get("max_position_embeddings", 512))
+    def max_tokens(self) -> int:
+        """The length of the longest text that it takes."""
+        return int(self.settings.get("max_position_embeddings", 512))
 
     @cached_property
     def files(self) -> list[Path]:
-        """Those of the weights.
+        """The files of the weights.
 
         Raises:
             CheckpointError: when there are none.
@@ -94,11 +96,11 @@ class TextBackbone(Backbone):
         import transformers
 
         weights = " ".join(map(weight_files.sha256_of, self.files)) or f"random {self.seed}"
-        network = f"transformers {transformers.__version__} {json.dumps(self.facts, sort_keys=True)}"
+        network = f"transformers {transformers.__version__} {json.dumps(self.settings, sort_keys=True)}"
         return {"network": f"{network} {self.pooling}", "weights": weights}
 
     def width(self, shape: Collection[int]) -> int:
-        return int(self.facts.get("hidden_size") or self.facts["dim"])
+        return int(self.settings.get("hidden_size") or self.settings["dim"])
 
     def skeleton(self) -> nn.Module:
         with torch.device("meta"):
@@ -111,8 +113,11 @@ class TextBackbone(Backbone):
             state: dict[str, Tensor] = {}
             for file in self.files:
                 state |= weight_files.read(file)
-            fill(
-                encoder.network, self._plain(state, encoder.network), f"model.weights={self.files[0]}", SPARE
+            load_weights(
+                encoder.network,
+                self._plain(state, encoder.network),
+                f"model.weights={self.files[0]}",
+                IGNORED,
             )
         return encoder
 
@@ -124,14 +129,14 @@ class TextBackbone(Backbone):
             network = AutoModel.from_config(config)  # type: ignore[no-untyped-call]
         except (ValueError, KeyError, OSError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
-            what = f"transformers makes no encoder of it ({reason}); name one of the BERT family"
+            what = f"transformers cannot build an encoder from it ({reason}); name one of the BERT family"
             raise ConfigError([Problem(f"model.backbone={self.name}", what)]) from error
         if hasattr(network, "pooler"):
-            network.pooler = None  # Encoder has its own
+            network.pooler = None  # Encoder pools itself
         return Encoder(network, int(getattr(config, "pad_token_id", None) or 0), self.pooling)
 
     def _plain(self, state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-        """Keys as the bare encoder has them: without the prefix that a model with a head adds, in float32."""
+        """The weights under the keys of the bare encoder, without the prefix of a model with a head, in float32."""
         prefix = f"{getattr(network, 'base_model_prefix', '')}."
         renamed = {key.removeprefix(prefix): value for key, value in state.items()}
         for old, new in (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")):

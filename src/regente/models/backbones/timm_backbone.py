@@ -1,4 +1,4 @@
-"""timm's networks."""
+"""Networks of timm."""
 
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -12,13 +12,13 @@ from torch import nn
 from regente.data.core.seeding import seeded
 from regente.errors import CheckpointError, ConfigError, MachineError, Problem
 from regente.models.backbones import weight_files
-from regente.models.backbones.backbone import Backbone, Preprocessing, fill
+from regente.models.backbones.backbone import Backbone, Preprocessing, load_weights
 
 
 class TimmBackbone(Backbone):
-    """A network of timm by name, without its classifier: timm's own pooled features.
+    """A network of timm by name, without its classifier; the features are those that timm pools.
 
-    `weights`: DEFAULT for timm's own, a file, or None for random ones as a function of `seed`.
+    `weights`: DEFAULT for those of timm, a file, or None for random ones that depend on `seed`.
     """
 
     def __init__(self, name: str, weights: str | None, shape: Sequence[int], seed: int) -> None:
@@ -46,7 +46,7 @@ class TimmBackbone(Backbone):
 
     @cached_property
     def file(self) -> Path | None:
-        """The file of the weights, where they are a file's."""
+        """The file of the weights, where the config names one."""
         named = self.weights and self.weights != "DEFAULT"
         return Path(str(self.weights)).expanduser() if named else None
 
@@ -69,7 +69,7 @@ class TimmBackbone(Backbone):
             network = self._network(pretrained=self.weights == "DEFAULT")
         if self.file is not None:
             head = str(getattr(network, "pretrained_cfg", {}).get("classifier") or "head")
-            fill(network, weight_files.read(self.file), f"model.weights={self.file}", [f"{head}."])
+            load_weights(network, weight_files.read(self.file), f"model.weights={self.file}", [f"{head}."])
         return network
 
     def _network(self, *, pretrained: bool = False) -> nn.Module:

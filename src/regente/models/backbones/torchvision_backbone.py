@@ -1,4 +1,4 @@
-"""torchvision's classification networks."""
+"""Classification networks of torchvision."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -12,18 +12,17 @@ from regente.config.discovery import suggest
 from regente.data.core.seeding import seeded
 from regente.errors import ConfigError, Problem
 from regente.models.backbones import weight_files
-from regente.models.backbones.backbone import Backbone, Preprocessing, before_dense, fill
+from regente.models.backbones.backbone import Backbone, Preprocessing, before_dense, load_weights
 
-HEADS = ("fc", "classifier", "head", "heads")  # where torchvision's networks have their classifier
-AUXILIARY = ("aux1", "aux2", "AuxLogits")  # classifiers half way, which only training looks at
+HEADS = ("fc", "classifier", "head", "heads")  # the names of the classifier in networks of torchvision
+AUXILIARY = ("aux1", "aux2", "AuxLogits")  # auxiliary classifiers, used in training alone
 
 
 class TorchvisionBackbone(Backbone):
     """A network of torchvision.models by name, cut before the first dense layer of its classifier.
 
-    What its classifier does before that, such as ConvNeXt's last normalisation, stays; maps that a classifier would
-    average afterwards (SqueezeNet's) are averaged. `weights`: DEFAULT or another of torchvision's sets, a file, or
-    None for random ones, which are torchvision's initial weights as a function of `seed`.
+    Earlier layers of the classifier stay, such as the last normalisation of ConvNeXt. `weights`: DEFAULT or another
+    set of torchvision, a file, or None for initial weights of torchvision that depend on `seed`.
     """
 
     def __init__(self, name: str, weights: str | None, shape: Sequence[int], seed: int) -> None:
@@ -34,9 +33,7 @@ class TorchvisionBackbone(Backbone):
             what = f"no such network; {suggest(name, known)}; also timm:NAME and run:RUN"
             raise ConfigError([Problem(f"model.backbone={name}", what)])
         self.name, self.weights, self.shape, self.seed = name, weights, shape, seed
-        self.published: Any = (
-            None  # the set of torchvision's that the weights are, also as a file of its name
-        )
+        self.published: Any = None  # the published set of the weights, also where a file has its name
         if weights:
             self.published = _published(name, weights)
         if self.published is not None:
@@ -45,7 +42,7 @@ class TorchvisionBackbone(Backbone):
 
     @cached_property
     def file(self) -> Path | None:
-        """The file of the weights; where they are published ones it is downloaded now."""
+        """The file of the weights; a published one is downloaded now."""
         if not self.weights:
             return None
         if weight_files.is_file(self.weights):
@@ -58,7 +55,7 @@ class TorchvisionBackbone(Backbone):
             weights = f"random {self.seed}"
         elif weight_files.is_file(self.weights):
             weights = weight_files.sha256_of(Path(self.weights).expanduser())
-        else:  # with the start of its SHA-256 in the name; it need not be here
+        else:  # the name has the start of its SHA-256; the file may be missing
             weights = Path(self.published.url).name
         return {"network": f"torchvision {self.name} {self._options()}", "weights": weights}
 
@@ -69,8 +66,8 @@ class TorchvisionBackbone(Backbone):
         if self.file is None:
             with seeded(torch.device("cpu"), self.seed):
                 return self._network()[0]
-        network, spare = self._skeleton()
-        fill(network, weight_files.read(self.file), f"model.weights={self.file}", spare)
+        network, removed = self._skeleton()
+        load_weights(network, weight_files.read(self.file), f"model.weights={self.file}", removed)
         return network
 
     def _skeleton(self) -> tuple[nn.Module, list[str]]:
@@ -79,28 +76,28 @@ class TorchvisionBackbone(Backbone):
                 return self._network()
         except (NotImplementedError, RuntimeError):  # RegNet computes its widths with tensors
             with seeded(torch.device("cpu"), 0):
-                network, spare = self._network()
-            return network.to("meta"), spare
+                network, removed = self._network()
+            return network.to("meta"), removed
 
     def _network(self) -> tuple[nn.Module, list[str]]:
         from torchvision.models import get_model
 
         network = get_model(self.name, weights=None, **self._options())
-        spare = [f"{name}." for name in AUXILIARY if getattr(network, name, None) is not None]
-        for name in spare:
+        removed = [f"{name}." for name in AUXILIARY if getattr(network, name, None) is not None]
+        for name in removed:
             setattr(network, name[:-1], None)
         network.aux_logits = False
         head = next(name for name in HEADS if hasattr(network, name))
         kept = before_dense(getattr(network, head))
         setattr(network, head, kept)
-        return network, [*spare, f"{head}."]
+        return network, [*removed, f"{head}."]
 
     def _options(self) -> dict[str, Any]:
         options: dict[str, Any] = {}
-        if self.name.startswith("vit_"):  # whose positions are as many as the image has patches
+        if self.name.startswith("vit_"):  # their number of positions is that of the patches
             options["image_size"] = self.preprocessing.size or self.shape[-1]
         if self.name in ("googlenet", "inception_v3"):
-            # published weights want the channels as TensorFlow scales them
+            # the published weights take channels scaled as in TensorFlow
             options |= {"transform_input": self.published is not None, "init_weights": True}
         return options
 

@@ -1,4 +1,4 @@
-"""Files of weights: found, downloaded, hashed and read without running what is in them."""
+"""Files of weights: download, hash, and reading without running code in them."""
 
 import hashlib
 import re
@@ -11,29 +11,29 @@ from filelock import FileLock
 from torch import Tensor
 
 from regente.data.core.cache import cache_dir
-from regente.data.core.download import whole
+from regente.data.core.download import atomic_write
 from regente.errors import CheckpointError
 
-WRAPPERS = ("state_dict", "model", "model_state_dict")  # keys under which others keep the weights
+WRAPPERS = ("state_dict", "model", "model_state_dict")  # keys under which other programs save the weights
 PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel, of torch.compile
 
 
 def is_file(weights: str) -> bool:
-    """Whether `model.weights` names a file, as against a set of published weights."""
+    """Whether `model.weights` names a file and not a published set."""
     return "/" in weights or weights.endswith((".pth", ".pt", ".bin", ".safetensors", ".ckpt"))
 
 
 def sha256_of(file: Path) -> str:
-    """The SHA-256 of a file, computed once for each path, size and time of change.
+    """The SHA-256 of a file, computed once for each path, size and modification time.
 
     Raises:
-        CheckpointError: when the file is not there.
+        CheckpointError: when the file is missing.
     """
     try:
         facts = file.stat()
     except OSError as error:
         raise CheckpointError(
-            f"model.weights={file}: no such file; name one that is there, or give model.weights=null"
+            f"model.weights={file}: no such file; name an existing one, or give model.weights=null"
         ) from error
     known = f"{file.resolve()}\0{facts.st_size}\0{facts.st_mtime_ns}"
     note = cache_dir() / "digests" / hashlib.blake2b(known.encode(), digest_size=12).hexdigest()
@@ -41,16 +41,16 @@ def sha256_of(file: Path) -> str:
         return digest
     with file.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
-    with whole(note) as part:
+    with atomic_write(note) as part:
         part.write_text(digest)
     return digest
 
 
 def published(url: str, weights: str) -> Path:
-    """torchvision's file of this address, downloaded unless it is there; its name carries the start of its SHA-256.
+    """torchvision's file of this address, which is downloaded if it is missing; its name has the start of its SHA-256.
 
     Raises:
-        CheckpointError: when it is damaged, or not there and cannot be downloaded.
+        CheckpointError: when it is damaged, or missing and cannot be downloaded.
     """
     file = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
     wanted = wanted_hash(file)
@@ -66,12 +66,12 @@ def published(url: str, weights: str) -> Path:
 
 
 def wanted_hash(file: Path) -> str:
-    """The start of the SHA-256 that a published file has in its name."""
+    """The start of the SHA-256 in the name of a published file."""
     return match[1] if (match := re.search(r"-([a-f0-9]{8,})\.", file.name)) else ""
 
 
 def _download(url: str, file: Path, wanted: str, weights: str) -> None:
-    if file.is_file():  # another process has been faster
+    if file.is_file():  # another process downloaded it
         return
     try:
         torch.hub.download_url_to_file(url, str(file), wanted or None)
@@ -85,20 +85,20 @@ def _download(url: str, file: Path, wanted: str, weights: str) -> None:
 
 
 def read(file: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file, or of one that torch saved: plain, or as another program wrapped them.
+    """The tensors of a .safetensors file or of a file that torch saved, plain or wrapped by another program.
 
     Raises:
-        CheckpointError: when it is damaged, holds code, or no tensors.
+        CheckpointError: when it is damaged, holds code, or holds no tensors.
     """
-    sha256_of(file)  # says it if the file is missing
+    sha256_of(file)  # raises if the file is missing
     try:
         content: Any = _load(file)
-    except Exception as error:  # torch and safetensors have no one error for a file that is torn
+    except Exception as error:  # for a damaged file torch and safetensors raise many kinds of errors
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         if "weights_only" in str(error).lower() or "unsupported" in str(error).lower():
-            what = "refused, it holds more than tensors; save its state_dict alone"
+            what = "refused, it holds more than tensors; save the state_dict alone"
         else:
-            what = "damaged; put a whole one there"
+            what = "damaged; replace it"
         raise CheckpointError(f"{file}: {what} ({reason})") from error
     for key in WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
@@ -121,5 +121,5 @@ def _load(file: Path) -> Any:
         return load_file(file)
     with file.open("rb") as start:
         zipped = start.read(2) == b"PK"
-    # mapped: pages that are not asked for, such as those of the classifier, are not read
+    # memory-mapped: pages that are not used, such as those of the classifier, are not read
     return torch.load(file, map_location="cpu", weights_only=True, mmap=zipped)

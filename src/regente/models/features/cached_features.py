@@ -1,4 +1,4 @@
-"""Features in place of images: whether they can be, which stored ones they are, and how they get there."""
+"""Stored features in place of images: whether they can be used, where they are stored, and how they are computed."""
 
 import json
 import time
@@ -11,196 +11,190 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from regente.data.core.batches import Source, Split
-from regente.data.core.cache import ABOUT, cache_dir, made_once, mark_used
-from regente.data.core.decoding import progress
-from regente.data.core.in_memory import InMemory
-from regente.data.core.seeding import seeded
+from regente.data.core.cache import DESCRIPTION, build_once, cache_dir, folder_size, mark_used
+from regente.data.core.parallel import progress_bar
+from regente.data.core.sources import Source, Split
+from regente.data.protocols import SupportsFeatures
 from regente.jobs.hardware import has_bfloat16
 from regente.jobs.job import write_json
+from regente.models.backbone_with_head import BackboneWithHead
+from regente.models.feature_bank import FeatureBank
+from regente.models.features.augmented_views import AugmentedViews
 from regente.models.features.extraction import Extractor
-from regente.models.features.store import Table, size_of
-from regente.models.features.views import Views
-from regente.models.transfer import Transfer
+from regente.models.features.feature_file import FeatureFile
 
-VERSION = 1  # of what is stored: a new one makes every bank anew
-GROUP = {"cpu": 32}  # images that go through the backbone together
-GROUP_ELSEWHERE = 256
-DTYPES = {
-    "32": torch.float32,
-    "bf16": torch.bfloat16,
-    "16": torch.float16,
-}  # by the start of trainer.precision
-LIMITS = ("limit_train_batches", "overfit_batches", "fast_dev_run")
+VERSION = 2  # of the stored form: a new one computes every bank anew
+BACKBONE_BATCH_SIZE = {"cpu": 32}
+BACKBONE_BATCH_SIZE_GPU = 256
+DTYPES = {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}  # by start of trainer.precision
+# settings under which training sees a part of the samples, and their values that mean all of them
+LIMITS = {"limit_train_batches": (1.0, 0, 0.0), "overfit_batches": (0, 0.0), "fast_dev_run": (False, 0)}
 
 
 def cache_features(model: nn.Module, data: Any, config: dict[str, Any], device: torch.device) -> list[str]:
-    """Let the data give features to a frozen model, stored ones or computed now; what a user should know of it.
+    """Decide whether a frozen model trains on stored features; if so, compute them and hand them to the data.
 
-    A model that gets images after all has its backbone afterwards.
+    Afterwards the model has its backbone unless features are used. Weights of a trained backbone that are loaded
+    later make the data give images again. Returns lines for the user.
 
     Raises:
-        DataError: when they cannot be written or read.
+        DataError: when features cannot be written or read.
     """
-    if not isinstance(model, Transfer):
+    if not isinstance(model, BackboneWithHead):
         return []
-    model.group = GROUP.get(device.type, GROUP_ELSEWHERE) if model.frozen else None
-    notes = list(model.notes)
-    if model.frozen and model.feature_bank is not None:
-        notes += _cache_features(model, data, config, device)
-    if not model.takes_features and model.backbone is None:
-        model.complete()
+    features, notes = None, list(model.notes)
+    if model.frozen:
+        # also without stored features, so that the results are equal to the bit
+        model.backbone_batch_size = BACKBONE_BATCH_SIZE.get(device.type, BACKBONE_BATCH_SIZE_GPU)
+        if model.feature_bank is not None:
+            features, more = _features(model, model.feature_bank, data, config, device)
+            notes += more
+    if features is None:
+        model.build_backbone()
+    else:
+        model.backbone = None  # frees its memory
+        data.use_features(features)
+        model.register_load_state_dict_post_hook(partial(_leave_features_if_trained, data))  # type: ignore[no-untyped-call]
     return notes
 
 
-def _cache_features(model: Transfer, data: Any, config: dict[str, Any], device: torch.device) -> list[str]:
-    assert model.feature_bank is not None
-    if reason := obstacle(model, data, config):
-        return [f"features are computed anew in each epoch: {reason}"]
+def _leave_features_if_trained(data: SupportsFeatures, model: Any, keys: Any) -> None:
+    if model.trained:
+        data.use_features(None)
+
+
+def _features(
+    model: BackboneWithHead, settings: FeatureBank, data: Any, config: dict[str, Any], device: torch.device
+) -> tuple[dict[str, Source] | None, list[str]]:
+    """The features of each split, None where images are used, and lines for the user."""
+    if reason := obstacle(settings, data, config["trainer"]):
+        return None, [f"features are computed anew in each epoch: {reason}"]
     data.prepare_data()
     data.setup("fit")
-    bank = Bank(model, data, config, device)
-    if not bank.folder.is_dir() and config["trainer"].get("limit_train_batches") == 0:
-        return []  # nothing is trained: each sample is looked at once
-    if not bank.folder.is_dir() and (reason := _too_few_steps(data, config["trainer"])):
-        return [f"features are computed as they are needed and not kept: {reason}"]
-    slow = bank.extractor.computed == torch.bfloat16 and device.type == "cpu" and not has_bfloat16()
-    notes = (
-        ["this CPU only emulates bfloat16; model.feature_bank.precision=32 is several times faster"]
-        if slow
-        else []
-    )
-    notes.append(bank.fill())
-    data.use_features(bank.open())
-    model.takes_features, model.drop_features, model.backbone = True, partial(data.use_features, None), None
-    return notes
+    bank = Bank(model, settings, data, config, device)
+    if not bank.folder.is_dir():
+        if config["trainer"].get("limit_train_batches") == 0:  # nothing is trained: one pass over each split
+            return None, []
+        if reason := _part_of_the_samples(data, config["trainer"]):
+            return None, [f"features are computed when needed and not stored: {reason}"]
+    notes = []
+    if bank.extractor.computed == torch.bfloat16 and device.type == "cpu" and not has_bfloat16():
+        notes.append(
+            "this CPU only emulates bfloat16; model.feature_bank.precision=32 is several times faster"
+        )
+    notes.append(bank.compute())
+    return bank.open(), notes
 
 
-def obstacle(model: Transfer, data: Any, config: dict[str, Any]) -> str:
-    """Why features cannot stand for images."""
-    assert model.feature_bank is not None
-    if not isinstance(data, InMemory):
-        return f"{type(data).__name__} does not say which sample is which; a regente.data.InMemory does"
-    if getattr(data, "augment", None) is not None and model.feature_bank.views is None:
-        return "augmentation changes the images; model.feature_bank.views=4 would keep four views of each"
-    precision = str(config["trainer"].get("precision"))
-    if model.feature_bank.precision == "auto" and precision.startswith("64"):
-        return f"trainer.precision={precision}; model.feature_bank.precision=32 would keep them in 32 bits"
+def obstacle(settings: FeatureBank, data: Any, trainer: dict[str, Any]) -> str:
+    """Why features cannot replace images."""
+    if not isinstance(data, SupportsFeatures):
+        return f"{type(data).__name__} cannot give features; see regente.data.protocols.SupportsFeatures"
+    if data.augment is not None and settings.views is None:
+        return "augmentation changes the images; model.feature_bank.views=4 would store four views of each"
+    precision = str(trainer.get("precision"))
+    if settings.precision == "auto" and precision.startswith("64"):
+        return f"trainer.precision={precision}; model.feature_bank.precision=32 would store 32 bits"
     return ""
 
 
-def _too_few_steps(data: InMemory, trainer: dict[str, Any]) -> str:
-    """What keeps training from seeing every sample."""
-    for key in LIMITS:
-        if trainer.get(key) not in (None, 1.0, 0, False) or (
-            key == "limit_train_batches" and trainer.get(key) == 1
-        ):
-            return f"trainer.{key}={trainer[key]}"
+def _part_of_the_samples(data: SupportsFeatures, trainer: dict[str, Any]) -> str:
+    """The setting under which training does not see every sample."""
+    for key, harmless in LIMITS.items():
+        given = trainer.get(key)
+        # a whole number of batches is no share: 1 is not 1.0
+        if given is not None and not any(given == each and type(given) is type(each) for each in harmless):
+            return f"trainer.{key}={given}"
     steps = trainer.get("max_steps") or -1
     return f"trainer.max_steps={steps}" if 0 < steps * data.batch_size < len(data.splits["train"]) else ""
 
 
 class Bank:
-    """The stored features of a data set under a backbone, in a folder that is named by all that they depend on."""
+    """The stored features of a data set, in a folder whose name is a hash of everything that they depend on."""
 
-    def __init__(self, model: Transfer, data: InMemory, config: dict[str, Any], device: torch.device) -> None:
-        assert model.feature_bank is not None
+    def __init__(
+        self,
+        model: BackboneWithHead,
+        settings: FeatureBank,
+        data: SupportsFeatures,
+        config: dict[str, Any],
+        device: torch.device,
+    ) -> None:
         self.model, self.data = model, data
-        self.augment = getattr(data, "augment", None)
-        self.views = (model.feature_bank.views or 1) if self.augment is not None else 1
-        asked = str(model.feature_bank.precision)
-        precision = str(config["trainer"].get("precision") or 32) if asked == "auto" else asked
+        augmented = data.augment is not None
+        self.views = (settings.views or 1) if augmented else 1
+        auto = settings.precision == "auto"
+        precision = str(config["trainer"].get("precision") or 32) if auto else str(settings.precision)
         computed = DTYPES[precision.partition("-")[0]]
-        self.extractor = Extractor(model, device, computed, None if asked == "auto" else computed)
-        self.about: dict[str, Any] = {
+        self.extractor = Extractor(model, device, computed, None if auto else computed)
+        self.key: dict[str, Any] = {
             "version": VERSION,
             "backbone": model.origin.name,
             **model.origin.identity,
             "width": model.width,
             "data": {key: value for key, value in data.identity().items() if key != "source"},
-            "preprocessing": [
-                getattr(data, "mean", None),
-                getattr(data, "std", None),
-                vars(model.origin.preprocessing),
-            ],
-            "precision": [str(computed), asked == "auto", torch.get_float32_matmul_precision()],
+            "preprocessing": [data.fitted_state(), vars(model.origin.preprocessing)],
+            "precision": [str(computed), auto, torch.get_float32_matmul_precision()],
             "device": device.type,
-            "group": model.group,
+            "backbone_batch_size": model.backbone_batch_size,
             "torch": torch.__version__,
-            "augment": [config["data"]["augment"], data.seed, self.views]
-            if self.augment is not None
-            else None,
+            "augment": [config["data"]["augment"], data.seed, self.views] if augmented else None,
         }
-        key = blake2b(json.dumps(self.about, sort_keys=True).encode(), digest_size=12).hexdigest()
-        self.folder = cache_dir() / "features" / key
-        self.made = False  # by this process
+        digest = blake2b(json.dumps(self.key, sort_keys=True).encode(), digest_size=12).hexdigest()
+        self.folder = cache_dir() / "features" / digest
+        self.computed_here = False  # by this process
 
-    def fill(self) -> str:
-        """Compute what is not stored yet; says what has been done."""
-        what = self._what()
+    def compute(self) -> str:
+        """Compute what is not stored yet; returns a line that says what was done."""
+        number = sum(len(split) for split in self.data.splits.values())
+        what = f"features of {self.model.origin.name} for {number:,} samples"
         if self.folder.is_dir():
             mark_used(self.folder)
             return f"{what} from {self.folder}"
         started = time.perf_counter()
-        made_once(self.folder, self._make, resumable=True)
-        if not self.made:
+        build_once(self.folder, partial(self._compute, f"{what} of {self.data.source}"), resumable=True)
+        if not self.computed_here:
             return f"{what} from {self.folder}, computed by another process just now"
-        seconds, size = time.perf_counter() - started, size_of(self.folder) / 1e6
-        return f"{what} computed in {seconds:.1f} s; later runs take them from {self.folder}, {size:,.1f} MB that may be deleted"
-
-    def _what(self) -> str:
-        number = sum(len(split) for split in self.data.splits.values())
-        return f"features of {self.model.origin.name} for {number:,} samples"
+        seconds, size = time.perf_counter() - started, folder_size(self.folder) / 1e6
+        return f"{what} computed in {seconds:.1f} s; later runs read {self.folder}, {size:,.1f} MB that may be deleted"
 
     def open(self) -> dict[str, Source]:
         """The splits, with features for inputs."""
-        facts = json.loads((self.folder / "about.json").read_text(encoding="utf-8"))
-        dtype, found = getattr(torch, facts["dtype"]), dict[str, Source]()
+        about = json.loads((self.folder / "about.json").read_text(encoding="utf-8"))
+        found: dict[str, Source] = {}
         for name, split in self.data.splits.items():
-            x, y = self._table(self.folder, name, dtype).open(), split.tensors[-1]
-            many = self._views_of(name)
-            found[name] = Views(x.view(many, len(split), -1), y) if many > 1 else Split(x, y)
+            x, y = self._file(self.folder, name, getattr(torch, about["dtype"])).read(), split.tensors[-1]
+            views = self._views_of(name)
+            found[name] = AugmentedViews(x.view(views, len(split), -1), y) if views > 1 else Split(x, y)
         return found
 
-    def _table(self, folder: Path, name: str, dtype: torch.dtype) -> Table:
+    def _file(self, folder: Path, name: str, dtype: torch.dtype) -> FeatureFile:
         rows = len(self.data.splits[name]) * self._views_of(name)
-        return Table(folder, name, (rows, self.model.width), dtype)
+        return FeatureFile(folder, name, (rows, self.model.width), dtype)
 
     def _views_of(self, name: str) -> int:
         return self.views if name == "train" else 1
 
-    def _make(self, draft: Path) -> None:
-        if self.model.backbone is None:
-            self.model.complete()
-        assert self.model.backbone is not None
+    def _compute(self, description: str, draft: Path) -> None:
+        self.model.build_backbone().to(self.extractor.device)
         self.model.eval()
-        self.model.backbone.to(self.extractor.device)
-        (draft / ABOUT).write_text(
-            f"{self._what()} of {self.data.source}", encoding="utf-8", errors="replace"
-        )
-        dtype = self.extractor.dtype
-        tables = {name: self._table(draft, name, dtype) for name in self.data.splits}
-        total = sum(table.shape[0] for table in tables.values())
-        with progress() as line:
-            task = line.add_task(f"features of {self.model.origin.name}", total=total)
-            line.advance(task, sum(table.rows() for table in tables.values()))
-            for name, table in tables.items():
-                blocks = partial(self.extractor.blocks, self._inputs(name), table.shape[0])
-                table.fill(blocks, partial(line.advance, task))
+        (draft / DESCRIPTION).write_text(description, encoding="utf-8", errors="replace")
+        dtype = self.extractor.stored_dtype(self._inputs("train"))
+        files = {name: self._file(draft, name, dtype) for name in self.data.splits}
+        with progress_bar() as bar:
+            task = bar.add_task(
+                f"features of {self.model.origin.name}", total=sum(file.shape[0] for file in files.values())
+            )
+            bar.advance(task, sum(file.num_written() for file in files.values()))
+            for name, file in files.items():
+                blocks = partial(self.extractor.blocks, self._inputs(name), file.shape[0])
+                file.write(blocks, partial(bar.advance, task))
         self.model.train()
-        self.made = True
-        write_json(draft / "about.json", {**self.about, "dtype": str(dtype).removeprefix("torch.")})
+        self.computed_here = True
+        write_json(draft / "about.json", {**self.key, "dtype": str(dtype).removeprefix("torch.")})
 
     def _inputs(self, name: str) -> Callable[[Tensor], Tensor]:
-        """Row numbers -> inputs of the backbone; of training images with augmentation, view after view."""
-        split = self.data.splits[name]
-        augment = self.augment if name == "train" else None
-        if augment is None:
-            return lambda index: self.data.inputs(split.take(index)[0])
-
-        def view(index: Tensor) -> Tensor:
-            x = split.take(index % len(split))[0]
-            with torch.no_grad(), seeded(x.device, self.data.seed, int(index[0])):
-                return self.data.inputs(augment(x.float().div_(255)))
-
-        return view
+        """Row numbers -> inputs of the model; rows of augmented training images are view after view."""
+        if name == "train" and self.data.augment is not None:
+            return partial(self.data.augmented_inputs, name)
+        return partial(self.data.model_inputs, name)

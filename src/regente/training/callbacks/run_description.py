@@ -62,7 +62,7 @@ class RunDescription(Callback):
             served = getattr(data, "features", None) is not None
             x = batch[0] if isinstance(batch, list | tuple) else None
             if served:
-                x = data.inputs(data.splits["train"].take(torch.arange(2))[0])
+                x = data.model_inputs("train", torch.arange(2))
             if isinstance(x, torch.Tensor):
                 keep_example(self.job.path / EXAMPLE, x)
 

@@ -81,5 +81,5 @@ class SamplePredictions(Callback):
 def _inputs(split: Any, answers: torch.Tensor) -> np.ndarray:
     """The inputs of the samples that gave these answers; a sample gives one, or one for each of its positions."""
     device = split.tensors[0].device
-    each = split.take(torch.zeros(1, dtype=torch.int64, device=device))[1].numel()
-    return np.asarray(split.take((answers // each).to(device))[0].cpu())
+    each = split.batch(torch.zeros(1, dtype=torch.int64, device=device))[1].numel()
+    return np.asarray(split.batch((answers // each).to(device))[0].cpu())

@@ -37,7 +37,7 @@ class SampleTexts(Callback):
         assert not model.training
         split, key = data.splits["val"], torch.Generator()
         places = torch.arange(PLACES) * len(split) // PLACES
-        start = split.take(places.to(split.tensors[0].device))[0].to(pl_module.device)
+        start = split.batch(places.to(split.tensors[0].device))[0].to(pl_module.device)
         key.manual_seed(data.seed * 1_000_003 + trainer.current_epoch)
         # on every rank: where the weights are sharded, all of them take part in each step
         added = continue_text(model, start, WORDS, start.shape[1], Sampling(), key)

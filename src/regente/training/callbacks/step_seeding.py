@@ -6,7 +6,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from regente.data.core.batches import Batches
 from regente.data.core.seeded_loader import SeededLoader
-from regente.data.core.seeding import STEP, VALIDATION, reseed_all
+from regente.data.core.seeding import STEP, VALIDATION, seed_all
 
 
 class StepSeeding(Callback):
@@ -47,7 +47,7 @@ class StepSeeding(Callback):
     ) -> None:
         if pl_module.automatic_optimization or not getattr(pl_module, "take_steps", None):
             key = self.seed, trainer.current_epoch, batch_idx, trainer.global_rank, STEP
-            reseed_all(pl_module.device, *key)
+            seed_all(pl_module.device, *key)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        reseed_all(pl_module.device, self.seed, trainer.global_step, 0, trainer.global_rank, VALIDATION)
+        seed_all(pl_module.device, self.seed, trainer.global_step, 0, trainer.global_rank, VALIDATION)

@@ -7,8 +7,9 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import nn
 from torch.optim import Optimizer
 
+from regente.data.protocols import SupportsFeatures
 from regente.errors import ConfigError, Problem
-from regente.models.transfer import Transfer
+from regente.models.backbone_with_head import BackboneWithHead
 
 RATES = ("lr", "initial_lr", "max_lr", "min_lr")  # of a parameter group, some of them a schedule's
 SCHEDULED = ("base_lrs", "min_lrs", "_last_lr")  # what a schedule keeps for each group
@@ -56,7 +57,7 @@ class Unfreeze(Callback):
         if stage != "fit":
             return
         model = pl_module.model
-        if not isinstance(model, Transfer) or not model.frozen:
+        if not isinstance(model, BackboneWithHead) or not model.frozen:
             what = "has no frozen backbone; model=transfer would be right, with model.frozen=true"
             raise ConfigError([Problem("callbacks.unfreeze", f"{type(model).__name__} {what}")])
         if type(trainer.strategy).__name__ not in ("SingleDeviceStrategy", "DDPStrategy"):
@@ -97,8 +98,9 @@ class Unfreeze(Callback):
 
 
 def _leave_features(trainer: Trainer, pl_module: LightningModule) -> None:
-    model: Any = pl_module.model
-    model.leave_features()
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    if isinstance(data, SupportsFeatures):
+        data.use_features(None)
     task: Any = pl_module
     if getattr(task, "take_steps", None):
         task.take_steps.size = 1  # a step takes longer now than what is around it

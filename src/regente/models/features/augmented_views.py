@@ -1,15 +1,15 @@
-"""Stored views of augmented images."""
+"""Stored features of augmented images."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from regente.data.core.batches import Batch
+from regente.data.core.sources import Batch
 
 
 @dataclass
-class Views:
+class AugmentedViews:
     """Features x [K, N, D] of K augmented views of each sample, and labels y [N]; epoch e takes view e modulo K."""
 
     x: Tensor
@@ -23,12 +23,12 @@ class Views:
         """Choose the view."""
         self.epoch = epoch
 
-    def take(self, index: Tensor) -> Batch:
+    def batch(self, index: Tensor) -> Batch:
         return self.x[self.epoch % len(self.x)].index_select(0, index), self.y.index_select(0, index)
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor]:
         return self.x, self.y
 
-    def to(self, device: torch.device) -> "Views":
-        return Views(self.x.to(device), self.y.to(device), self.epoch)
+    def to(self, device: torch.device) -> "AugmentedViews":
+        return AugmentedViews(self.x.to(device), self.y.to(device), self.epoch)
