@@ -56,7 +56,7 @@ def sweep(experiment: str, overrides: Sequence[str], *, rerun: bool) -> list[dic
     from regente.sweeps.session import sweep
 
     with command_line(["train", "-m", experiment, *overrides]):
-        _, states, folder = sweep(experiment, overrides, again=rerun)
+        _, states, folder = sweep(experiment, overrides, rerun=rerun)
     assert folder is not None
     shown = ("overrides", "state", "value", "reason", "pruned")
     return [

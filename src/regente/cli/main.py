@@ -152,7 +152,7 @@ def train(
     if multirun or composed.multirun:
         from regente.sweeps.session import sweep
 
-        sys.exit(sweep(experiment, overrides, again=rerun, dry_run=dry_run)[0])
+        sys.exit(sweep(experiment, overrides, rerun=rerun, dry_run=dry_run)[0])
     if dry_run:
         raise ConfigError([Problem("--dry-run", "goes with -m; regente check looks at one run")])
     from regente.jobs.hardware import require
@@ -173,10 +173,10 @@ def check(words: tuple[str, ...], debug: bool, multirun: bool) -> None:
     experiment, overrides = split(words)
     found = ""
     if multirun or checked(experiment, overrides)[0].multirun:
-        from regente.sweeps.plan import plan
-        from regente.sweeps.session import look
+        from regente.sweeps.plan import make_plan
+        from regente.sweeps.session import check_sweep
 
-        found = f"{look(plan(experiment, overrides))}, "
+        found = f"{check_sweep(make_plan(experiment, overrides))}, "
     click.echo(f"{' '.join([experiment, *overrides])}: {found}nothing wrong")
 
 
