@@ -72,7 +72,7 @@ def startup(rounds: int) -> None:
     warm, cold = [], []
     with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
         jobs = sweep(Path(first), *words)[2:]  # the first ones wait for the server
-        fresh = {job.name: job for job in sweep(Path(second), *words, "hydra.launcher.warm=false")}
+        fresh = {job.name: job for job in sweep(Path(second), *words, "hydra.launcher.fork_server=false")}
         for job in jobs:
             ours, theirs = (json.loads((path / "first.json").read_text()) for path in (job, fresh[job.name]))
             assert ours["loss"] == theirs["loss"], f"{job.name}: {ours['loss']} != {theirs['loss']}"

@@ -6,11 +6,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: several tests sha
 
 import multiprocessing
 import shutil
-import signal
-import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
@@ -22,8 +19,6 @@ from regente.jobs.exit_status import SwiftExit
 from regente.sweeps import fork_server as forking
 from regente.sweeps import local
 from regente.sweeps.slot import redirect
-from regente.tracking import recorder
-from regente.training import launch
 
 WARM = [
     *("regente.training.fit", "regente.config.compose", "regente.config.check", "regente.sweeps.session"),
@@ -117,33 +112,13 @@ def regente(project: Path, start: Callable[..., ForkServerProcess]) -> Callable[
 class ForkedServer(forking.ForkServer):
     """The server of a sweep's jobs, forked from this process, which has imported all of it."""
 
-    def _process(self, channel: socket.socket, log: Path, modules: Sequence[str]) -> Any:
-        return Forked(self.socket, channel)
-
-
-class Forked:
-    def __init__(self, ours: socket.socket, theirs: socket.socket) -> None:
-        self.pid = os.fork()
-        if self.pid == 0:
-            leave = SwiftExit()
-            os.setsid()
-            ours.close()
-            forking.serve(theirs, leave)
-            os._exit(0)
-
-    def poll(self) -> int | None:
-        try:
-            return None if os.waitpid(self.pid, os.WNOHANG) == (0, 0) else 0
-        except ChildProcessError:  # asked before
+    def _start_process(self, connection: Any, log: Path, modules: Sequence[str]) -> Any:
+        def run() -> int:
+            self.connection.close()
+            forking.serve(connection, SwiftExit())
             return 0
 
-    def kill(self) -> None:
-        with suppress(OSError):
-            os.kill(self.pid, signal.SIGKILL)
-
-    def wait(self) -> None:
-        with suppress(ChildProcessError):
-            os.waitpid(self.pid, 0)
+        return forking.ForkedProcess(run)
 
 
 def _regente(words: tuple[str, ...], project: str, env: dict[str, str], cold: bool) -> None:
@@ -158,8 +133,7 @@ def _regente(words: tuple[str, ...], project: str, env: dict[str, str], cold: bo
     from regente.cli.main import main
 
     if not cold:
-        recorder.start_shipper = forking.ForkedShipper  # type: ignore[assignment]
-        launch.start_program = forking.ForkedProgram  # type: ignore[assignment]
+        forking.fork_programs()
         local.ForkServer = ForkedServer  # type: ignore[misc]
     try:
         main()

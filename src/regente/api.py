@@ -82,7 +82,7 @@ def sweep(experiment: str = "digits_cnn", *overrides: str, rerun: bool = False) 
     from regente.sweeps.session import sweep
 
     with command_line(["train", "-m", experiment, *overrides]):
-        _, states, folder = sweep(experiment, overrides, again=rerun)
+        _, states, folder = sweep(experiment, overrides, rerun=rerun)
     assert folder is not None
     return [
         SweptJob(

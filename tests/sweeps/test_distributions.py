@@ -25,7 +25,7 @@ def test_each_form_of_the_grammar_is_a_distribution(word: str, drawn: object) ->
 
 
 def test_a_range_is_hydras_and_stops_before_its_end() -> None:
-    assert space(["a=range(1,5)"], {}).drawn["a"].listed == [1, 2, 3, 4]
+    assert space(["a=range(1,5)"], {}).drawn["a"].values == [1, 2, 3, 4]
 
 
 def test_the_command_line_has_the_last_word_over_the_params_of_a_config() -> None:
@@ -41,9 +41,9 @@ def test_a_drawn_value_becomes_the_override_that_was_written() -> None:
     assert found.overrides({"a": "'x y'", "n": 3, "s": 0.1 + 0.2}) == ["a='x y'", "n=3", "s=0.3"]
 
 
-def test_probes_hold_each_choice_and_both_ends_of_each_interval() -> None:
+def test_extremes_hold_each_choice_and_both_ends_of_each_interval() -> None:
     found = space(["seed=7", "lr=interval(0.1,0.5)", "model=a,b,c"], {})
-    assert list(found.probes()) == [
+    assert list(found.extremes()) == [
         ["seed=7", "lr=0.1", "model=a"],
         ["seed=7", "lr=0.5", "model=b"],
         ["seed=7", "lr=0.1", "model=c"],

@@ -30,7 +30,7 @@ def _after_good_ones(folder: Path, epochs: int) -> Any:
         assert trial is not None
         number = json.loads(trial.env[TRIAL])["trial"]
         for validation in range(epochs):
-            found.study.study._storage.set_trial_intermediate_value(number, validation, 1.0)
+            found.study.storage.set_trial_intermediate_value(number, validation, 1.0)
         found.tell(trial, done(1.0))
     return found
 

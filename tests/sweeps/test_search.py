@@ -141,7 +141,7 @@ def test_failed_trials_count_and_end_the_search_above_the_rate_and_stopped_ones_
     found.tell(third, TrialResult(1))
     assert found.study.counts() == (2, 2)
     assert found.ask() is None
-    assert "2 of 2 trials failed" in found.why
+    assert "2 of 2 trials failed" in found.end_reason
 
 
 def test_the_rows_of_a_table_are_tried_before_anything_is_drawn_once_also_after_a_resume(

@@ -53,7 +53,7 @@ def test_a_search_is_checked_before_it_starts(regente: Run, project: Path) -> No
     assert "a grid needs values that can be counted" in ended.err
     ended = regente("check", *FAST, "-m", "hydra/sweeper=optuna", LR, "hydra.sweeper.n_trials=7")
     assert ended.code == 0, ended.err
-    assert "a search of 7 jobs, its ends checked, no problems" in ended.out
+    assert "a search of 7 jobs, its extremes checked, no problems" in ended.out
     assert not list(project.glob("runs/*"))
 
 
@@ -109,4 +109,4 @@ def test_a_trial_over_its_time_has_failed_and_is_not_asked_for_again(regente: Ru
     assert ended.out.count("hydra.launcher.max_minutes=0.03 were over") >= 1
     retried = regente("sweep", "retry")
     assert retried.code == 2
-    assert "regente sweep resume goes on" in retried.err
+    assert "use regente sweep resume" in retried.err

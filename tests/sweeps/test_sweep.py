@@ -193,8 +193,8 @@ def test_a_failure_may_end_the_sweep(regente: Run, net: Path) -> None:
     ended = regente("train", *FAST, *words)
     assert ended.code == 1
     assert len(job_dirs(net)) == 1
-    assert "0 of 1 jobs done, 1 not begun: hydra.launcher.on_failure=stop" in ended.out
-    assert f"regente sweep resume {sweep_of(net).name} goes on" in ended.out
+    assert "0 of 1 jobs done, 1 not started: hydra.launcher.on_failure=stop" in ended.out
+    assert f"to go on: regente sweep resume {sweep_of(net).name}" in ended.out
 
 
 def test_a_job_over_its_time_is_ended(regente: Run, net: Path) -> None:
@@ -257,11 +257,11 @@ def test_jobs_side_by_side_have_no_more_threads_than_their_share_of_the_cores(
             "self.ending = ending", "print(torch.get_num_threads(), 'threads')\n        self.ending = ending"
         )
     )
-    words = ["model=net", "hydra.launcher.jobs=2", f"hydra.launcher.warm={forked}", "-m", "seed=1,2"]
+    words = ["model=net", "hydra.launcher.jobs=2", f"hydra.launcher.fork_server={forked}", "-m", "seed=1,2"]
     assert regente("train", *FAST, *words, env={"OMP_NUM_THREADS": "64"}).code == 0
     share = max(1, cores() // 2)
     for job in job_dirs(net):
-        assert f"{share} threads\n" in (job / "output.txt").read_text()
+        assert f"{share} threads\n" in (job / "stdout.log").read_text()
 
 
 def test_a_job_may_have_several_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,13 +270,16 @@ def test_a_job_may_have_several_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     assert slots == [local.Slot(("4", "5")), local.Slot(("6", "7"))]
 
 
-def test_an_interrupted_sweep_saves_and_starts_no_other_job(start: Start, project: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1])
+def test_an_interrupted_sweep_saves_and_starts_no_other_job(
+    number: signal.Signals, start: Start, project: Path
+) -> None:
     process = start("train", *LONG, ONE, "-m", "seed=1,2,3")
     until(lambda: training(project))
     assert process.pid is not None
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, number)
     process.join(60)
-    assert process.exitcode == 130
+    assert process.exitcode == 128 + number
     (job,) = job_dirs(project)
     assert '"status":"KILLED"' in (job / "journal.jsonl").read_text()
     assert "0 of 1 started jobs done, then stopped" in (project / "out").read_text()
@@ -284,14 +287,14 @@ def test_an_interrupted_sweep_saves_and_starts_no_other_job(start: Start, projec
 
 
 def test_jobs_that_are_told_to_stop_while_their_server_still_starts_end_at_once(project: Path) -> None:
-    server, asked = ForkServer(project / "warm.log", []), time.monotonic()
+    server, asked = ForkServer(project / "fork_server.log", []), time.monotonic()
     jobs = [project / "one", project / "two"]
     for job in jobs:
         server.start(job, {}, 1)
     for job in jobs:
         server.signal(job, signal.SIGTERM)
     ended = server.poll(10)
-    assert sorted(path for path, _ in ended) == [str(job) for job in jobs]
+    assert sorted(path for path, _ in ended) == jobs
     assert time.monotonic() - asked < 5
     assert not server.alive
     server.close()
@@ -344,8 +347,8 @@ def test_a_sweep_is_looked_at_stopped_from_elsewhere_and_gone_on_with(
     assert stopped.code == 0, stopped.err
     process.join(10)
     assert process.exitcode == 130
-    assert "nobody runs it" in regente("sweep", "status", sweep_of(project).name).out
-    assert regente("sweep", "stop").out.endswith("nobody runs it\n")
+    assert "no process runs it" in regente("sweep", "status", sweep_of(project).name).out
+    assert regente("sweep", "stop").out.endswith("no process runs it\n")
 
 
 def test_what_failed_is_run_again_by_retry_and_by_resume(regente: Run, net: Path) -> None:

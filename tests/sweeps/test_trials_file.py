@@ -108,5 +108,5 @@ def test_a_dry_run_shows_the_points_and_a_sweep_of_a_table_is_found_again(
     ended = regente("train", "digits_mlp", "-m", "--dry-run", "sweep.trials_file=p.csv", "optimizer.lr=1,2")
     assert ended.code == 2
     assert ended.lines == [
-        "sweep.trials_file: optimizer.lr has values on the command line too; leave it to one of them"
+        "sweep.trials_file: optimizer.lr has several values on the command line too; give them in one of the two places"
     ]

@@ -150,7 +150,7 @@ def train(
             sys.exit(run(Request(experiment, overrides), debug=debug).exit_code)
     from regente.sweeps.session import sweep
 
-    sys.exit(sweep(experiment, overrides, again=rerun, dry_run=dry_run)[0])
+    sys.exit(sweep(experiment, overrides, rerun=rerun, dry_run=dry_run)[0])
 
 
 @regente.command(name="check", help=CHECK, context_settings={"ignore_unknown_options": True})
@@ -166,10 +166,10 @@ def check_(words: tuple[str, ...], debug: bool, multirun: bool) -> None:
         check(composed)
         multirun = composed.multirun
     if multirun:
-        from regente.sweeps.plan import plan
-        from regente.sweeps.session import look
+        from regente.sweeps.plan import make_plan
+        from regente.sweeps.session import check_sweep
 
-        found = f"{look(plan(experiment, overrides))}, "
+        found = f"{check_sweep(make_plan(experiment, overrides))}, "
     click.echo(f"{' '.join([experiment, *overrides])}: {found}no problems")
 
 

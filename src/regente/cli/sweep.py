@@ -32,16 +32,16 @@ def sweep() -> None:
     SWEEP is latest, an experiment (its latest sweep), or a sweep's directory.
 
     \b
-    regente train -m seed=1,2,3      starts one; the same words again go on with it
-    regente sweep status             what has become of its jobs
-    regente sweep retry digits_cnn   once more what failed
+    regente train -m seed=1,2,3      start one; the same command line again resumes it
+    regente sweep status             show the state of its jobs
+    regente sweep retry digits_cnn   run its failed jobs again
     """
 
 
 @sweep.command()
 @sweep_name
 def status(sweep: str) -> None:
-    """What has become of each job of a SWEEP.
+    """Show the state of each job of a SWEEP.
 
     \b
     regente sweep status digits_cnn
@@ -54,51 +54,53 @@ def status(sweep: str) -> None:
     folder = find_sweep(sweep, Path.cwd())
     queue, states = folder.queue(), folder.load()
     driver, alive = folder.driver(), folder.driven()
-    listed = {id_: states.pop(id_, JobState(id_, overrides)) for id_, overrides in queue.get("jobs", [])}
-    rows = [*listed.values(), *(states.values() if not listed else [])]
+    jobs = {id_: states.pop(id_, JobState(id_, overrides)) for id_, overrides in queue.get("jobs", [])}
+    rows = [*jobs.values(), *(states.values() if not jobs else [])]
     if driver and alive:
         click.echo(f"{shown(folder.path)}: run by process {driver.pid} on {driver.host}")
     else:
-        wanted = len(listed) or queue.get("total") or len(rows) + 1  # of a search that never says it is over
+        wanted = len(jobs) or queue.get("total") or len(rows) + 1  # of a search without an end
         left = sum(state.state == "done" for state in rows) < wanted
         further = (
-            f"nobody runs it; regente sweep resume {folder.path.name} goes on" if left else "all is done"
+            f"no process runs it; to go on: regente sweep resume {folder.path.name}"
+            if left
+            else "all is done"
         )
         click.echo(f"{shown(folder.path)}: {further}")
     counts = {name: sum(state.state == name for state in rows) for name in ("running", "queued")}
     if going := [f"{number} {name}" for name, number in counts.items() if number]:
         click.echo(", ".join(going))
     closing(terminal(quiet=False), rows, queue.get("swept", []), queue.get("monitor", {}), stopped=False)
-    if listed and states:
+    if jobs and states:
         click.echo(f"and {len(states)} jobs of earlier command lines")
 
 
 @sweep.command()
 @sweep_name
 def resume(sweep: str) -> None:
-    """Go on with a SWEEP: all that is not done, as its command line again would do.
+    """Resume a SWEEP: run all of its jobs that are not done, as its command line again would do.
 
     \b
     regente sweep resume
     """
-    _again(sweep, only_failed=False)
+    _resume(sweep, only_failed=False)
 
 
 @sweep.command()
 @sweep_name
 def retry(sweep: str) -> None:
-    """Run the jobs of a SWEEP again that failed, and no others.
+    """Run the failed jobs of a SWEEP again, and no others.
 
     \b
     regente sweep retry digits_cnn
     """
-    _again(sweep, only_failed=True)
+    _resume(sweep, only_failed=True)
 
 
 @sweep.command()
 @sweep_name
 def stop(sweep: str) -> None:
-    """Stop a SWEEP that runs elsewhere: its jobs save and end, as they do upon Ctrl-C.
+    """Stop a SWEEP that another process runs: its jobs save and end, as after Ctrl-C.
 
     \b
     regente sweep stop
@@ -109,7 +111,7 @@ def stop(sweep: str) -> None:
     folder = find_sweep(sweep, Path.cwd())
     driver, alive = folder.driver(), folder.driven()
     if driver is None or alive is False:
-        click.echo(f"{shown(folder.path)}: nobody runs it")
+        click.echo(f"{shown(folder.path)}: no process runs it")
         return
     if alive is None:
         raise MachineError(
@@ -119,12 +121,14 @@ def stop(sweep: str) -> None:
     end = time.monotonic() + GRACE + 15
     while folder.driven():
         if time.monotonic() > end:
-            raise RegenteError(f"{folder.path.name}: process {driver.pid} does not end; kill {driver.pid}")
+            raise RegenteError(
+                f"{folder.path.name}: process {driver.pid} does not end; end it with kill -9 {driver.pid}"
+            )
         time.sleep(0.1)
-    click.echo(f"{shown(folder.path)}: stopped; regente sweep resume {folder.path.name} goes on")
+    click.echo(f"{shown(folder.path)}: stopped; to go on: regente sweep resume {folder.path.name}")
 
 
-def _again(name: str, *, only_failed: bool) -> None:
+def _resume(name: str, *, only_failed: bool) -> None:
     from regente.config.discovery import add_config_dir
     from regente.config.redaction import MASK
     from regente.sweeps.records import find_sweep
@@ -136,9 +140,11 @@ def _again(name: str, *, only_failed: bool) -> None:
         add_config_dir(Path(place))
     words = queue.get("overrides")
     if words is None:
-        raise ConfigError(f"{folder.path}: it never started; repeat its command line: regente train -m ...")
+        raise ConfigError(
+            f"{folder.path}: it was never started; repeat its command line: regente train -m ..."
+        )
     if any(MASK in word for word in words):
         raise ConfigError(
-            f"{folder.path}: its command line holds a secret, which is not kept; repeat that line"
+            f"{folder.path}: its command line holds a secret, which is not stored; repeat that line"
         )
     sys.exit(run(queue["experiment"], words, only_failed=only_failed)[0])

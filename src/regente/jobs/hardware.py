@@ -85,11 +85,21 @@ def ranks_here(trainer: dict[str, Any]) -> int:
     devices = trainer.get("devices", 1)
     if isinstance(devices, list):
         return len(devices)
-    if devices in ("auto", -1, "-1"):
+    if all_devices(trainer):
         return max(1, _visible(str(trainer.get("accelerator", "auto"))))
     if isinstance(devices, str) and "," in devices:
         return len([part for part in devices.split(",") if part.strip()])
     return int(devices)
+
+
+def all_devices(trainer: dict[str, Any]) -> bool:
+    """Whether `trainer.devices` stands for all devices there are."""
+    return trainer.get("devices", 1) in ("auto", -1, "-1")
+
+
+def ranks_without_torch(trainer: dict[str, Any]) -> int:
+    """How many processes a run takes on one machine; 1 where that depends on the devices of another process or machine."""
+    return 1 if all_devices(trainer) else ranks_here(trainer)
 
 
 def cores() -> int:

@@ -1,4 +1,4 @@
-"""The configs of many jobs: Hydra composes each choice of groups once, plain values are set on top of it."""
+"""The configs of many jobs: Hydra composes each choice of groups once; plain values are set in a copy."""
 
 import copy
 import re
@@ -18,7 +18,7 @@ from regente.config.interpolation import resolve
 from regente.errors import ConfigError, Problem
 from regente.training.complete import complete
 
-KEPT = 64  # choices of groups whose configs are kept
+MAX_BASES = 64  # choices of groups whose configs are kept
 
 
 class Composer:
@@ -26,7 +26,9 @@ class Composer:
 
     def __init__(self, experiment: str) -> None:
         self.experiment = experiment
-        self.pins: dict[str, str] = {}  # what names of runs mean for all jobs of the sweep, see `fill`
+        self.pins: dict[
+            str, str
+        ] = {}  # the paths that names of runs stand for, the same for all jobs; see `complete`
         self.groups = frozenset(groups())
         self.bases: dict[tuple[str, ...], Composed] = {}
         self.drafts: dict[tuple[str, ...], tuple[list[str], DictConfig]] = {}
@@ -35,17 +37,17 @@ class Composer:
         self.checked: dict[str, list[Problem]] = {}
 
     def compose(self, overrides: Sequence[str]) -> Composed:
-        """The config of one job; its node is good until the next call.
+        """The config of one job; its node is valid until the next call.
 
         Raises:
-            ConfigError: with every problem that composition alone can tell.
+            ConfigError: with every problem that composition finds.
         """
         values = [override for override in overrides if self.is_value(override)]
         choices = tuple(override for override in overrides if not self.is_value(override))
-        if any(override.startswith("~") for override in choices):  # what comes before and after it matters
+        if any(override.startswith("~") for override in choices):  # the order of overrides matters here
             return self._whole(overrides)
         if choices not in self.bases:
-            if len(self.bases) >= KEPT:
+            if len(self.bases) >= MAX_BASES:
                 self.bases.clear()
                 self.drafts.clear()
             self.bases[choices] = compose(self.experiment, choices)
@@ -53,7 +55,7 @@ class Composer:
         try:
             node = self._set(choices, base.node, [self._parse(value) for value in values])
         except (OmegaConfBaseException, OverrideParseException):
-            return self._whole(overrides)  # which says what is wrong
+            return self._whole(overrides)  # raises with the reason
         complete(node, self.pins)
         return Composed(self.experiment, list(overrides), node, base.hydra, base.sweep)
 
@@ -71,20 +73,20 @@ class Composer:
         return composed
 
     def _set(self, choices: tuple[str, ...], base: DictConfig, values: list[Override]) -> DictConfig:
-        """A copy of the base with the values; that of the job before, where the same keys are set again."""
+        """A copy of the base with the values; the copy of the job before is used when the same keys are set again."""
         keys = [value.key_or_group for value in values]
         before, node = self.drafts.get(choices, ([], None))
         merged = any(isinstance(value.value(), dict) for value in values)
         if node is None or before != keys or merged or OmegaConf.is_missing(base.data, "num_classes"):
             node = copy.deepcopy(base)
-        self.drafts.pop(choices, None)  # not to be built upon, should a value be refused
+        self.drafts.pop(choices, None)  # so that it is not used again when a value is refused
         for value in values:
             OmegaConf.update(node, value.key_or_group, value.value(), merge=True, force_add=True)
         self.drafts[choices] = keys, node
         return node
 
     def is_value(self, override: str) -> bool:
-        """Whether a word sets a plain value, against one that chooses an option, adds or removes."""
+        """Whether an override sets a plain value: it chooses no option of a group, adds no key and removes none."""
         key = re.match(r"([A-Za-z_][\w.]*)=", override)
         return key is not None and not (key[1] in self.groups or key[1].startswith(("hydra.", "sweep.")))
 

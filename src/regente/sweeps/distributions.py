@@ -1,4 +1,4 @@
-"""What a search draws from, read in Hydra's own grammar: `interval(1e-4, 1e-1)`, `choice(a, b)`, `range(1, 9)` ..."""
+"""The distributions of a search, in Hydra's own grammar: `interval(1e-4, 1e-1)`, `choice(a, b)`, `range(1, 9)` ..."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,12 +18,12 @@ Value = str | int | float | bool
 
 @dataclass(frozen=True)
 class Interval:
-    """Numbers from `low` to `high`, both included; whole ones, and equally likely in their logarithm, if it says so."""
+    """Numbers from `low` to `high`, both included."""
 
     low: float
     high: float
-    whole: bool = False
-    log: bool = False
+    whole: bool = False  # integers only
+    log: bool = False  # uniform in the logarithm
     step: float | None = None
 
     def text(self, value: Value) -> str:
@@ -38,8 +38,8 @@ class Interval:
         return [self.text(self.low), self.text(self.high)]
 
     @property
-    def listed(self) -> list[Value] | None:
-        """All values, where they can be counted."""
+    def values(self) -> list[Value] | None:
+        """All values; None for a continuous interval."""
         step = self.step or (1 if self.whole else None)
         if step is None:
             return None
@@ -50,17 +50,17 @@ class Interval:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of several values; `texts` are the same as overrides write them."""
+    """One of several values; `texts` are the same values as overrides write them."""
 
-    values: tuple[Value, ...]
+    choices: tuple[Value, ...]
     texts: tuple[str, ...]
 
     def text(self, value: Value) -> str:
         """A drawn value as an override writes it."""
-        # not values.index: 1, 1.0 and True are equal
+        # not choices.index: 1, 1.0 and True are equal
         return next(
             text
-            for own, text in zip(self.values, self.texts, strict=True)
+            for own, text in zip(self.choices, self.texts, strict=True)
             if own == value and type(own) is type(value)
         )
 
@@ -70,9 +70,9 @@ class Choice:
         return list(self.texts)
 
     @property
-    def listed(self) -> list[Value]:
+    def values(self) -> list[Value]:
         """All values."""
-        return list(self.values)
+        return list(self.choices)
 
 
 Distribution = Interval | Choice
@@ -80,13 +80,13 @@ Distribution = Interval | Choice
 
 @dataclass(frozen=True)
 class Space:
-    """The keys of a search with what each is drawn from, and the overrides that all its jobs share."""
+    """The keys of a search with their distributions, and the overrides that all its jobs share."""
 
     drawn: dict[str, Distribution]
     fixed: list[str]
 
     def overrides(self, params: Mapping[str, Value]) -> list[str]:
-        """The overrides of one trial; a key without a distribution has been suggested by the user's own function."""
+        """The overrides of one trial; a key without a distribution is one that the user's own function has suggested."""
         words = [
             f"{key}={self.drawn[key].text(value) if key in self.drawn else value}"
             for key, value in params.items()
@@ -97,7 +97,7 @@ class Space:
         """The rows of a table as parameters.
 
         Raises:
-            ConfigError: for a key that is not drawn, or a value that cannot be.
+            ConfigError: for a key that has no distribution, or a value outside of it.
         """
         problems, found = [], []
         for number, words in enumerate(table.rows, 2):
@@ -107,7 +107,7 @@ class Space:
                 if each is None:
                     what = f"{key} is not searched; {suggest(key, list(self.drawn))}"
                     problems.append(Problem("sweep.trials_file", what))
-                elif isinstance(each, Choice) and value not in each.values:
+                elif isinstance(each, Choice) and value not in each.choices:
                     problems.append(
                         Problem(f"sweep.trials_file: {key}={text}", f"there is: {', '.join(each.texts)}")
                     )
@@ -122,7 +122,7 @@ class Space:
             raise ConfigError(list(dict.fromkeys(problems)))
         return found
 
-    def probes(self) -> Iterator[list[str]]:
+    def extremes(self) -> Iterator[list[str]]:
         """Overrides whose configs together hold each choice and both ends of each interval."""
         columns = {key: each.ends for key, each in self.drawn.items()}
         for row in range(max(map(len, columns.values()), default=1)):
@@ -130,10 +130,10 @@ class Space:
 
 
 def space(overrides: Sequence[str], params: Mapping[str, Any]) -> Space:
-    """The space of a command line and of `hydra.sweeper.params`; the command line has the last word on a key.
+    """The space of a command line and of `hydra.sweeper.params`; the command line overrules the latter.
 
     Raises:
-        ConfigError: with every distribution that cannot be drawn from.
+        ConfigError: with every distribution that a search cannot use.
     """
     words = [*(f"{key}={value}" for key, value in flat(params).items()), *overrides]
     drawn: dict[str, Distribution] = {}
@@ -144,7 +144,7 @@ def space(overrides: Sequence[str], params: Mapping[str, Any]) -> Space:
             override = OverridesParser.create().parse_override(word)
             found = _distribution(override, word) if override.is_sweep_override() else None
         except HydraException as error:
-            problems.append(Problem(word, f"cannot be read ({_said(error)}); {FORMS}"))
+            problems.append(Problem(word, f"cannot be read ({_reason(error)}); {FORMS}"))
             continue
         except ConfigError as error:
             problems += error.problems
@@ -164,7 +164,7 @@ FORMS = "there is: interval(a, b), int(interval(a, b)), tag(log, interval(a, b))
 
 
 def flat(params: Mapping[str, Any]) -> dict[str, Any]:
-    """`{optimizer: {lr: x}}`, as the command line makes it of hydra.sweeper.params.optimizer.lr, as `{optimizer.lr: x}`."""
+    """Nested keys as dotted ones: `{optimizer: {lr: x}}` becomes `{optimizer.lr: x}`."""
     leaves: dict[str, Any] = {}
     for key, value in params.items():
         if isinstance(value, Mapping):
@@ -181,7 +181,7 @@ def _distribution(override: Override, word: str) -> Distribution:
     if isinstance(value, IntervalSweep):
         assert value.start is not None and value.end is not None
         whole = isinstance(value.start, int) and isinstance(value.end, int)
-        return _sound(Interval(value.start, value.end, whole, "log" in value.tags), word)
+        return _checked(Interval(value.start, value.end, whole, "log" in value.tags), word)
     if isinstance(value, RangeSweep) and not value.shuffle:
         return _range(value, word)
     if isinstance(value, ChoiceSweep | RangeSweep):
@@ -193,20 +193,20 @@ def _distribution(override: Override, word: str) -> Distribution:
 def _range(value: RangeSweep, word: str) -> Interval:
     """Hydra's range, which stops before its end."""
     assert value.start is not None and value.stop is not None
-    listed = list(value.range())
-    if not listed:
+    values = list(value.range())
+    if not values:
         raise ConfigError([Problem(word, "an empty range; the second number is the larger one")])
     log = "log" in value.tags
     if log and abs(value.step) != 1:
         raise ConfigError(
             [Problem(word, "a range with a step has no log; use tag(log, int(interval(a, b)))")]
         )
-    low, high = float(min(listed)), float(max(listed))
-    whole = all(isinstance(each, int) for each in listed)
-    return _sound(Interval(low, high, whole, log, None if log else abs(float(value.step))), word)
+    low, high = float(min(values)), float(max(values))
+    whole = all(isinstance(each, int) for each in values)
+    return _checked(Interval(low, high, whole, log, None if log else abs(float(value.step))), word)
 
 
-def _sound(interval: Interval, word: str) -> Interval:
+def _checked(interval: Interval, word: str) -> Interval:
     if interval.low > interval.high:
         raise ConfigError(
             [Problem(word, f"{interval.low:g} is above {interval.high:g}; the lower end first")]
@@ -218,12 +218,12 @@ def _sound(interval: Interval, word: str) -> Interval:
 
 
 def _value(text: str) -> Value:
-    """What Optuna may keep: a plain value, or the text of any other."""
+    """A value that Optuna can store: a number, a boolean or a text."""
     element = OverridesParser.create().parse_override(f"x={text}").value()
     return element if isinstance(element, int | float | bool) else text
 
 
-def _said(error: HydraException) -> str:
-    """The telling line of Hydra's parser."""
+def _reason(error: HydraException) -> str:
+    """The first line of a message of Hydra's parser."""
     line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return re.sub(r"^.*? while evaluating '.*?': ", "", line)[:120]

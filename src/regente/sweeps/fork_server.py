@@ -1,65 +1,59 @@
-"""A server that has imported what a job needs and forks it: `python -m regente.sweeps.fork_server FD`.
+"""A server that has imported what a job needs and forks jobs: `python -m regente.sweeps.fork_server FD MODULE...`.
 
-It never touches CUDA, which does not survive a fork, and starts no threads. Over the socket FD come requests, one JSON
-object a line: the job's directory, its environment, its number of threads. Back go the process id of each job, and at
-its end the exit code. When the socket closes, because the driver is gone, it ends; its jobs notice by themselves.
+It does not use CUDA, which does not survive a fork, and it starts no threads. It ends when the connection FD is closed,
+because the driver has ended. Its jobs notice that end by themselves.
+
+The forkserver of `multiprocessing` does not serve here. It runs the user's main program again in each job, so that a
+program that calls `regente.sweep` without `if __name__ == "__main__"` fails. Its `start` blocks until the server has
+imported everything. A Ctrl-C during these imports ends it. It is one per process, so a user's program shares it.
 """
 
 import gc
 import importlib
-import json
 import os
-import select
 import signal
 import socket
 import subprocess
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
 from regente.jobs.driver import follow_driver
 from regente.jobs.exit_status import SwiftExit
 from regente.jobs.job import Job
-from regente.sweeps.slot import redirect, run_in_slot
+from regente.sweeps.slot import exit_code, redirect, run_in_slot, send_signal
 from regente.training import launch, run, start_ranks
 
-HEAVY = [
+IMPORTS = [
     *("regente.training.fit", "regente.training.worker", "regente.config.compose", "torchvision"),
-    *(
-        "mlflow.tracking",
-        "mlflow.pytorch",
-        "mlflow.store.tracking.sqlalchemy_store",
-        "regente.tracking.shipper",
-    ),
-    *(
-        "regente.tracking.sync",
-        "regente.tracking.run_artifacts",
-        "regente.tracking.provenance",
-        "matplotlib.pyplot",
-    ),
+    *("mlflow.tracking", "mlflow.pytorch", "mlflow.store.tracking.sqlalchemy_store", "matplotlib.pyplot"),
+    *("regente.tracking.shipper", "regente.tracking.sync", "regente.tracking.run_artifacts"),
+    "regente.tracking.provenance",
 ]
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 class ForkServer:
-    """The driver's end: it asks for jobs and hears of their ends."""
+    """The driver's end of the server: it starts jobs and reports their ends."""
 
     def __init__(self, log: Path, modules: Sequence[str]) -> None:
-        self.pids: dict[str, int] = {}  # of jobs that run, by directory; 0: asked for, not forked yet
-        self.told: dict[str, int] = {}  # signals for jobs that are not forked yet
-        self.socket, theirs = socket.socketpair()
-        self.rest = b""  # of a line that has not come whole
-        self.process = self._process(theirs, log, modules)
-        theirs.close()
+        self.pids: dict[Path, int] = {}  # of running jobs, by directory; 0 until the job is forked
+        self.pending: dict[Path, int] = {}  # signals for jobs that are not forked yet
+        self.connection, theirs = Pipe()
+        with theirs:
+            self.process = self._start_process(theirs, log, modules)
 
-    def _process(
-        self, channel: socket.socket, log: Path, modules: Sequence[str]
+    def _start_process(
+        self, connection: "Connection[Any, Any]", log: Path, modules: Sequence[str]
     ) -> "subprocess.Popen[bytes]":
-        command = [sys.executable, "-m", "regente.sweeps.fork_server", str(channel.fileno()), *modules]
+        command = [sys.executable, "-m", "regente.sweeps.fork_server", str(connection.fileno()), *modules]
         with log.open("ab") as file:
             return subprocess.Popen(
                 command,
@@ -67,196 +61,154 @@ class ForkServer:
                 stdout=file,
                 stderr=file,
                 env={**os.environ, **ONE_THREAD},
-                pass_fds=[channel.fileno()],
+                pass_fds=[connection.fileno()],
                 start_new_session=True,  # Ctrl-C is for the driver
             )
 
-    def start(self, path: Path, env: dict[str, str], threads: int) -> None:
-        """Ask for a job; returns at once, also while the server still imports."""
-        self.pids[str(path)] = 0
-        line = json.dumps({"job": str(path), "env": env, "threads": threads}).encode() + b"\n"
-        with suppress(OSError):  # a dead server is noticed by `poll`
-            self.socket.sendall(line)
-
-    def poll(self, timeout: float) -> list[tuple[str, int]]:
-        """The directories of jobs that have ended, with exit codes; a dead server takes all of its jobs with it."""
-        if not select.select([self.socket], [], [], timeout)[0]:
-            return []
-        try:
-            data = self.socket.recv(1 << 16)
-        except OSError:
-            data = b""
-        if not data:
-            return self._dead()
-        *lines, self.rest = (self.rest + data).split(b"\n")
-        ended = []
-        for line in map(json.loads, lines):
-            if "pid" in line:
-                self.pids[line["job"]] = line["pid"]
-                if number := self.told.pop(line["job"], None):
-                    self.signal(Path(line["job"]), number)
-            else:
-                del self.pids[line["job"]]
-                ended.append((line["job"], line["code"]))
-        return ended
-
     @property
     def alive(self) -> bool:
-        """Whether it can be asked for jobs."""
+        """Whether it can start jobs."""
         return self.process.poll() is None
+
+    def start(self, path: Path, env: dict[str, str], threads: int) -> None:
+        """Start the job in a directory; returns at once, also while the server still imports."""
+        self.pids[path] = 0
+        with suppress(OSError):  # `poll` notices that the server has ended
+            self.connection.send((path, env, threads))
+
+    def poll(self, timeout: float) -> list[tuple[Path, int]]:
+        """The directories of jobs that have ended, with exit codes; when the server ends, all of its jobs end."""
+        ended = []
+        try:
+            ready = self.connection.poll(timeout)
+            while ready:
+                path, pid, code = self.connection.recv()
+                if code is None:
+                    self.pids[path] = pid
+                    if number := self.pending.pop(path, None):
+                        self.signal(path, number)
+                else:
+                    del self.pids[path]
+                    ended.append((path, code))
+                ready = self.connection.poll(0)
+        except (EOFError, OSError):
+            ended += self.close()
+        return ended
 
     def signal(self, path: Path, number: int) -> None:
         """Send a signal to a job, as soon as it is forked; SIGKILL goes to all processes of its group."""
-        if pid := self.pids.get(str(path)):
-            with suppress(OSError):
-                (os.killpg if number == signal.SIGKILL else os.kill)(pid, number)
-        elif str(path) in self.pids:
-            self.told[str(path)] = number
-            if not any(self.pids.values()) and self.told.keys() == self.pids.keys():
-                self.process.kill()  # it still imports, and nobody waits for it any more
+        if pid := self.pids.get(path):
+            send_signal(pid, number)
+        elif path in self.pids:
+            self.pending[path] = number
+            if not any(self.pids.values()) and self.pending.keys() == self.pids.keys():
+                self.process.kill()  # it still imports, and no job waits for it any more
 
-    def close(self) -> None:
-        """End the server, and with SIGKILL the jobs that still run."""
-        for path in list(self.pids):
-            self.signal(Path(path), signal.SIGKILL)
-        self.socket.close()
-        self.process.kill()
-        self.process.wait()
-
-    def _dead(self) -> list[tuple[str, int]]:
-        ended = [(path, 128 + signal.SIGKILL) for path in self.pids]
-        for path, _ in ended:
-            self.signal(Path(path), signal.SIGKILL)
+    def close(self) -> list[tuple[Path, int]]:
+        """End the server, and with SIGKILL the jobs that still run; returns these jobs with their exit codes."""
+        killed = [(path, 128 + signal.SIGKILL) for path in self.pids]
+        for path, _ in killed:
+            self.signal(path, signal.SIGKILL)
         self.pids.clear()
-        self.told.clear()
+        self.pending.clear()
+        self.connection.close()
         self.process.kill()
         self.process.wait()
-        return ended
+        return killed
 
 
 def preload(modules: Sequence[str]) -> None:
-    """Import what jobs will need, and put it out of reach of their garbage collection."""
+    """Import what jobs need; garbage collection in the jobs leaves it alone."""
     gc.disable()
     with warnings.catch_warnings(action="ignore"):
-        for name in [*HEAVY, *modules]:
-            with suppress(ImportError):  # the job says it better
+        for name in [*IMPORTS, *modules]:
+            with suppress(ImportError):  # the job reports it
                 importlib.import_module(name)
     gc.collect()
     gc.freeze()
     gc.enable()
 
 
-def serve(control: socket.socket, leave: SwiftExit) -> None:
-    """Fork jobs until the driver is gone."""
-    wakeup, tick = socket.socketpair()
-    for end in (wakeup, tick):
-        end.setblocking(False)
+def serve(driver: "Connection[Any, Any]", leave: SwiftExit) -> None:
+    """Fork jobs until the driver closes its end of the connection."""
+    woken, wake = socket.socketpair()  # a byte arrives when a job ends
+    woken.setblocking(False)
+    wake.setblocking(False)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
-    signal.set_wakeup_fd(tick.fileno(), warn_on_full_buffer=False)
-    jobs: dict[int, str] = {}
-    rest = b""
+    signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
+    jobs: dict[int, Path] = {}
     while True:
-        ready, _, _ = select.select([control, wakeup], [], [])
-        if control in ready:
-            data = control.recv(1 << 16)
-            if not data:
+        ready = wait([driver, woken])
+        if driver in ready:
+            try:
+                path, env, threads = driver.recv()
+            except (EOFError, OSError):
                 return
-            *lines, rest = (rest + data).split(b"\n")
-            for request in map(json.loads, lines):
-                pid = _fork(request, [control, wakeup, tick], leave)
-                jobs[pid] = request["job"]
-                _say(control, job=request["job"], pid=pid)
-        if wakeup in ready:
-            wakeup.recv(1 << 16)
+            if (pid := os.fork()) == 0:
+                for each in (driver, woken, wake):
+                    each.close()
+                leave(_run_forked(path, env, threads))
+            jobs[pid] = path
+            _report(driver, path, pid, None)
+        if woken in ready:
+            woken.recv(1 << 16)
             for pid, code in _ended(jobs):
-                _say(control, job=jobs.pop(pid), code=code)
+                _report(driver, jobs.pop(pid), pid, code)
 
 
-def _ended(jobs: dict[int, str]) -> list[tuple[int, int]]:
-    ended = []
-    for pid in jobs:
+def _report(driver: "Connection[Any, Any]", *message: Any) -> None:
+    with suppress(OSError):  # the driver has ended, which the next `recv` notices
+        driver.send(message)
+
+
+def _ended(jobs: dict[int, Path]) -> Iterator[tuple[int, int]]:
+    for pid in list(jobs):
         found, status = os.waitpid(pid, os.WNOHANG)
         if found:
-            code = os.waitstatus_to_exitcode(status)
-            ended.append((pid, code if code >= 0 else 128 - code))
-            with suppress(OSError):  # what a killed job left of its group: workers of its data loaders
-                os.killpg(pid, signal.SIGKILL)
-    return ended
+            send_signal(
+                pid, signal.SIGKILL
+            )  # to its group: a killed job may leave workers of its data loaders
+            yield pid, exit_code(os.waitstatus_to_exitcode(status))
 
 
-def _say(control: socket.socket, **line: Any) -> None:
-    with suppress(OSError):  # the driver is gone, which the next `recv` says
-        control.sendall(json.dumps(line).encode() + b"\n")
-
-
-def _fork(request: dict[str, Any], sockets: list[socket.socket], leave: SwiftExit) -> int:
-    pid = os.fork()
-    if pid:
-        return pid
+def _run_forked(path: Path, env: dict[str, str], threads: int) -> int:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()
-    for each in sockets:
-        each.close()
     os.environ.clear()
-    os.environ.update(request["env"])
+    os.environ.update(env)
     import torch
 
-    torch.set_num_threads(request["threads"])
+    torch.set_num_threads(threads)
+    fork_programs()
+    return run_in_slot(path)
+
+
+def fork_programs() -> None:
+    """From here on this process forks its shipper and its ranks; as programs they would import MLflow or torch again."""
     from regente.tracking import recorder
 
-    recorder.start_shipper = ForkedShipper  # type: ignore[assignment]
-    launch.start_program = ForkedProgram  # type: ignore[assignment]
-    return leave(run_in_slot(Path(request["job"])))
+    def fork(function: Callable[..., int]) -> Any:
+        return lambda *args: ForkedProcess(partial(function, *args))
+
+    recorder.start_shipper = fork(_ship)
+    launch.start_program = fork(_run_program)
 
 
-class ForkedShipper:
-    """What `start_shipper` makes, without the seconds of CPU that it takes to import MLflow."""
+class ForkedProcess:
+    """A process forked from this one, in a session of its own, with the methods of `Popen` that Regente uses."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, target: Callable[[], int]) -> None:
         with warnings.catch_warnings(
             action="ignore"
-        ):  # of threads: this early there is one, which watches the driver
+        ):  # of threads: only the one that watches the driver runs
             self.pid = os.fork()
-        if self.pid == 0:
-            code = 1
-            try:
-                os.setsid()
-                redirect(job.path / "shipper.log", 1, 2)
-                from regente.tracking import shipper
-
-                shipper.main(job.path)
-                code = 0
-            finally:
-                os._exit(code)
-
-    def poll(self) -> int | None:
-        """The exit code once it has ended; any will do."""
-        try:
-            return None if os.waitpid(self.pid, os.WNOHANG) == (0, 0) else 0
-        except ChildProcessError:  # asked before
-            return 0
-
-
-class ForkedProgram:
-    """What `start_program` makes: the worker or the agent forked, as are its ranks, with torch and Lightning in them."""
-
-    def __init__(self, name: str, words: list[str], env: dict[str, str]) -> None:
-        with warnings.catch_warnings(action="ignore"):
-            self.pid = os.fork()
+        self.returncode: int | None = None
         if self.pid == 0:
             code = 70
             try:
                 os.setsid()
-                os.environ.clear()
-                os.environ.update(env)
-                start_ranks.METHOD = "fork"
-                follow_driver()
-                path, debug = Path(words[0]), "--debug" in words
-                if name == "regente.training.start_ranks":
-                    code = start_ranks.main(path, debug=debug)
-                else:
-                    code = run.run(path, debug=debug).exit_code
+                code = target()
             except BaseException:
                 traceback.print_exc()
             finally:
@@ -264,20 +216,57 @@ class ForkedProgram:
                 sys.stderr.flush()
                 os._exit(code)
 
-    def send_signal(self, number: int) -> None:
-        """Hand a signal on."""
-        os.kill(self.pid, number)
+    def poll(self) -> int | None:
+        """The exit code once it has ended; negative after a signal."""
+        return self._wait(os.WNOHANG)
 
     def wait(self) -> int:
-        """The exit code, below 0 after a signal."""
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        """The exit code, after its end; negative after a signal."""
+        code = self._wait(0)
+        assert code is not None
+        return code
+
+    def _wait(self, options: int) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, options)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal."""
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it at once, if it still runs."""
+        if self.poll() is None:
+            self.send_signal(signal.SIGKILL)
+
+
+def _ship(job: Job) -> int:
+    redirect(job.path / "shipper.log", 1, 2)
+    from regente.tracking import shipper
+
+    shipper.main(job.path)
+    return 0
+
+
+def _run_program(name: str, words: list[str], env: dict[str, str]) -> int:
+    os.environ.clear()
+    os.environ.update(env)
+    start_ranks.METHOD = "fork"
+    follow_driver()
+    path, debug = Path(words[0]), "--debug" in words
+    if name == "regente.training.start_ranks":
+        return start_ranks.main(path, debug=debug)
+    return run.run(path, debug=debug).exit_code
 
 
 if __name__ == "__main__":
     exit_ = SwiftExit()
     sys.argv, arguments = ["regente"], sys.argv[1:]
-    channel = socket.socket(fileno=int(arguments[0]))
-    channel.set_inheritable(False)
+    connection: "Connection[Any, Any]" = Connection(int(arguments[0]))
+    os.set_inheritable(connection.fileno(), False)
     preload(arguments[1:])
-    serve(channel, exit_)
+    serve(connection, exit_)
     exit_(0)

@@ -1,6 +1,6 @@
-"""Every combination of the values given with commas, `choice()` and `range()`: counted first, then made one by one.
+"""Every combination of the values given with commas, `choice()` and `range()`; they are counted before they are made.
 
-Keys that go together (`sweep.zip`) and the rows of a table (`sweep.trials_file`) count as one key each.
+The keys of a group of `sweep.zip` count as one key, and so do the columns of `sweep.trials_file`.
 """
 
 import builtins
@@ -19,7 +19,7 @@ from regente.sweeps.trials_file import Table, table, together
 
 
 class Grid:
-    """The source of a plain sweep; `params` is `hydra.sweeper.params`, which the command line overrules."""
+    """The TrialSource of a plain sweep; `params` is `hydra.sweeper.params`, which the command line overrules."""
 
     adaptive = False
 
@@ -30,26 +30,26 @@ class Grid:
         config: dict[str, Any],
         *,
         params: Mapping[str, Any] | None = None,
-        max_batch_size: int | None = None,  # Hydra's own: here jobs follow one another without batches
+        max_batch_size: int | None = None,  # Hydra's setting; without effect, there are no batches
         zip: Any = None,  # noqa: A002
         trials_file: str | None = None,
     ) -> None:
         words = [f"{key}={value}" for key, value in (params or {}).items()]
-        # the last of two words for one key counts, as it does in Hydra
+        # the last of two overrides of one key counts, as in Hydra
         self.overrides = {override.get_key_element(): override for override in parse([*words, *overrides])}
         self.sizes = {key.lstrip("+"): _size(override) for key, override in self.overrides.items()}
         self.axes = together(self.sizes, zip)
         self.table = table(trials_file) if trials_file else None
         if self.table:
-            _apart(self.sizes, self.table)
+            _refuse_overlap(self.sizes, self.table)
         self.total: int | None = math.prod(self._lengths().values())
-        self._points: Iterator[TrialSpec] | None = None
+        self._trials: Iterator[TrialSpec] | None = None
 
     def ask(self) -> TrialSpec | None:
         """The next combination; the last key varies first, the rows of a table before the others."""
-        if self._points is None:
-            self._points = (TrialSpec(number, words) for number, words in enumerate(self._combinations()))
-        return next(self._points, None)
+        if self._trials is None:
+            self._trials = (TrialSpec(number, words) for number, words in enumerate(self._combinations()))
+        return next(self._trials, None)
 
     def _combinations(self) -> Iterator[list[str]]:
         words = {key.lstrip("+"): list(_words(key, override)) for key, override in self.overrides.items()}
@@ -59,18 +59,16 @@ class Grid:
         if self.table:
             columns.append(self.table.rows)
         for row in itertools.product(*columns):
-            found = {
-                _key(word): word for words_ in row for word in words_
-            }  # a row of the table has the last word
-            yield list(found.values())
+            # a row of the table overrules the other keys
+            yield list({_key(word): word for words_ in row for word in words_}.values())
 
     def _lengths(self) -> dict[str, int]:
-        """What varies, and in how many ways."""
+        """The number of values of each key that varies."""
         lengths = {"+".join(axis): self.sizes[axis[0]] for axis in self.axes}
         return lengths | ({"sweep.trials_file": len(self.table.rows)} if self.table else {})
 
     def tell(self, trial: TrialSpec, outcome: TrialResult) -> None:
-        """A grid learns nothing."""
+        """Results do not change a grid."""
 
     def shape(self) -> str:
         """`optimizer.lr 3 x seed 5`."""
@@ -78,10 +76,10 @@ class Grid:
         return " x ".join(parts) or "1"
 
 
-def _apart(sizes: Mapping[str, int], found: Table) -> None:
-    """Refuse keys that vary in a table and beside it."""
+def _refuse_overlap(sizes: Mapping[str, int], found: Table) -> None:
+    """Refuse keys that vary both in a table and on the command line."""
     if both := [key for key in found.keys if sizes.get(key.lstrip("+"), 1) > 1]:
-        what = f"{both[0]} has values on the command line too; leave it to one of them"
+        what = f"{both[0]} has several values on the command line too; give them in one of the two places"
         raise ConfigError([Problem("sweep.trials_file", what)])
 
 

@@ -1,4 +1,4 @@
-"""Hydra's own callbacks (`hydra.callbacks`), told of a sweep that Hydra does not run itself."""
+"""Calls Hydra's own callbacks (`hydra.callbacks`) for a sweep that Hydra does not run itself."""
 
 import copy
 from typing import Any
@@ -46,7 +46,7 @@ class HydraCallbacks:
 
 
 def _worker(config: Any) -> None:
-    """What stands for the task function: a job runs in a process of its own."""
+    """The task function that callbacks get; jobs run in processes of their own, so it does nothing."""
 
 
 def _with_hydra(composed: Composed) -> Any:

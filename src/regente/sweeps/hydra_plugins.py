@@ -1,6 +1,5 @@
-"""Sweeps that a plugin of Hydra runs, a launcher such as joblib or a sweeper: its task function starts a worker."""
+"""Sweeps that a launcher or sweeper plugin of Hydra runs, such as joblib: Hydra's task function starts a job."""
 
-import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,126 +15,103 @@ from regente.config.compose import Composed, run_hydra, take_sweep
 from regente.config.interpolation import resolve
 from regente.errors import ConfigError, Problem, Stopped
 from regente.jobs import console
-from regente.jobs.job import Job, open_job, read_json
+from regente.jobs.job import open_job
 from regente.sweeps.identity import Identities
 from regente.sweeps.plan import Plan
-from regente.sweeps.records import Parent, frozen, make_folder, redactor, write_queue
-from regente.sweeps.state import JobState, SweepFolder, result_fields, settle
+from regente.sweeps.records import Parent, job_directory, make_folder, redactor, write_queue
+from regente.sweeps.state import JobState, SweepFolder, reconcile
 from regente.sweeps.table import closing
 from regente.training.complete import complete
 from regente.training.launch import GRACE
 from regente.training.run import run
 
+SESSION = "session.txt"  # in the sweep's directory while it runs: the ids of the jobs of this command line
+
 
 @dataclass(frozen=True)
 class Task:
-    """Hydra's task function: one job, unless it is done. It may run in another process than the sweep."""
+    """Hydra's task function: one job, unless it is done. A launcher may run it in another process than the sweep's."""
 
     experiment: str
     folder: Path
     swept: list[str]
-    again: bool
-    session: str  # of this command line
+    rerun: bool
 
     def __call__(self, node: Any) -> float | None:
-        """The monitored metric of the best weights, or nothing if the job failed."""
+        """The monitored metric of the best weights; None if the job failed."""
         settings: Any = HydraConfig.get()
         overrides = [override.removeprefix("++") for override in settings.overrides.task]
         OmegaConf.set_struct(node, False)
         complete(node)
         composed = Composed(self.experiment, overrides, node, settings, take_sweep(node))
-        folder = SweepFolder(self.folder)
-        id_ = Identities().of(node)
-        before = folder.load().get(id_) or JobState(id_, overrides)
-        note(self.folder, self.session, id_)
-        if before.state == "done" and not self.again:
-            return before.value
+        folder, id_ = SweepFolder(self.folder), Identities().of(node)
+        state = folder.load().get(id_) or JobState(id_, overrides)
+        with (self.folder / SESSION).open("a") as file:  # short lines of several processes do not mix
+            file.write(f"{id_}\n")
+        if state.state == "done" and not self.rerun:
+            return state.value
         config = resolve(node)
         if problems := check(config):
-            text = "; ".join(map(str, problems))
-            click.echo(text, err=True)
-            folder.save(replace(before, state="failed", code=ConfigError.exit_code, reason=text))
+            reason = "; ".join(map(str, problems))
+            click.echo(reason, err=True)
+            folder.save(replace(state, state="failed", code=ConfigError.exit_code, reason=reason))
             return None
-        return self._run(composed, config, folder, before)
-
-    def _run(
-        self, composed: Composed, config: dict[str, Any], folder: SweepFolder, before: JobState
-    ) -> float | None:
-        state = folder.save(before.started())
-        job = frozen(folder, state, composed, self.swept)
+        state = folder.save(state.started())
+        job = job_directory(folder, state, composed, self.swept)
         begun = time.monotonic()
         try:
             code = run(job.path, alone=False).exit_code
         except Stopped as error:
             folder.save(replace(state, state="killed", code=error.exit_code, reason=error.name))
             raise
-        state = replace(state, code=code, seconds=time.monotonic() - begun)
-        folder.save(ended(state, job, config["monitor"]["metric"]))
-        return ended(state, job, config["monitor"]["metric"]).value
+        seconds = time.monotonic() - begun
+        failed = replace(state, state="failed", code=code, seconds=seconds, reason=f"see {job.path}")
+        done = None if code else state.done(folder.path, config["monitor"]["metric"])
+        return folder.save(done or failed).value
 
 
-def ended(state: JobState, job: Job, metric: str) -> JobState:
-    """What a job's result says of it."""
-    result = read_json(job.path / "result.json")
-    if state.code == 0 and result:
-        return replace(state, state="done", **result_fields(result, metric))
-    return replace(state, state="failed", reason=f"see {job.path}")
-
-
-def note(folder: Path, session: str, id_: str) -> None:
-    """Append a job to those of a session."""
-    file = os.open(folder / f"session-{session}", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    os.write(file, f"{id_}\n".encode())
-    os.close(file)
-
-
-def sweep_by_hydra(what: Plan, *, again: bool, dry_run: bool) -> tuple[int, list[JobState], SweepFolder]:
-    """Let Hydra run the sweep; its own parent run and the states of its jobs are kept as for any other."""
+def sweep_by_hydra(plan: Plan, *, rerun: bool, dry_run: bool) -> tuple[int, list[JobState], SweepFolder]:
+    """Let Hydra run the sweep; its own run in MLflow and the states of its jobs are the same as for other sweeps."""
+    plugins = " ".join(plan.hydra_plugins)
     if dry_run:
-        raise ConfigError([Problem("--dry-run", f"{' '.join(what.hydra_plugins)} alone knows the jobs")])
-    if own := [key for key in ("zip", "trials_file") if what.base.sweep[key]]:
-        raise ConfigError([Problem(f"sweep.{own[0]}", f"{' '.join(what.hydra_plugins)} knows no such thing")])
-    if what.our_search:
-        launchers = "hydra/launcher=local, ray or slurm"
-        raise ConfigError([Problem(" ".join(what.hydra_plugins), f"cannot run this search; use {launchers}")])
-    config = resolve(what.first.node)
+        raise ConfigError([Problem("--dry-run", f"only {plugins} knows the jobs; leave --dry-run out")])
+    if own := [key for key in ("zip", "trials_file") if plan.base.sweep[key]]:
+        raise ConfigError([Problem(f"sweep.{own[0]}", f"{plugins} has no such setting; leave it out")])
+    if "hydra/sweeper" not in plugins and plan.adaptive:
+        raise ConfigError(
+            [Problem(plugins, "cannot run this search; use hydra/launcher=local, ray or slurm")]
+        )
+    config = resolve(plan.first.node)
     if problems := check(config):
         raise ConfigError(problems)
-    folder = make_folder(what, what.first)
+    folder = make_folder(plan, plan.first)
     folder.acquire()
-    session = f"{time.time_ns():x}"
-    status: int | None = None
+    status = 0
     try:
-        settle(folder, config["monitor"]["metric"], GRACE)
-        write_queue(what, folder, config, redactor(what, config), None)
-        parent = Parent(open_job(folder.path), config, what.swept)
-        parent.recording.start()
-        task = Task(what.experiment, folder.path, what.swept, again, session)
+        reconcile(folder, config["monitor"]["metric"], GRACE)
+        write_queue(plan, folder, config, redactor(plan, config), None)
+        parent = Parent(open_job(folder.path), config, plan.swept)
+        parent.recorder.start()
+        (folder.path / SESSION).write_text("")
         try:
-            _run_hydra(what, task)
+            _run_hydra(plan, Task(plan.experiment, folder.path, plan.swept, rerun))
         except Stopped as error:
             status = error.exit_code
-        states = _session(folder, session)
-        recorded = parent.finish(states, status is not None, {})
+        states, ids = folder.load(), (folder.path / SESSION).read_text().split()
+        session = [states[id_] for id_ in dict.fromkeys(ids) if id_ in states]
+        recorded = parent.finish(session, status != 0, {})
     finally:
+        (folder.path / SESSION).unlink(missing_ok=True)
         folder.release()
-    closing(console.terminal(quiet=False), states, what.swept, config["monitor"], stopped=status is not None)
+    closing(console.terminal(quiet=False), session, plan.swept, config["monitor"], stopped=status != 0)
     if recorded.run_id:
-        click.echo(f"sweep {recorded.run_id} in MLflow; the comparison: regente ui")
-    return status or int(any(state.state in ("failed", "killed") for state in states)), states, folder
+        click.echo(f"sweep {recorded.run_id} in MLflow; to compare its runs: regente ui")
+    return status or int(any(state.state in ("failed", "killed") for state in session)), session, folder
 
 
-def _run_hydra(what: Plan, task: Task) -> None:
-    basic = [] if "hydra/launcher" in " ".join(what.hydra_plugins) else ["hydra/launcher=basic"]
-    # Hydra's sweeper leaves a multirun.yaml with all overrides in the clear: not in the project
+def _run_hydra(plan: Plan, task: Task) -> None:
+    basic = [] if "hydra/launcher" in " ".join(plan.hydra_plugins) else ["hydra/launcher=basic"]
+    # Hydra's sweeper writes a multirun.yaml with all overrides, secrets included: not into the project
     with TemporaryDirectory() as scratch:
-        run_hydra(
-            what.experiment, [*what.overrides, *basic, f"hydra.sweep.dir={scratch}"], ["--multirun"], task
-        )
-
-
-def _session(folder: SweepFolder, session: str) -> list[JobState]:
-    file, states = folder.path / f"session-{session}", folder.load()
-    ids = dict.fromkeys(file.read_text().split()) if file.is_file() else {}
-    file.unlink(missing_ok=True)
-    return [states[id_] for id_ in ids if id_ in states]
+        words = [*plan.overrides, *basic, f"hydra.sweep.dir={scratch}"]
+        run_hydra(plan.experiment, words, ["--multirun"], task)

@@ -1,4 +1,4 @@
-"""Which job is which: the hash of what a job computes, wherever and however it runs."""
+"""The identity of a job: the hash of what it computes, independent of where and how it runs."""
 
 import json
 import sysconfig
@@ -13,22 +13,22 @@ from omegaconf import DictConfig, OmegaConf
 from regente.config.compose import parse
 from regente.config.signatures.modules import Module, TargetNotFound, Unreadable, top
 
-VOLATILE = ("hydra", "tracking", "sweep")  # where and how, not what
+IRRELEVANT = ("hydra", "tracking", "sweep")  # where and how a job runs
 PACKAGE = Path(__file__).parents[1]
 LIBRARIES = [Path(sysconfig.get_paths()[kind]).resolve() for kind in ("stdlib", "purelib", "platlib")]
-LENGTH = 12  # hex digits: two of a million jobs are the same by accident once in 500 sweeps
+LENGTH = 12  # hex digits: two of a million jobs get the same one by chance once in 500 sweeps
 
 
 class Identities:
-    """Hashes jobs; the sources that a target needs are read once."""
+    """Hashes jobs; the source files of each target are read once."""
 
     def __init__(self) -> None:
         self.sources: dict[str, str] = {}
 
     def of(self, node: DictConfig) -> str:
-        """The identity of a composed job, its references unresolved, since those may lead to times and paths."""
+        """The identity of a composed job. References stay unresolved, since they may stand for times and paths."""
         plain: Any = OmegaConf.to_container(node, resolve=False)
-        content = {key: value for key, value in plain.items() if key not in VOLATILE}
+        content = {key: value for key, value in plain.items() if key not in IRRELEVANT}
         code = {target: self._source(target) for target in sorted(set(targets(content)))}
         whole = json.dumps([content, version("regente"), code], sort_keys=True, default=str)
         return sha256(whole.encode()).hexdigest()[:LENGTH]
@@ -52,7 +52,7 @@ def targets(node: Any) -> Iterator[str]:
 
 
 def users_files(target: str) -> list[Path]:
-    """The user's own sources that a dotted name needs: its module's, and those that these import, one by another."""
+    """The user's own source files that a dotted name needs: its module's, and all that these import."""
     found: dict[Path, None] = {}
     left = [target]
     while left:
@@ -98,9 +98,9 @@ def digest(files: Sequence[Path]) -> str:
 
 
 def sweep_identity(experiment: str, overrides: Sequence[str], params: Mapping[str, Any] | None) -> str:
-    """Which sweep a command line means: its experiment, its fixed settings and the keys that it varies, not their values.
+    """The identity of a sweep: its experiment, its fixed overrides and the keys with several values, not these values.
 
-    So the same words find their sweep again, and so do those of a larger grid. How jobs are run is left out.
+    The same command line finds its sweep again, and so does one with more values. How jobs are run makes no difference.
     """
     fixed, swept = [], set(params or {})
     for override in parse(overrides):

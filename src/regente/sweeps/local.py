@@ -1,6 +1,5 @@
-"""`hydra/launcher=local`: jobs as processes of this machine, as many at once as it has slots."""
+"""`hydra/launcher=local`: jobs as processes of this machine, one in each slot."""
 
-import json
 import os
 import shutil
 import signal
@@ -8,22 +7,19 @@ import subprocess
 import sys
 import time
 from collections import Counter, deque
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from regente.errors import ConfigError, MachineError, Problem
-from regente.jobs.driver import DRIVER
-from regente.jobs.hardware import cores, ranks_here, threads_each
+from regente.jobs.hardware import all_devices, cores, ranks_here, ranks_without_torch, threads_each
 from regente.jobs.job import TRIAL, Job
-from regente.jobs.process_identity import process_identity
 from regente.sweeps.fork_server import ForkServer
 from regente.sweeps.identity import targets, users_files
+from regente.sweeps.slot import exit_code, job_environment, send_signal, start_in_slot
 from regente.training.launch import OUTER_LAUNCHER
 
-EVERYTHING = ("auto", -1, "-1")  # of `trainer.devices`
-POLL = 0.05  # seconds between looks at processes that were not forked
+POLL_SECONDS = 0.05  # between checks of processes that were not forked
 
 
 @dataclass(frozen=True)
@@ -34,13 +30,13 @@ class Slot:
 
 
 class Local:
-    """One process for each job. A warm server forks them, so that a job need not import torch again.
+    """A Launcher: one process of this machine for each job. A fork server saves a job the import of torch.
 
     Args:
-        jobs: how many at once; null: as the GPUs have room for, else one for each core (or rank).
+        jobs: how many at once; null: one for each GPU or share of one, else one for each core (or rank).
         gpus_per_job: null: as many as `trainer.devices` says.
         jobs_per_gpu: how many jobs share a GPU.
-        warm: false: each job imports everything by itself.
+        fork_server: false: each job is a new process, which imports everything.
     """
 
     def __init__(
@@ -51,7 +47,7 @@ class Local:
         jobs: int | None = None,
         gpus_per_job: int | None = None,
         jobs_per_gpu: int = 1,
-        warm: bool = True,
+        fork_server: bool = True,
     ) -> None:
         for name, value in (("jobs", jobs), ("gpus_per_job", gpus_per_job), ("jobs_per_gpu", jobs_per_gpu)):
             if value is not None and value < 1:
@@ -59,18 +55,19 @@ class Local:
         self.folder, self.config = folder, config
         self.free = deque(slots(config["trainer"], jobs, gpus_per_job, jobs_per_gpu))
         self.slots = len(self.free)
-        self.threads = threads_each(self.slots * _ranks(config["trainer"]))
-        self.warm = warm and sys.platform == "linux"  # elsewhere a fork of so many libraries is not safe
+        self.threads = threads_each(self.slots * ranks_without_torch(config["trainer"]))
+        # a fork of so many libraries is safe on Linux alone
+        self.forks = fork_server and sys.platform == "linux"
         self.server: ForkServer | None = None
-        self.cold: dict[Path, subprocess.Popen[bytes]] = {}
+        self.processes: dict[Path, subprocess.Popen[bytes]] = {}  # jobs that were not forked
         self.running: dict[Path, tuple[Job, Slot]] = {}
         self.waiting: deque[tuple[Job, dict[str, str]]] = deque()
-        self.asked: Counter[Path] = Counter()  # how often a job was told to stop
-        self.lost: list[tuple[str, int]] = []
+        self.stop_requests: Counter[Path] = Counter()
+        self.lost: list[tuple[Path, int]] = []  # jobs that have ended without a process, with exit codes
 
     def submit(self, job: Job, config: dict[str, Any], env: dict[str, str]) -> None:
         """Start a job, or put it in line."""
-        self.asked.pop(job.path, None)  # by its attempt before
+        self.stop_requests.pop(job.path, None)  # of its attempt before
         self.waiting.append((job, env))
         self._fill()
 
@@ -83,32 +80,30 @@ class Local:
                 break
         found = []
         for path, code in ended:
-            job, slot = self.running.pop(Path(path))
+            job, slot = self.running.pop(path)
             self.free.append(slot)
             found.append((job, code))
         self._fill()
         return found
 
     def stop(self, job: Job | None) -> None:
-        """SIGTERM, upon which jobs save and end; the second time SIGKILL."""
+        """Send SIGTERM, upon which jobs save and end; the second time SIGKILL."""
         if job is None:
-            self.lost += [(str(waiting.path), 128 + signal.SIGTERM) for waiting, _ in self.waiting]
+            self.lost += [(waiting.path, 128 + signal.SIGTERM) for waiting, _ in self.waiting]
             self.running |= {waiting.path: (waiting, Slot()) for waiting, _ in self.waiting}
             self.waiting.clear()
         for path in [job.path] if job else list(self.running):
-            self.asked[path] += 1
-            number = signal.SIGTERM if self.asked[path] == 1 else signal.SIGKILL
-            if process := self.cold.get(path):
-                with suppress(OSError):
-                    (os.killpg if number == signal.SIGKILL else os.kill)(process.pid, number)
+            self.stop_requests[path] += 1
+            number = signal.SIGTERM if self.stop_requests[path] == 1 else signal.SIGKILL
+            if process := self.processes.get(path):
+                send_signal(process.pid, number)
             elif self.server:
                 self.server.signal(path, number)
 
     def close(self) -> None:
         """End what still runs."""
-        for process in self.cold.values():
-            with suppress(OSError):
-                os.killpg(process.pid, signal.SIGKILL)
+        for process in self.processes.values():
+            send_signal(process.pid, signal.SIGKILL)
             process.wait()
         if self.server:
             self.server.close()
@@ -121,53 +116,49 @@ class Local:
             self._start(job.path, self._environment(slot) | env)
 
     def _start(self, path: Path, env: dict[str, str]) -> None:
-        if not self.warm:
-            command = [sys.executable, "-m", "regente.sweeps.slot", str(path)]
-            self.cold[path] = subprocess.Popen(command, env=env, start_new_session=True)
+        if not self.forks:
+            self.processes[path] = start_in_slot(path, env)
             return
         if self.server is None or not self.server.alive:
             if self.server:
                 self.lost += self.server.poll(0)
             packaged = [name.rpartition(".")[0] for name in targets(self.config) if not users_files(name)]
             packaged += ["regente.sweeps.study"] * (TRIAL in env)
-            self.server = ForkServer(self.folder / "warm.log", [*dict.fromkeys(packaged)])
+            self.server = ForkServer(self.folder / "fork_server.log", [*dict.fromkeys(packaged)])
         self.server.start(path, env, self.threads)
 
     def _environment(self, slot: Slot) -> dict[str, str]:
         env = {key: value for key, value in os.environ.items() if not key.startswith(OUTER_LAUNCHER)}
-        env[DRIVER] = json.dumps(asdict(process_identity(os.getpid())))
-        env["PYTHONPATH"] = os.pathsep.join(filter(None, [env.get("PYTHONPATH"), str(Path.cwd())]))
         env["OMP_NUM_THREADS"] = str(self.threads)
         if slot.gpus:
             env["CUDA_VISIBLE_DEVICES"] = ",".join(slot.gpus)
-        return env
+        return job_environment(env, Path.cwd())
 
-    def _ended(self, timeout: float) -> list[tuple[str, int]]:
+    def _ended(self, timeout: float) -> list[tuple[Path, int]]:
         ended, self.lost = self.lost, []
-        for path, process in list(self.cold.items()):
+        for path, process in list(self.processes.items()):
             if (code := process.poll()) is not None:
-                del self.cold[path]
-                ended.append((str(path), code if code >= 0 else 128 - code))
+                del self.processes[path]
+                ended.append((path, exit_code(code)))
         if self.server and self.server.pids:
-            return ended + self.server.poll(0.0 if ended else min(timeout, POLL) if self.cold else timeout)
+            return ended + self.server.poll(0.0 if ended else timeout)
         if not ended and timeout:
-            time.sleep(min(timeout, POLL))
+            time.sleep(min(timeout, POLL_SECONDS))
         return ended
 
 
 def slots(
     trainer: dict[str, Any], jobs: int | None, gpus_per_job: int | None, jobs_per_gpu: int
 ) -> list[Slot]:
-    """The slots for jobs with such a trainer: shares of GPUs where they may use any, else cores.
+    """The slots for jobs with such a trainer: shares of GPUs where there are any that they may use, else cores.
 
     Raises:
         MachineError: when no job can have as many GPUs as it needs.
     """
     gpus = visible_gpus() if str(trainer.get("accelerator", "auto")) in ("auto", "gpu", "cuda") else []
-    everything = trainer.get("devices", 1) in EVERYTHING
     if not gpus:
-        return [Slot()] * (jobs or max(1, cores() // _ranks(trainer)))
-    each = gpus_per_job or (len(gpus) if everything else _ranks(trainer))
+        return [Slot()] * (jobs or max(1, cores() // ranks_without_torch(trainer)))
+    each = gpus_per_job or (len(gpus) if all_devices(trainer) else ranks_here(trainer))
     groups = [tuple(gpus[i : i + each]) for i in range(0, len(gpus) - each + 1, each)]
     if not groups:
         raise MachineError(
@@ -178,13 +169,8 @@ def slots(
     return shared[:jobs] if jobs else shared
 
 
-def _ranks(trainer: dict[str, Any]) -> int:
-    """How many processes a job takes; one where that is for its GPUs to say, which the driver does not look at."""
-    return 1 if trainer.get("devices", 1) in EVERYTHING else ranks_here(trainer)
-
-
 def visible_gpus() -> list[str]:
-    """The GPUs that this process may use: CUDA_VISIBLE_DEVICES, else what the driver lists. Without torch."""
+    """The GPUs that this process may use: CUDA_VISIBLE_DEVICES, else those that nvidia-smi lists. Without torch."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         return [name.strip() for name in named.split(",") if name.strip() not in ("", "-1")]

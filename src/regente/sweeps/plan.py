@@ -1,12 +1,15 @@
-"""Which jobs a sweep has, found and checked before the first one starts."""
+"""The plan of a sweep: its jobs, all checked before the first one starts."""
 
 import importlib
+import inspect
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hydra.plugins.launcher import Launcher as HydraLauncher
+from hydra.plugins.sweeper import Sweeper
 from omegaconf import OmegaConf
 
 from regente.config.compose import Composed, compose, parse, swept_keys
@@ -15,22 +18,26 @@ from regente.errors import ConfigError, Problem
 from regente.sweeps.composer import Composer
 from regente.sweeps.grid import Grid
 from regente.sweeps.identity import Identities, sweep_identity
-from regente.sweeps.protocols import Launcher, TrialSource, TrialSpec
+from regente.sweeps.protocols import Launcher, SearchSource, TrialSource, TrialSpec
 from regente.sweeps.state import SweepFolder
 from regente.sweeps.trials_file import table
 
-OURS = "regente.sweeps."
-BASIC = {  # of Hydra, whose settings ours take
+EQUIVALENTS = {  # classes of Hydra, in whose place ours take the same settings
     "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper": "regente.sweeps.search.Search",
     "hydra._internal.core_plugins.basic_sweeper.BasicSweeper": "regente.sweeps.grid.Grid",
     "hydra._internal.core_plugins.basic_launcher.BasicLauncher": "regente.sweeps.local.Local",
 }
-SHOWN = 40  # problems in one message
+PARTS = {  # by the key below `hydra`: the class of Hydra's plugins, our protocol, and its methods
+    "sweeper": (Sweeper, TrialSource, ("ask", "tell")),
+    "launcher": (HydraLauncher, Launcher, ("submit", "poll", "stop", "close")),
+}
+MAX_PROBLEMS = 40  # in one message
+MAX_NUMBERS = 5  # of jobs, for one problem
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What `hydra.launcher` says that means the same on every launcher."""
+    """The settings of `hydra.launcher` that mean the same for every launcher."""
 
     retries: int = 0
     max_minutes: float | None = None
@@ -43,18 +50,17 @@ class Plan:
 
     experiment: str
     overrides: list[str]
-    base: Composed  # without what is swept
+    base: Composed  # with the fixed overrides alone
     composer: Composer
     identities: Identities = field(default_factory=Identities)
-    source: Any = None
     jobs: list[tuple[str, TrialSpec]] = field(default_factory=list)  # of a source that is not adaptive
-    repeated: int = 0  # trials that mean a job that is in the list already
+    repeated: int = 0  # trials whose job is in the list already
 
     @property
     def folder(self) -> Path:
-        """The directory of the sweep: the same for the same words, and for a larger grid."""
-        varied = {**(self._node("sweeper").get("params") or {}), **dict.fromkeys(self._columns)}
-        name = f"sweep-{sweep_identity(self.experiment, self.overrides, varied)}"
+        """The directory of the sweep: the same for the same command line, and for more values of the same keys."""
+        keys = {**(self._node("sweeper").get("params") or {}), **dict.fromkeys(self._columns)}
+        name = f"sweep-{sweep_identity(self.experiment, self.overrides, keys)}"
         return Path("runs") / self.experiment / name
 
     @property
@@ -64,7 +70,7 @@ class Plan:
 
     @property
     def swept(self) -> list[str]:
-        """The keys that tell the jobs apart."""
+        """The keys in which the jobs differ."""
         found = swept_keys(self.overrides, self._node("sweeper").get("params"))
         return list(dict.fromkeys([*found, *self._columns]))
 
@@ -76,88 +82,97 @@ class Plan:
 
     @property
     def first(self) -> Composed:
-        """A first job, as far as it can be told without asking the source: the first of several values."""
-        words = [word for word in self.overrides if word not in self.fixed]
+        """A first job, made without the source: the first value of each key that has several."""
+        swept = [word for word in self.overrides if word not in self.fixed]
         first = [
             f"{p.get_key_element()}={next(iter(p.sweep_string_iterator()))}"
-            for p in parse(words)
+            for p in parse(swept)
             if p.is_discrete_sweep()
         ]
         return self.composer.compose([*self.fixed, *(word.removeprefix("++") for word in first)])
 
     @property
-    def our_search(self) -> bool:
-        """Whether a search of ours is to run on a launcher that is not."""
-        target = self._target("sweeper")
-        return target != "regente.sweeps.grid.Grid" and target.startswith(OURS)
-
-    @property
     def hydra_plugins(self) -> list[str]:
-        """The sweeper and launcher that are plugins of Hydra."""
-        named = [f"hydra/{kind}={self.base.hydra.runtime.choices[f'hydra/{kind}']}" for kind in KINDS]
+        """The sweeper and launcher that are plugins of Hydra, as overrides; those are run by Hydra itself."""
         return [
-            name for name, kind in zip(named, KINDS, strict=True) if not self._target(kind).startswith(OURS)
+            f"hydra/{part}={self.base.hydra.runtime.choices[f'hydra/{part}']}"
+            for part, (plugin, _, _) in PARTS.items()
+            if issubclass(self.part_class(part), plugin)
         ]
 
     @property
     def adaptive(self) -> bool:
-        """Whether what comes next is decided while it runs."""
-        return bool(_located(self._target("sweeper")).adaptive)
+        """Whether results decide which trials come next."""
+        return bool(self.part_class("sweeper").adaptive)
 
     def make_source(self, folder: Path) -> TrialSource:
-        """Grid or search, as `hydra/sweeper` says; a search keeps its trials in the folder, which is there."""
-        node = self._node("sweeper")
-        cls = _located(self._target("sweeper"))
+        """The source that `hydra/sweeper` names; a search stores its trials in the folder, which has to be there."""
+        cls = self.part_class("sweeper")
         config = {} if cls is Grid else self.composer.checked_config(self.fixed)[1]
         words = [
             word for word in self.overrides if not word.lstrip("+").startswith(("hydra.", "hydra/", "sweep."))
         ]
         given = {key: self.base.sweep[key] for key in ("zip", "trials_file") if self.base.sweep[key]}
-        source: TrialSource = _made("hydra.sweeper", cls, folder, words, config, **node, **given)
+        source: TrialSource = _make("sweeper", cls, folder, words, config, **self._node("sweeper"), **given)
         return source
 
     def make_launcher(self, config: dict[str, Any]) -> tuple[Launcher, Policy]:
-        """The launcher for jobs like this one, and what holds on every launcher."""
+        """The launcher for jobs with a config like this one, and the settings that hold for every launcher."""
         node = self._node("launcher")
         policy = Policy(**{key: node.pop(key) for key in Policy.__dataclass_fields__ if key in node})
-        _require(policy)
+        _check_policy(policy)
         if self.base.hydra.runtime.choices["hydra/launcher"] == "basic":
             node["jobs"] = 1
-        launcher: Launcher = _made(
-            "hydra.launcher", _located(self._target("launcher")), self.folder, config, **node
-        )
+        launcher: Launcher = _make("launcher", self.part_class("launcher"), self.folder, config, **node)
         return launcher, policy
 
-    def _target(self, kind: str) -> str:
-        target = str(self.base.hydra[kind]._target_)
-        return BASIC.get(target, target)
+    def part_class(self, part: str) -> Any:
+        """The class of the `sweeper` or the `launcher`: a plugin of Hydra, or one that satisfies our protocol.
+
+        Raises:
+            ConfigError: for any other class, and for one that cannot be imported.
+        """
+        target = str(self.base.hydra[part].get("_target_"))
+        module, _, name = EQUIVALENTS.get(target, target).rpartition(".")
+        where = f"hydra.{part}._target_={target}"
+        try:
+            cls = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            what = f"cannot be imported ({error}); give module.Class, of a module in this folder or installed"
+            raise ConfigError([Problem(where, what)]) from error
+        plugin, protocol, methods = PARTS[part]
+        missing = [each for each in methods if not callable(getattr(cls, each, None))]
+        missing += ["adaptive"] * (part == "sweeper" and not hasattr(cls, "adaptive"))
+        if isinstance(cls, type) and (issubclass(cls, plugin) or not missing):
+            return cls
+        what = (
+            f"is not a {protocol.__name__}, it has no {', '.join(missing)}; see regente.{protocol.__name__}"
+        )
+        raise ConfigError([Problem(where, what)])
 
     def _node(self, kind: str) -> dict[str, Any]:
         node: Any = OmegaConf.to_container(self.base.hydra[kind], resolve=True)
         return {key: value for key, value in node.items() if key != "_target_"}
 
 
-KINDS = ("sweeper", "launcher")
-
-
-def plan(experiment: str, overrides: Sequence[str]) -> Plan:
-    """What the command line asks for; nothing of it is composed yet but what all jobs share.
+def make_plan(experiment: str, overrides: Sequence[str]) -> Plan:
+    """What the command line asks for; only what all jobs share is composed yet.
 
     Raises:
         ConfigError: for what is wrong with that.
     """
     require_experiment(experiment)
     base = compose(experiment, fixed(overrides))
-    found = Plan(experiment, list(overrides), base, Composer(experiment))
-    pins = SweepFolder(found.folder).queue().get("pins", {})  # of its first command line
-    found.composer.pins |= {
+    plan = Plan(experiment, list(overrides), base, Composer(experiment))
+    pins = SweepFolder(plan.folder).queue().get("pins", {})  # of its first command line
+    plan.composer.pins |= {
         name: path for name, path in pins.items() if Path(path.removeprefix("run:")).exists()
     }
-    return found
+    return plan
 
 
 def fixed(overrides: Sequence[str]) -> list[str]:
-    """The overrides that give one value."""
+    """The overrides that have one value."""
     return [
         word
         for word, parsed in zip(overrides, parse(overrides), strict=True)
@@ -165,26 +180,26 @@ def fixed(overrides: Sequence[str]) -> list[str]:
     ]
 
 
-def ask(plan: Plan, source: TrialSource, words: Sequence[str]) -> None:
-    """Refuse to start more jobs than `sweep.max_jobs`, with the line that confirms them."""
+def confirm_size(plan: Plan, source: TrialSource, words: Sequence[str]) -> None:
+    """Refuse to start more jobs than `sweep.max_jobs`; the message holds the command line that confirms them."""
     most = plan.base.sweep["max_jobs"]
     if source.total is not None and source.total > most:
         shape = f" ({source.shape()})" if isinstance(source, Grid) else ""
         line = shlex.join(["regente", *words, f"sweep.max_jobs={source.total}"])
-        what = f"{source.total:,} jobs{shape}; fewer values, or to run them all: {line}"
+        what = f"{source.total:,} jobs{shape}; give fewer values, or run them all: {line}"
         raise ConfigError([Problem(f"sweep.max_jobs={most}", what)])
 
 
-def fill_plan(plan: Plan, source: TrialSource) -> None:
-    """Compose and check every job, or, of a search, what its `probes` say.
+def check_trials(plan: Plan, source: TrialSource) -> None:
+    """Compose and check every job; of a search, its `extremes`.
 
     Raises:
-        ConfigError: with all problems of all jobs, each once, and the jobs that have it.
+        ConfigError: with all problems of all jobs, each once, with the jobs that have it.
     """
     found: dict[str, list[TrialSpec]] = {}
-    seen: set[str] = set()
+    ids: set[str] = set()
     number = 0
-    for trial in _probes(source) if source.adaptive else iter(source.ask, None):
+    for trial in _extremes(source) if source.adaptive else iter(source.ask, None):
         assert trial is not None
         number += 1
         try:
@@ -196,41 +211,44 @@ def fill_plan(plan: Plan, source: TrialSource) -> None:
         id_ = plan.identities.of(composed.node)
         if source.adaptive:
             continue
-        if id_ in seen:
+        if id_ in ids:
             plan.repeated += 1
         else:
-            seen.add(id_)
+            ids.add(id_)
             plan.jobs.append((id_, trial))
     if found:
-        raise ConfigError([_problem(plan, text, trials, number) for text, trials in _first(found)])
+        most = sorted(found.items(), key=lambda item: -len(item[1]))[:MAX_PROBLEMS]
+        raise ConfigError([_problem(plan, text, trials, number) for text, trials in most])
 
 
-def _probes(source: TrialSource) -> Iterator[TrialSpec]:
-    probes: Iterable[list[str]] = getattr(source, "probes", list)()
-    return (TrialSpec(number, words) for number, words in enumerate(probes))
-
-
-def _first(found: dict[str, list[TrialSpec]]) -> list[tuple[str, list[TrialSpec]]]:
-    return sorted(found.items(), key=lambda item: -len(item[1]))[:SHOWN]
+def _extremes(source: TrialSource) -> Iterator[TrialSpec]:
+    extremes = source.extremes() if isinstance(source, SearchSource) else []
+    return (TrialSpec(number, words) for number, words in enumerate(extremes))
 
 
 def _problem(plan: Plan, text: str, trials: list[TrialSpec], number: int) -> Problem:
-    """A problem with the jobs that have it; those that all have need no list."""
+    """A problem with the jobs that have it; these are left out where all jobs have it."""
     if len(trials) == number:
         return Problem("", text)
-    jobs = ", ".join(f"#{trial.number}" for trial in trials[:5]) + (" ..." if len(trials) > 5 else "")
-    first = " ".join(varied(trials[0].overrides, plan.swept))
-    kind = "job" if len(trials) == 1 else "jobs"
-    return Problem("", f"{text} ({kind} {jobs} of {number}: {first}; none was started)")
+    more = " ..." if len(trials) > MAX_NUMBERS else ""
+    jobs = ", ".join(f"#{trial.number}" for trial in trials[:MAX_NUMBERS]) + more
+    first = label(trials[0].overrides, plan.swept)
+    noun = "job" if len(trials) == 1 else "jobs"
+    return Problem("", f"{text} ({noun} {jobs} of {number}: {first}; none was started)")
 
 
-def varied(overrides: Sequence[str], swept: Sequence[str]) -> list[str]:
-    """The overrides that tell a job from the others of its sweep."""
+def swept_overrides(overrides: Sequence[str], swept: Sequence[str]) -> list[str]:
+    """The overrides in which a job differs from the others of its sweep."""
     found = [word for word in overrides if word.lstrip("+~").partition("=")[0] in swept]
     return found or list(overrides)
 
 
-def _require(policy: Policy) -> None:
+def label(overrides: Sequence[str], swept: Sequence[str]) -> str:
+    """The same as a line for the user."""
+    return " ".join(swept_overrides(overrides, swept))
+
+
+def _check_policy(policy: Policy) -> None:
     problems = []
     if policy.retries < 0:
         problems.append(Problem(f"hydra.launcher.retries={policy.retries}", "must be at least 0"))
@@ -239,21 +257,19 @@ def _require(policy: Policy) -> None:
             Problem(f"hydra.launcher.max_minutes={policy.max_minutes}", "must be above 0, or null")
         )
     if policy.on_failure not in ("continue", "stop"):
-        what = "no such way to go on; there is: continue, stop"
-        problems.append(Problem(f"hydra.launcher.on_failure={policy.on_failure}", what))
+        problems.append(Problem(f"hydra.launcher.on_failure={policy.on_failure}", "must be continue or stop"))
     if problems:
         raise ConfigError(problems)
 
 
-def _located(target: str) -> Any:
-    module, _, name = target.rpartition(".")
-    return getattr(importlib.import_module(module), name)
-
-
-def _made(where: str, cls: Any, *args: Any, **settings: Any) -> Any:
+def _make(part: str, cls: Any, /, *args: Any, **settings: Any) -> Any:
     try:
-        return cls(*args, **settings)
+        inspect.signature(cls).bind(*args, **settings)
     except TypeError as error:
-        if "unexpected keyword argument" not in str(error):
-            raise
-        raise ConfigError([Problem(where, str(error).partition(") ")[2] or str(error))]) from error
+        raise ConfigError([Problem(f"hydra.{part}", f"{cls.__name__}: {error}")]) from error
+    made, protocol = cls(*args, **settings), PARTS[part][1]
+    if not isinstance(made, protocol):
+        attribute = {"sweeper": "total", "launcher": "slots"}[part]
+        what = f"{cls.__name__} has no attribute {attribute}; see regente.{protocol.__name__}"
+        raise ConfigError([Problem(f"hydra.{part}", what)])
+    return made

@@ -1,21 +1,36 @@
-"""What the driver of a sweep asks of a source of jobs and of a launcher; grids, searches and clusters are kinds of these.
+"""The contracts of a sweep: a source of trials says which jobs there are, a launcher runs them.
 
-A node of `hydra/sweeper` or `hydra/launcher` whose `_target_` is below `regente.sweeps` names such a class, which is made
-as `TrialSource(folder, overrides, config, **settings)` or `Launcher(folder, config, **settings)`: `folder` is the directory of
-the sweep, `overrides` are the words of the command line that are settings of jobs, ranges and choices included, `config`
-is the first job's, resolved, and `settings` are the other keys of the node. From a launcher's node the driver takes
-`retries`, `max_minutes` and `on_failure` for itself: they mean the same on every launcher.
+`hydra/sweeper` names the class of the source and `hydra/launcher` that of the launcher, by their `_target_`. Both may be
+classes of a user's own; no base class is needed, the methods below are. The driver makes them as
+
+    TrialSource(folder, overrides, config, **settings)
+    Launcher(folder, config, **settings)
+
+`folder` is the directory of the sweep. `overrides` are those of the command line that are settings of jobs, with ranges
+and choices as they were typed. `config` is the resolved config of the first job. `settings` are the other keys of the node
+in the config; a class refuses one with a ConfigError, or by not having such a parameter. The driver uses `retries`,
+`max_minutes` and `on_failure` of a launcher's node itself: they mean the same for every launcher.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from regente.jobs.job import Job
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
 class TrialSpec:
-    """One job as the source wants it: its overrides, and what its process finds in the environment."""
+    """One job that a source asks for.
+
+    Attributes:
+        number: the source's own number, which the table shows.
+        overrides: the settings of the job, as on a command line; each has one value.
+        env: variables for the environment of the job's process.
+    """
 
     number: int
     overrides: list[str]
@@ -24,42 +39,85 @@ class TrialSpec:
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What became of a trial: the exit code, and the metrics of the best weights where it was 0."""
+    """How a trial ended.
+
+    Attributes:
+        code: the exit code of its job; 0 when it finished.
+        metrics: of the best weights, by the names under which they were logged; empty when the code is not 0.
+        pruned: whether the job ended early because its callback found it not good enough.
+    """
 
     code: int
     metrics: dict[str, float] = field(default_factory=dict)
-    pruned: bool = False  # result.json says `"pruned": true`
+    pruned: bool = False
 
 
+@runtime_checkable
 class TrialSource(Protocol):
-    """Where the trials of a sweep come from."""
+    """Where the trials of a sweep come from.
 
-    total: int | None  # how many there will be, earlier sessions included; None where that is open
-    adaptive: bool  # outcomes decide what comes next; else all trials are asked for and checked before the first starts
+    Attributes:
+        total: how many trials there are, those of earlier sessions included; None when that is open.
+        adaptive: a class attribute. True: results decide what comes next, so trials start as they are asked for.
+            False: all trials are asked for and checked before the first job starts, and results change nothing.
+    """
+
+    total: int | None
+    adaptive: bool
 
     def ask(self) -> TrialSpec | None:
-        """The next trial; None when there is none now, and for good once nothing runs either."""
+        """The next trial.
+
+        None means: none now. While jobs run, the driver asks again after each end; when none runs, the sweep ends.
+        """
 
     def tell(self, trial: TrialSpec, outcome: TrialResult) -> None:
-        """What became of a trial; one that an earlier session finished is told at once."""
+        """How a trial ended. For a job that an earlier session finished, this is called at once."""
 
 
+@runtime_checkable
+class SearchSource(TrialSource, Protocol):
+    """A source of trials with what a search can offer beyond `ask` and `tell`.
+
+    Attributes:
+        end_reason: a line for the user when `ask` gives no more trials before `total` is reached; else empty.
+    """
+
+    end_reason: str
+
+    def extremes(self) -> Iterable[list[str]]:
+        """Overrides of configs to check before the first job starts: each choice, and both ends of each interval."""
+
+    def figures(self) -> "dict[str, Figure]":
+        """Figures by name, recorded in the sweep's own run at its end."""
+
+
+@runtime_checkable
 class Launcher(Protocol):
-    """Where jobs run: each as a process of its own that ends with the driver."""
+    """Where jobs run: each in a process of its own, `python -m regente.sweeps.slot JOB_DIR`.
 
-    slots: int  # how many jobs at once
+    That command starts the job's ranks and writes its output to files in the job's directory.
+
+    Attributes:
+        slots: how many jobs may run at once; the driver reads it again each time.
+    """
+
+    slots: int
 
     def submit(self, job: Job, config: dict[str, Any], env: dict[str, str]) -> None:
-        """Start a job, or put it in line; returns at once. `env` comes on top of the driver's environment."""
+        """Start a job, or put it in line; returns at once.
+
+        `config` is the job's resolved config. `env` is added to the driver's environment.
+        """
 
     def poll(self, timeout: float) -> list[tuple[Job, int]]:
         """The jobs that have ended since the last call, with exit codes; waits at most `timeout` seconds for one.
 
-        A process that a signal ended has 128 + its number.
+        The code of a process that a signal ended is 128 + the signal's number.
         """
 
     def stop(self, job: Job | None) -> None:
-        """Ask a job, or all, to save and end; returns at once. Asked again, it ends them without saving."""
+        """Ask a job, or all jobs, to save and end; returns at once. A second call ends them without saving."""
 
     def close(self) -> None:
-        """End what still runs and give everything back."""
+        """End what still runs and release everything."""

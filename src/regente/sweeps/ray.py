@@ -1,6 +1,7 @@
 """`hydra/launcher=ray`: jobs as tasks of a Ray cluster."""
 
 import io
+import json
 import os
 import signal
 import socket
@@ -13,23 +14,23 @@ from typing import Any
 
 from regente.config.optional_packages import require
 from regente.errors import ConfigError, MachineError, Problem
-from regente.jobs.hardware import cores, ranks_here
-from regente.jobs.job import Job
+from regente.jobs.hardware import cores, ranks_without_torch
+from regente.jobs.job import Job, write_json
 from regente.sweeps.remote import environment, project_of, run_job
 
-ANSWER = 5.0  # seconds that a cluster may take to answer
+CONNECT_SECONDS = 5.0
 TERMINATED, KILLED = 128 + signal.SIGTERM, 128 + signal.SIGKILL
 
 
 class Ray:
     """A Launcher: see regente.sweeps.protocols; its settings are those of conf/hydra/launcher/ray.yaml.
 
-    Ray says where and when a task runs; retries are the driver's. A task starts its job as a process of its own, which
-    ends when the task's worker is killed. Authentication by token is Ray's own: RAY_AUTH_MODE and the like are heeded.
+    Ray decides where and when a task runs; the driver does the retries. A task starts its job as a process of its own,
+    which ends when the task's worker is killed. Ray itself reads RAY_AUTH_MODE and the like for authentication.
 
     Raises:
-        MachineError: without the extra, or when no cluster answers.
-        ConfigError: for settings that no cluster could meet.
+        MachineError: when Ray is not installed, or when no cluster answers.
+        ConfigError: for settings that no cluster can meet.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class Ray:
             num_cpus=self.needs["CPU"], num_gpus=self.needs["GPU"], max_retries=0
         )
         self.running: dict[Any, Job] = {}
-        self.asked: set[Path] = set()
+        self.stopped: set[Path] = set()
 
     @property
     def slots(self) -> int:
@@ -73,8 +74,8 @@ class Ray:
         return min(int(room), self.jobs or int(room))
 
     def submit(self, job: Job, config: dict[str, Any], env: dict[str, str]) -> None:
-        """Hand a job to Ray."""
-        self.asked.discard(job.path)  # by its attempt before
+        """Submit a job."""
+        self.stopped.discard(job.path)  # of its attempt before
         sent = environment(job, env)
         content = None if self.shared else pack(job.path)
         self.running[self.task.remote(str(job.path), sent, content)] = job
@@ -91,41 +92,41 @@ class Ray:
         return [(self.running[each], self._code(each, self.running.pop(each))) for each in ready]
 
     def _code(self, reference: Any, job: Job) -> int:
-        """The exit code of a job whose task has ended; one whose worker or machine died counts as killed."""
+        """The exit code of a job whose task has ended; when its worker or machine has died, the job was killed."""
         errors = self.ray.exceptions
         try:
             code, content, place = self.ray.get(reference)
         except errors.TaskCancelledError:
             return TERMINATED
         except errors.RayTaskError as error:
-            (job.path / "errors.txt").write_text(f"{error.cause or error}\n", encoding="utf-8")
+            (job.path / "stderr.log").write_text(f"{error.cause or error}\n", encoding="utf-8")
             return 1
         except errors.RayError:
-            return TERMINATED if job.path in self.asked else KILLED
+            return TERMINATED if job.path in self.stopped else KILLED
         if content is not None:
             unpack(content, job.path)
             _rename(job.path / "result.json", place, str(job.path))
         return int(code)
 
     def stop(self, job: Job | None) -> None:
-        """Interrupt the task, which asks its job to end; the second time its worker is killed, and the job with it."""
+        """Interrupt the task, which asks its job to end; the second time kill its worker, and so the job."""
         for reference, running in self.running.items():
             if job is None or running.path == job.path:
-                self.ray.cancel(reference, force=running.path in self.asked)
-                self.asked.add(running.path)
+                self.ray.cancel(reference, force=running.path in self.stopped)
+                self.stopped.add(running.path)
 
     def close(self) -> None:
-        """Leave the cluster; one that was started here ends."""
+        """Disconnect from the cluster; a cluster that was started here ends."""
         self.ray.shutdown()
 
 
 def _task(path: str, env: dict[str, str], content: bytes | None) -> tuple[int, bytes | None, str]:
-    """On a worker: the exit code of the job, and its directory if it was sent, with the place that it had there."""
+    """On a worker: the exit code of the job, and if its directory was sent, the new content and its path there."""
     if content is None:
         job = Path(path)
         if not (job / "job.json").is_file():
             raise MachineError(
-                f"{path} is not there on {os.uname().nodename}; use hydra.launcher.shared=false"
+                f"{path} does not exist on {os.uname().nodename}; use hydra.launcher.shared=false"
             )
         return run_job(job, project_of(job), env), None, path
     with TemporaryDirectory(prefix="regente-") as folder:
@@ -151,12 +152,10 @@ def unpack(content: bytes, folder: Path) -> None:
 
 
 def _rename(file: Path, before: str, now: str) -> None:
-    """Paths in a file of a job that was run elsewhere."""
+    """Replace the path of a job in a file of its directory, when it was run elsewhere."""
     if file.is_file():
         text = file.read_text(encoding="utf-8").replace(before, now)
-        draft = file.with_name(f".{file.name}.{os.getpid()}")
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(file)
+        write_json(file, json.loads(text))
 
 
 def _connect(address: str | None, shared: bool) -> Any:
@@ -164,7 +163,7 @@ def _connect(address: str | None, shared: bool) -> Any:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     if address is None:
-        os.environ.pop("RAY_ADDRESS", None)  # which would join another one
+        os.environ.pop("RAY_ADDRESS", None)  # with it, Ray would join another cluster
         options |= {"include_dashboard": False, "num_cpus": cores(), "object_store_memory": 256 * 2**20}
     else:
         options["address"] = address
@@ -172,7 +171,7 @@ def _connect(address: str | None, shared: bool) -> Any:
             excluded = ["runs", "mlflow.db", "mlartifacts", ".venv", ".git"]
             options["runtime_env"] = {"working_dir": str(Path.cwd()), "excludes": excluded}
     if address is None or _is_loopback(address):
-        # the one switch upon which Ray knows this machine by its loopback address alone, also on Linux
+        # the only switch that makes Ray use the loopback address alone, on Linux too
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     import ray
 
@@ -180,33 +179,32 @@ def _connect(address: str | None, shared: bool) -> Any:
         ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise MachineError(
-            f"hydra.launcher.address={address}: no Ray cluster lets us in ({line}); one with a token wants RAY_AUTH_MODE=token"
-        ) from error
+        what = f"no connection to a Ray cluster ({line}); a cluster with a token needs RAY_AUTH_MODE=token"
+        raise MachineError(f"hydra.launcher.address={address}: {what}") from error
     return ray
 
 
 def _is_loopback(address: str) -> bool:
-    """Whether a cluster listens to this machine alone.
+    """Whether a cluster can be reached from this machine alone.
 
     Raises:
-        MachineError: where nobody listens, for which Ray itself would wait for minutes.
+        MachineError: when nothing listens at the address; Ray itself would wait for minutes.
     """
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if not host or not port.isdigit():
         return False  # auto, local
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
     except OSError as error:
-        what = f"no Ray cluster answers ({error}); give auto, HOST:PORT of one that runs, or null to start one here"
+        what = f"no Ray cluster answers ({error}); give auto, HOST:PORT of a running cluster, or null to start one here"
         raise MachineError(f"hydra.launcher.address={address}: {what}") from error
     if host not in ("127.0.0.1", "localhost", "[::1]"):
         return False
-    try:  # Ray takes this machine's outward address in place of localhost
+    try:  # Ray uses this machine's external address in place of localhost
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as outward:
-            outward.connect(("192.0.2.1", 9))  # sends nothing; an address that is kept for examples
+            outward.connect(("192.0.2.1", 9))  # sends nothing; an address reserved for examples, RFC 5737
             own = outward.getsockname()[0]
-        socket.create_connection((own, int(port)), timeout=ANSWER).close()
+        socket.create_connection((own, int(port)), timeout=CONNECT_SECONDS).close()
     except OSError:
         return True
     return False
@@ -215,10 +213,9 @@ def _is_loopback(address: str) -> bool:
 def _needs(
     trainer: dict[str, Any], cpus: float | None, gpus: float | None, there: dict[str, float]
 ) -> dict[str, float]:
-    """What a task asks Ray for."""
+    """The resources of a task."""
     wants = str(trainer.get("accelerator", "auto"))
-    everything = trainer.get("devices", 1) in ("auto", -1, "-1")
-    ranks = 1 if everything else ranks_here(trainer)
+    ranks = ranks_without_torch(trainer)
     if gpus is None:
         gpus = ranks if wants in ("gpu", "cuda") or (wants == "auto" and there.get("GPU")) else 0
     return {"CPU": cpus or ranks, "GPU": gpus}
@@ -233,5 +230,5 @@ def _require_positive(**values: float | None) -> None:
 def _require_server(config: dict[str, Any]) -> None:
     uri = config["tracking"]["uri"]
     if uri is not None and not str(uri).startswith("http"):
-        what = "no other machine reaches this file; with hydra.launcher.shared=false give a server, or tracking=none"
+        what = "other machines cannot open this file; with hydra.launcher.shared=false give a server, or tracking=none"
         raise ConfigError([Problem(f"tracking.uri={uri}", what)])

@@ -1,4 +1,4 @@
-"""What a sweep leaves: its own run, the parent of its jobs' runs, with the best of them and what seeds spread."""
+"""The records of a sweep: its own run in MLflow, the parent of its jobs' runs, and tables of the results."""
 
 import csv
 import os
@@ -16,7 +16,7 @@ from regente.config.redaction import Redactor, secret_values
 from regente.errors import ConfigError
 from regente.jobs.job import PROCESS, Job, open_job
 from regente.jobs.runs import run_id
-from regente.sweeps.plan import Plan, varied
+from regente.sweeps.plan import Plan, label, swept_overrides
 from regente.sweeps.state import JobState, SweepFolder
 from regente.tracking.recorder import Recorder, RecordingResult
 from regente.training.prepare import freeze
@@ -49,12 +49,12 @@ def make_folder(plan: Plan, first: Composed) -> SweepFolder:
     return SweepFolder(plan.folder.resolve())
 
 
-def frozen(folder: SweepFolder, state: JobState, composed: Composed, swept: Sequence[str]) -> Job:
-    """The directory of a job that is to start: the one it had before, in which it goes on, or a new one."""
+def job_directory(folder: SweepFolder, state: JobState, composed: Composed, swept: Sequence[str]) -> Job:
+    """The directory of a job that is to start: a new one, or that of its attempt before, which it continues."""
     path = folder.path / state.directory
-    (path / PROCESS).unlink(missing_ok=True)  # of its attempt before
+    (path / PROCESS).unlink(missing_ok=True)  # of the attempt before
     if (path / "job.json").is_file():
-        os.environ.update(externalize(composed.yaml())[1])  # secrets, which it does not hold
+        os.environ.update(externalize(composed.yaml())[1])  # secrets, which the frozen config does not hold
         return open_job(path)
     return freeze(composed, folder.path, state.directory, swept=swept)
 
@@ -63,7 +63,7 @@ def seed_groups(states: Sequence[JobState], swept: Sequence[str]) -> list[SeedGr
     """Jobs that differ in `seed` alone, where there is more than one."""
     found: dict[tuple[str, ...], list[float]] = {}
     for state in states:
-        words = [word for word in varied(state.overrides, swept) if not word.startswith("seed=")]
+        words = [word for word in swept_overrides(state.overrides, swept) if not word.startswith("seed=")]
         if state.state == "done" and state.value is not None:
             found.setdefault(tuple(words), []).append(state.value)
     return [SeedGroup(list(words), values) for words, values in found.items() if len(values) > 1]
@@ -76,16 +76,16 @@ def best_of(states: Sequence[JobState], mode: str) -> JobState | None:
 
 
 class Parent:
-    """The sweep's run in MLflow, kept up from its first job to its last, session after session."""
+    """The sweep's own run in MLflow, from its first job to its last; later sessions continue it."""
 
     def __init__(self, job: Job, config: dict[str, Any], swept: Sequence[str]) -> None:
         self.job, self.swept, self.monitor = job, swept, config["monitor"]
         redact = Redactor(secret_values(config), env_references(job.config))
-        self.recording = Recorder(job, config, 0, redact, kind="sweep")
+        self.recorder = Recorder(job, config, 0, redact, kind="sweep")
 
     def finish(self, states: Sequence[JobState], stopped: bool, figures: dict[str, Any]) -> RecordingResult:
-        """Counts, the best child, what seeds spread, and the comparison of the children."""
-        journal, metric = self.recording.journal, self.monitor["metric"]
+        """Record the counts, the best job, mean and spread over seeds, and the tables; then end the run."""
+        journal, metric = self.recorder.journal, self.monitor["metric"]
         failed = sum(state.state == "failed" for state in states)
         values: dict[str, float] = {
             "sweep/jobs": len(states),
@@ -97,7 +97,7 @@ class Parent:
         if best := best_of(states, self.monitor["mode"]):
             assert best.value is not None
             values[f"best/{metric}"] = best.value
-            tags["regente.best"] = " ".join(varied(best.overrides, self.swept))
+            tags["regente.best"] = label(best.overrides, self.swept)
             tags["regente.best_run"] = run_id(self.job.path / best.directory)
         groups = seed_groups(states, self.swept)
         if groups:
@@ -114,7 +114,7 @@ class Parent:
             figure.savefig(file)
             journal.write("artifact", path=str(file), to="figures")
         journal.write("view", monitor=self.monitor)
-        return self.recording.finish("KILLED" if stopped else "FAILED" if failed else "FINISHED")
+        return self.recorder.finish("KILLED" if stopped else "FAILED" if failed else "FINISHED")
 
 
 def write_tables(
@@ -122,7 +122,7 @@ def write_tables(
 ) -> list[Path]:
     """`jobs.csv`, and `seeds.csv` where jobs differ in their seed alone."""
     rows: list[list[object]] = [
-        [state.id, state.state, state.value, f"{state.seconds:.1f}", " ".join(varied(state.overrides, swept))]
+        [state.id, state.state, state.value, f"{state.seconds:.1f}", label(state.overrides, swept)]
         for state in states
     ]
     tables = {"jobs.csv": (["job", "state", metric, "seconds", "overrides"], rows)}
@@ -138,7 +138,7 @@ def write_tables(
 
 
 def sweeps(project: Path) -> list[Path]:
-    """The directories of all sweeps; the one whose command line was given last comes last."""
+    """The directories of all sweeps, the one that was started last at the end."""
     found = [file.parent for file in (project / "runs").glob("*/sweep-*/queue.json")]
     return sorted(found, key=lambda path: (path / "queue.json").stat().st_mtime_ns)
 
@@ -147,7 +147,7 @@ def find_sweep(name: str, project: Path) -> SweepFolder:
     """The sweep that a name means: its directory, the name of it, an experiment (its latest), or `latest`.
 
     Raises:
-        ConfigError: when there is none of that name; with those that there are.
+        ConfigError: when there is none of that name; the message lists the latest ones.
     """
     every = sweeps(project)
     if name == "latest":
@@ -156,29 +156,29 @@ def find_sweep(name: str, project: Path) -> SweepFolder:
         place = (project / name).resolve()
         found = [path for path in every if place == path.resolve() or name in (path.name, path.parent.name)]
     if not found:
-        known = ", ".join(f"{path.parent.name}/{path.name}" for path in reversed(every[-5:]))
+        there = ", ".join(f"{path.parent.name}/{path.name}" for path in reversed(every[-5:]))
         raise ConfigError(
-            f"sweep {name}: no such sweep here; there is: {known or 'none yet, regente train -m makes one'}"
+            f"sweep {name}: no such sweep here; there is: {there or 'none yet, regente train -m makes one'}"
         )
     return SweepFolder(found[-1])
 
 
 def write_queue(
-    what: Plan, folder: SweepFolder, config: dict[str, Any], redact: Redactor, total: int | None
+    plan: Plan, folder: SweepFolder, config: dict[str, Any], redact: Redactor, total: int | None
 ) -> None:
-    """Write down the command line, without its secrets, and the jobs that are known."""
+    """Write the command line, without its secrets, and the jobs that are known."""
     folder.write_queue(
-        experiment=what.experiment,
-        overrides=[redact.text(word) for word in what.overrides],
-        swept=what.swept,
+        experiment=plan.experiment,
+        overrides=[redact.text(word) for word in plan.overrides],
+        swept=plan.swept,
         monitor=config["monitor"],
         total=total,
-        jobs=[(id_, [redact.text(word) for word in trial.overrides]) for id_, trial in what.jobs],
+        jobs=[(id_, [redact.text(word) for word in trial.overrides]) for id_, trial in plan.jobs],
         config_dirs=[str(path.resolve()) for path in extra_dirs],
-        pins=what.composer.pins,
+        pins=plan.composer.pins,
     )
 
 
-def redactor(what: Plan, config: dict[str, Any]) -> Redactor:
-    """For what a sweep writes down of its words; `config` is its first job's."""
-    return Redactor(secret_values(config), env_references(what.base.yaml()))
+def redactor(plan: Plan, config: dict[str, Any]) -> Redactor:
+    """Removes secrets from the overrides of a sweep; `config` is that of its first job."""
+    return Redactor(secret_values(config), env_references(plan.base.yaml()))

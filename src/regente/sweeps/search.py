@@ -1,4 +1,4 @@
-"""`hydra/sweeper=optuna`: a source of jobs whose settings Optuna draws, with what the finished ones came to in mind."""
+"""`hydra/sweeper=optuna`: a source of trials whose settings Optuna draws, given the results of the finished ones."""
 
 import json
 import math
@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from regente.config.optional_packages import require
 from regente.errors import ConfigError, Problem
+from regente.jobs.exit_status import SIGNALS
 from regente.jobs.job import TRIAL
 from regente.sweeps.distributions import Space, space
 from regente.sweeps.protocols import TrialResult, TrialSpec
@@ -23,15 +24,15 @@ if TYPE_CHECKING:
 
     from regente.sweeps.study import Study
 
-STOPPED = {128 + number for number in (1, 2, 15)}  # SIGHUP, SIGINT, SIGTERM: with the driver, not by a fault
+INTERRUPTED = {128 + number for number in SIGNALS}  # exit codes of jobs that were stopped with the sweep
 
 
 class Search:
-    """A TrialSource: see regente.sweeps.protocols; its settings are those of conf/hydra/sweeper/optuna.yaml.
+    """A SearchSource (see regente.sweeps.protocols); its settings are those of conf/hydra/sweeper/optuna.yaml.
 
     Raises:
-        ConfigError: with everything that is wrong with the settings or with what is drawn from.
-        MachineError: without the extra.
+        ConfigError: with everything that is wrong with the settings or the distributions.
+        MachineError: when Optuna is not installed.
     """
 
     adaptive = True
@@ -56,8 +57,8 @@ class Search:
         self.objective = check(self.space, settings, config)
         self.settings = settings
         self.total = _total(self.space, settings)
-        self.open: set[int] = set()  # trials that run now
-        self.why = ""  # there are no more trials, though fewer than `total` are over
+        self.running: set[int] = set()  # the numbers of trials
+        self.end_reason = ""
         self.storage = settings["storage"] or f"journal:{folder.resolve() / 'trials.jsonl'}"
         self.name = settings["study_name"] or folder.parent.name
         self.sweep = f"{folder.parent.name}/{folder.name}"
@@ -65,7 +66,7 @@ class Search:
 
     @cached_property
     def study(self) -> "Study":
-        """Optuna's; opened when the first trial is asked for, since only then the sweep is this process's own."""
+        """Opened for the first `ask`, since before that another process may still drive the sweep."""
         from regente.sweeps.study import Study
 
         return Study(
@@ -73,23 +74,25 @@ class Search:
             sweep=self.sweep, sampler=self.settings["sampler"], pruner=self.settings["pruner"], first=self.first,
         )  # fmt: skip
 
-    def probes(self) -> Iterator[list[str]]:
+    def extremes(self) -> Iterator[list[str]]:
         """Overrides whose configs together hold each choice and both ends of each interval."""
-        return self.space.probes()
+        return self.space.extremes()
 
     def ask(self) -> TrialSpec | None:
-        """The next trial, as soon as there may be one."""
-        over, failed = self.study.counts()
-        if over + len(self.open) >= self.total or len(self.open) >= (self.settings["n_jobs"] or math.inf):
+        """The next trial; None while none may start, and at the end."""
+        finished, failed = self.study.counts()
+        limit = self.settings["n_jobs"] or math.inf
+        if finished + len(self.running) >= self.total or len(self.running) >= limit:
             return None
-        if failed > self.settings["max_failure_rate"] * max(over, 1):
-            self.why = f"{failed} of {over} trials failed, hydra.sweeper.max_failure_rate={self.settings['max_failure_rate']}"
+        rate = self.settings["max_failure_rate"]
+        if failed > rate * max(finished, 1):
+            self.end_reason = f"{failed} of {finished} trials failed, hydra.sweeper.max_failure_rate={rate}"
             return None
         trial = self.study.ask(self.function)
-        self.open.add(trial.number)
-        return TrialSpec(trial.number, self.space.overrides(trial.params), self._env(trial._trial_id))
+        self.running.add(trial.number)
+        return TrialSpec(trial.number, self.space.overrides(trial.params), self._env(trial.number))
 
-    def _env(self, trial: int) -> dict[str, str]:
+    def _env(self, number: int) -> dict[str, str]:
         if not self.objective.pruned:
             return {}
         node = {
@@ -97,21 +100,21 @@ class Search:
             "_recursive_": False,
             "storage": self.storage,
             "study": self.name,
-            "trial": trial,
+            "trial": self.study.trial_id(number),
             "metric": self.objective.metrics[0],
             "pruner": self.settings["pruner"],
         }
         return {TRIAL: json.dumps(node)}
 
     def tell(self, trial: TrialSpec, outcome: TrialResult) -> None:
-        """What became of a trial; one that was stopped is asked again by the next session.
+        """Store the result of a trial; the next session repeats one that was interrupted.
 
         Raises:
-            ConfigError: when a job that is done has no such metric.
+            ConfigError: when a finished job has no such metric.
         """
-        self.open.discard(trial.number)
-        if outcome.code in STOPPED:
-            self.study.died(trial.number)
+        self.running.discard(trial.number)
+        if outcome.code in INTERRUPTED:
+            self.study.interrupted(trial.number)
         elif outcome.code or outcome.pruned:
             self.study.tell(trial.number, None, pruned=outcome.pruned)
         else:
@@ -128,12 +131,12 @@ def _total(found: Space, settings: dict[str, Any]) -> int:
     """How many trials there will be."""
     if not settings["sampler"]["_target_"].endswith("GridSampler"):
         return settings["n_trials"] or 20
-    size = math.prod(len(each.listed or ()) for each in found.drawn.values())
+    size = math.prod(len(each.values or ()) for each in found.drawn.values())
     return min(settings["n_trials"] or size, size)
 
 
 def _function(path: str | None, config: dict[str, Any]) -> Any:
-    """The user's own function, called as the old plugin called it: with the config and the trial."""
+    """The user's own function, which Hydra's Optuna plugin calls with the config and the trial."""
     if path is None:
         return None
     module, _, name = path.rpartition(".")

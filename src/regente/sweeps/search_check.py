@@ -22,7 +22,7 @@ DIRECTIONS = {"min": "minimize", "max": "maximize"}
 
 @dataclass(frozen=True)
 class Objective:
-    """What a search makes better."""
+    """The metrics that a search optimizes."""
 
     metrics: list[str]
     directions: list[str]  # minimize or maximize
@@ -42,7 +42,7 @@ class Objective:
 
 
 def check(space: Space, settings: dict[str, Any], config: dict[str, Any]) -> Objective:
-    """What the search makes better.
+    """The objective of a search.
 
     Raises:
         ConfigError: with all that is wrong with the settings of `hydra.sweeper`.
@@ -84,7 +84,7 @@ def _component(key: str, node: Any, base: str) -> Iterator[Problem]:
             yield Problem(f"{place}._target_={node['_target_']}", f"is not a {key} of Optuna's")
             return
     except (TargetNotFound, SyntaxError):
-        pass  # which part_problems says
+        pass  # part_problems reports it
     grid = node["_target_"].endswith("GridSampler")
     yield from part_problems(place, {**node, "search_space": {}} if grid else node)
 
@@ -96,7 +96,7 @@ def _drawn(space: Space, settings: dict[str, Any]) -> Iterator[Problem]:
     sampler = settings["sampler"]
     if isinstance(sampler, dict) and str(sampler.get("_target_")).endswith("GridSampler"):
         for key, each in space.drawn.items():
-            if isinstance(each, Interval) and each.listed is None:
+            if isinstance(each, Interval) and each.values is None:
                 what = "a grid needs values that can be counted: range(a, b, step), int(interval(a, b)) or choice"
                 yield Problem(f"{key}=interval({each.low:g}, {each.high:g})", what)
 
@@ -142,7 +142,7 @@ def _pruning(objective: Objective, settings: dict[str, Any]) -> Iterator[Problem
         return
     place = f"{PLACE}.pruner"
     if len(objective.metrics) > 1:
-        yield Problem(place, "Optuna prunes by one objective alone; use hydra/sweeper/pruner=none")
+        yield Problem(place, "Optuna prunes with one objective only; use hydra/sweeper/pruner=none")
     elif not objective.metrics[0].startswith("val/"):
         what = f"{objective.metrics[0]} is known at the end alone; give hydra.sweeper.metric a metric of the validation"
         yield Problem(place, what)

@@ -1,24 +1,27 @@
-"""A job in its slot: `python -m regente.sweeps.slot JOB_DIR`, or forked from a warm server. Its output goes to files."""
+"""A job in its slot: `python -m regente.sweeps.slot JOB_DIR`, or a fork of the fork server. Its output goes to files."""
 
 import os
 import signal
+import subprocess
 import sys
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from regente.errors import RegenteError, Stopped
-from regente.jobs.driver import follow_driver
+from regente.jobs.driver import driver_environment, follow_driver
 from regente.jobs.exit_status import SwiftExit
 from regente.jobs.streams import ignore_write_errors
 from regente.training.run import run
 
-OUTPUT, ERRORS = "output.txt", "errors.txt"  # in the job's directory
+STDOUT, STDERR = "stdout.log", "stderr.log"  # in the job's directory
 
 
 def run_in_slot(path: Path) -> int:
-    """Run the job in a directory and return its exit code; several ranks as processes of its own."""
+    """Run the job in a directory and return its exit code; several ranks run as processes of their own."""
     redirect(os.devnull, 0, flags=os.O_RDONLY)
-    redirect(path / OUTPUT, 1)
-    redirect(path / ERRORS, 2)
+    redirect(path / STDOUT, 1)
+    redirect(path / STDERR, 2)
     ignore_write_errors()
     follow_driver()
     try:
@@ -32,15 +35,38 @@ def run_in_slot(path: Path) -> int:
         return 128 + signal.SIGINT
 
 
+def exit_code(returncode: int) -> int:
+    """The exit code of a process by its return code, which is negative after a signal: 128 + the signal's number."""
+    return returncode if returncode >= 0 else 128 - returncode
+
+
+def job_environment(environ: Mapping[str, str], project: Path) -> dict[str, str]:
+    """The environment of a job's process: it ends with this process, and it imports the user's modules from `project`."""
+    path = os.pathsep.join(filter(None, [environ.get("PYTHONPATH"), str(project)]))
+    return {**environ, **driver_environment(), "PYTHONPATH": path}
+
+
+def start_in_slot(path: Path, env: dict[str, str], cwd: Path | None = None) -> "subprocess.Popen[bytes]":
+    """Start the job in a directory as a process with a session of its own."""
+    command = [sys.executable, "-m", "regente.sweeps.slot", str(path)]
+    return subprocess.Popen(command, env=env, cwd=cwd, start_new_session=True)
+
+
+def send_signal(pid: int, number: int) -> None:
+    """Send a signal to a process that leads its group, if it still runs; SIGKILL goes to the whole group."""
+    with suppress(OSError):
+        (os.killpg if number == signal.SIGKILL else os.kill)(pid, number)
+
+
 def last_line(path: Path) -> str:
-    """The last thing that a job said on stderr."""
-    file = path / ERRORS
+    """The last line that a job wrote to stderr."""
+    file = path / STDERR
     lines = file.read_text(encoding="utf-8", errors="replace").strip().splitlines() if file.is_file() else []
     return lines[-1] if lines else ""
 
 
 def redirect(path: str | Path, *numbers: int, flags: int = os.O_WRONLY | os.O_CREAT | os.O_APPEND) -> None:
-    """Make file descriptors lead to a file."""
+    """Make file descriptors refer to a file."""
     file = os.open(path, flags, 0o644)
     for number in numbers:
         os.dup2(file, number)

@@ -1,37 +1,37 @@
-"""`hydra/launcher=slurm`: jobs of a Slurm cluster, handed over by submitit; its local executor needs no cluster."""
+"""`hydra/launcher=slurm`: jobs of a Slurm cluster, submitted with submitit; its local executor needs no cluster."""
 
-import json
 import math
 import os
 import signal
 import time
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from regente.config.optional_packages import require
 from regente.errors import ConfigError, MachineError, Problem
-from regente.jobs.hardware import ranks_here
-from regente.jobs.job import Job, write_json
+from regente.jobs.hardware import ranks_without_torch
+from regente.jobs.job import Job, read_json, write_json
 from regente.jobs.process_identity import ProcessIdentity, process_identity
-from regente.sweeps.remote import environment, project_of, run_job
+from regente.sweeps.remote import POLL_SECONDS, environment, project_of, run_job
 
-LOOK = 0.2  # seconds between looks
-MARGIN = 15.0  # seconds that a result may take to show up on the shared file system after Slurm says that a job is over
-CODE, STOP = "exit.json", "stop.json"  # in the job's directory
+MARGIN = 15.0  # seconds until the shared file system shows the files of a job that has ended
+EXIT, STOP = (
+    "exit.json",
+    "stop.json",
+)  # in the job's directory: its exit code, and how often it was asked to stop
 TERMINATED, KILLED = 128 + signal.SIGTERM, 128 + signal.SIGKILL
 
 
 class Slurm:
     """A Launcher: see regente.sweeps.protocols; its settings are those of conf/hydra/launcher/slurm.yaml.
 
-    Slurm says where and when a job runs; retries are the driver's. A job that runs when its driver dies ends too where
-    it can see that, on the driver's own machine; elsewhere it goes on to its end, and a later session finds its result.
+    Slurm decides where and when a job runs; the driver does the retries. When the driver is killed, a job on the driver's
+    own machine ends too. A job on another machine runs to its end, and a later session uses its result.
 
     Raises:
-        MachineError: without the extra, or where there is no Slurm.
-        ConfigError: for settings that submitit or Slurm do not know.
+        MachineError: when submitit is not installed, or where there is no Slurm.
+        ConfigError: for settings that submitit or Slurm refuse.
     """
 
     def __init__(
@@ -59,11 +59,11 @@ class Slurm:
         if self.machines > 1 and cluster == "local":
             what = "this machine is one; give hydra.launcher.cluster=slurm or trainer.num_nodes=1"
             raise ConfigError([Problem(f"trainer.num_nodes={self.machines}", what)])
-        self.slots, self.far = jobs, cluster == "slurm"
+        self.slots, self.remote = jobs, cluster == "slurm"
         self.driver = asdict(process_identity(os.getpid()))
         self.executor = _executor(folder, cluster)
         trainer = config["trainer"]
-        ranks = 1 if trainer.get("devices", 1) in ("auto", -1, "-1") else ranks_here(trainer)
+        ranks = ranks_without_torch(trainer)
         gpus = (
             ranks if gpus_per_job is None and trainer.get("accelerator") in ("gpu", "cuda") else gpus_per_job
         )
@@ -82,12 +82,12 @@ class Slurm:
         except (NameError, ValueError, TypeError, AssertionError) as error:
             raise ConfigError([Problem("hydra.launcher.parameters", str(error).splitlines()[0])]) from error
         self.running: dict[Path, tuple[Job, Any]] = {}
-        self.over: dict[Path, float] = {}  # jobs that are over for Slurm and have left no word, since when
+        self.gone: dict[Path, float] = {}  # since when jobs without an exit code have ended for Slurm
 
     def submit(self, job: Job, config: dict[str, Any], env: dict[str, str]) -> None:
-        """Hand a job over."""
+        """Submit a job."""
         sent = environment(job, env)
-        for name in (CODE, STOP):
+        for name in (EXIT, STOP):
             (job.path / name).unlink(missing_ok=True)
         from submitit.core.utils import FailedJobError
 
@@ -106,66 +106,63 @@ class Slurm:
             ended = [(self.running[path][0], code) for path, code in codes.items() if code is not None]
             if ended or time.monotonic() >= end:
                 break
-            time.sleep(min(LOOK, max(0.0, end - time.monotonic())))
+            time.sleep(min(POLL_SECONDS, max(0.0, end - time.monotonic())))
         for job, _ in ended:
             _forget(self.running.pop(job.path)[1])
-            self.over.pop(job.path, None)
+            self.gone.pop(job.path, None)
         return ended
 
     def _code(self, path: Path, handed: Any) -> int | None:
-        """The exit code of a job; one that is over and has left none was killed."""
-        with suppress(OSError, ValueError, KeyError):
-            return int(json.loads((path / CODE).read_text(encoding="utf-8"))["code"])
+        """The exit code of a job; None while it runs; a job that has ended without one was killed."""
+        if found := read_json(path / EXIT):
+            return int(found["code"])
         if not handed.done():
             return None
-        since = self.over.setdefault(path, time.monotonic())
-        if time.monotonic() - since < (MARGIN if self.far else 1.0):
+        since = self.gone.setdefault(path, time.monotonic())
+        if time.monotonic() - since < (MARGIN if self.remote else 1.0):
             return None
         return TERMINATED if (path / STOP).is_file() else KILLED
 
     def stop(self, job: Job | None) -> None:
-        """Leave word for a job to save and end, the second time to end at once; one that waits in line is taken out."""
+        """Ask a job to save and end, the second time to end at once; a pending job is cancelled."""
         for path, (_, handed) in self.running.items():
             if job is None or path == job.path:
-                told = _told(path) + 1
-                write_json(path / STOP, {"told": told})
-                if self.far and handed.state == "PENDING":
+                write_json(path / STOP, {"requests": _stop_requests(path) + 1})
+                if self.remote and handed.state == "PENDING":
                     handed.cancel(check=False)
 
     def close(self) -> None:
-        """Take back what still waits or runs."""
+        """End all jobs."""
         for path, (_, handed) in self.running.items():
-            write_json(path / STOP, {"told": 2})
-            if self.far:
+            write_json(path / STOP, {"requests": 2})
+            if self.remote:
                 handed.cancel(check=False)
             _forget(handed)
 
 
 def _forget(handed: Any) -> None:
-    """Remove what was handed over, the environment with its secrets in it."""
+    """Remove the file that was submitted: it holds the environment with its secrets."""
     handed.paths.submitted_pickle.unlink(missing_ok=True)
 
 
 def _task(path: str, env: dict[str, str], driver: dict[str, Any], machines: int) -> None:
-    """On each machine of the job: run it; the first one leaves its exit code in its directory."""
+    """On each machine of the job: run it; the first machine writes the exit code."""
     job = Path(path)
     first = os.environ.get("SLURM_PROCID", "0") == "0"
     code = run_job(
         job,
         project_of(job),
         env,
-        told=lambda: _told(job),
+        stop_requests=lambda: _stop_requests(job),
         driver=ProcessIdentity(**driver),
         machines=machines,
     )
     if first:
-        write_json(job / CODE, {"code": code})
+        write_json(job / EXIT, {"code": code})
 
 
-def _told(path: Path) -> int:
-    """How often a job was told to end."""
-    file = path / STOP
-    return int(json.loads(file.read_text(encoding="utf-8"))["told"]) if file.is_file() else 0
+def _stop_requests(path: Path) -> int:
+    return int(read_json(path / STOP).get("requests", 0))
 
 
 def _executor(folder: Path, cluster: str) -> Any:
@@ -174,6 +171,5 @@ def _executor(folder: Path, cluster: str) -> Any:
     try:
         return submitit.AutoExecutor(folder=folder.resolve() / "slurm", cluster=cluster)
     except RuntimeError as error:
-        raise MachineError(
-            f"hydra.launcher.cluster={cluster}: {str(error).splitlines()[0]}; start where sbatch is, or try cluster=local"
-        ) from error
+        what = f"{str(error).splitlines()[0]}; start on a machine that has sbatch, or try cluster=local"
+        raise MachineError(f"hydra.launcher.cluster={cluster}: {what}") from error

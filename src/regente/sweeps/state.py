@@ -1,14 +1,19 @@
-"""What a sweep keeps on the disk: one small file for each job, written by rename, and whose sweep it is just now.
+"""The state of a sweep on the disk: a small file for each job, replaced as a whole, and the process that drives the sweep.
 
 runs/EXPERIMENT/sweep-<identity>/
   config.yaml job.json ...   the sweep's own run: the parent in MLflow
   queue.json                 the jobs of the latest command line, in their order
-  states/<identity>.json     what has become of a job: see JobState; without the file it is queued
-  <identity>/                the job's directory; of a job that is done again <identity>-2, -3 ...
+  states/<identity>.json     the state of a job: see JobState; a job without the file is queued
+  <identity>/                the job's directory; <identity>-2, -3 ... when a finished job runs again
   driver.json .driver.lock   the process that runs the sweep
+  finished.json              there when the sweep's own run has ended
+  fork_server.log            the output of the process that forks jobs
+  jobs.csv seeds.csv         the results: see records.py
+  trials.jsonl               the trials of a search: see trial_storage.py
 """
 
 import os
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -26,14 +31,14 @@ from regente.jobs.process_identity import HEARTBEAT, LEASE, ProcessIdentity, has
 
 @dataclass(frozen=True)
 class JobState:
-    """queued -> running -> done | failed | killed; what is failed or killed may run again."""
+    """queued -> running -> done | failed | killed; a failed or killed job may run again."""
 
     id: str
     overrides: list[str]
     state: str = "queued"
     attempt: int = 0  # how often it was started
-    directory: str = ""  # below the sweep's; what was done already and is done again has another one
-    owner: dict[str, Any] | None = None  # the driver that started it
+    directory: str = ""  # below the sweep's; a finished job that runs again gets another one
+    driver: dict[str, Any] | None = None  # the process that started it: a ProcessIdentity
     code: int | None = None
     reason: str = ""
     value: float | None = None  # the monitored metric of the best weights
@@ -41,12 +46,20 @@ class JobState:
     seconds: float = 0.0
 
     def started(self) -> "JobState":
-        """The same job, running now and driven by this process; where it was interrupted it goes on."""
+        """The same job, running and driven by this process; an interrupted job continues in its directory."""
         attempt = self.attempt + 1
         directory = f"{self.id}-{attempt}" if self.state == "done" else self.directory or self.id
         return JobState(
             self.id, self.overrides, "running", attempt, directory, asdict(process_identity(os.getpid()))
         )
+
+    def done(self, sweep: Path, metric: str) -> "JobState | None":
+        """The same job with the result in its directory; None if there is none."""
+        result = read_json(sweep / self.directory / "result.json")
+        if not result:
+            return None
+        value, pruned = result["metrics"].get(metric), bool(result.get("pruned"))
+        return replace(self, state="done", code=0, value=value, pruned=pruned, seconds=result["seconds"])
 
 
 class SweepFolder:
@@ -64,7 +77,7 @@ class SweepFolder:
         return {state.id: state for state in states}
 
     def save(self, state: JobState) -> JobState:
-        """Write what has become of a job."""
+        """Write the state of a job."""
         file = self.path / "states" / f"{state.id}.json"
         file.parent.mkdir(exist_ok=True)
         write_json(file, asdict(state))
@@ -75,23 +88,24 @@ class SweepFolder:
         return read_json(self.path / "queue.json")
 
     def write_queue(self, **content: Any) -> None:
-        """Write down what is to be done."""
+        """Write the command line and its jobs."""
         write_json(self.path / "queue.json", content)
 
     def driver(self) -> ProcessIdentity | None:
         """The process that runs the sweep, or ran it last."""
         content = read_json(self.path / "driver.json")
-        return ProcessIdentity(**content["owner"]) if "owner" in content else None
+        return ProcessIdentity(**content["process"]) if content else None
 
     def driven(self) -> bool | None:
-        """Whether a process drives it now; nothing if that is on another host, where one cannot see it."""
+        """Whether a process drives it now; None if that process is on another host, which cannot be seen from here."""
         content = read_json(self.path / "driver.json")
-        return content["beat"] >= 0 and ProcessIdentity(**content["owner"]).alive() if content else False
+        return content["beat"] >= 0 and ProcessIdentity(**content["process"]).alive() if content else False
 
     def acquire(self) -> None:
         """Become the one driver of the sweep.
 
-        The lock goes away with its process; for a driver on another host, where a lock may not reach, there is a beat.
+        The kernel releases the lock with its process. For a driver on another host, where the lock may not hold, the
+        process writes a heartbeat.
 
         Raises:
             RegenteError: while another process drives it.
@@ -101,16 +115,16 @@ class SweepFolder:
         except Timeout:
             raise RegenteError(self._taken(self.driver())) from None
         before = read_json(self.path / "driver.json")
-        if before and before["beat"] >= 0 and ProcessIdentity(**before["owner"]).alive() is None:
+        if before and before["beat"] >= 0 and ProcessIdentity(**before["process"]).alive() is None:
             time.sleep(LEASE)
             if read_json(self.path / "driver.json") != before:
                 self.lock.release()
-                raise RegenteError(self._taken(ProcessIdentity(**before["owner"])))
+                raise RegenteError(self._taken(ProcessIdentity(**before["process"])))
         self._beat(0)
         threading.Thread(target=self._beats, daemon=True).start()
 
     def release(self) -> None:
-        """Leave the sweep to others."""
+        """End being its driver."""
         self._ended.set()
         self._beat(-1)
         self.lock.release()
@@ -130,26 +144,26 @@ class SweepFolder:
     def _beat(self, number: int) -> None:
         with suppress(OSError):  # a full disk must not end the sweep
             write_json(
-                self.path / "driver.json", {"owner": asdict(process_identity(os.getpid())), "beat": number}
+                self.path / "driver.json", {"process": asdict(process_identity(os.getpid())), "beat": number}
             )
 
 
-def settle(folder: SweepFolder, metric: str, grace: float) -> None:
-    """Write down what really became of the jobs that a driver has left as running."""
+def reconcile(folder: SweepFolder, metric: str, grace: float) -> None:
+    """Write the true state of the jobs that an earlier driver left as running."""
     running = [state for state in folder.load().values() if state.state == "running"]
     with ThreadPoolExecutor(max(1, len(running))) as pool:
-        for state in pool.map(lambda state: _settled(folder, state, metric, grace), running):
+        for state in pool.map(lambda state: _true_state(folder, state, metric, grace), running):
             folder.save(state)
 
 
-def _settled(folder: SweepFolder, state: JobState, metric: str, grace: float) -> JobState:
-    """Done if its result is whole, else killed; still running if it is on another machine and shows life.
+def _true_state(folder: SweepFolder, state: JobState, metric: str, grace: float) -> JobState:
+    """Done if it has a result, else killed; still running if it is on another host and its heartbeat goes on.
 
-    A process of it that lives here is on its way out, since its driver is gone; it is waited for, at last ended.
+    A process of the job on this host is about to end, since its driver has ended: it gets `grace` seconds for that.
     """
     job = folder.path / state.directory
-    driver = ProcessIdentity(**state.owner) if state.owner else None
-    end = time.monotonic() + 1.0  # for a process that was being started when its driver died
+    driver = ProcessIdentity(**state.driver) if state.driver else None
+    end = time.monotonic() + 1.0  # for a process that was being started when its driver ended
     while driver and not (job / PROCESS).is_file() and time.monotonic() < end:
         time.sleep(0.05)
     if content := read_json(job / PROCESS):
@@ -158,19 +172,8 @@ def _settled(folder: SweepFolder, state: JobState, metric: str, grace: float) ->
             time.sleep(0.05)
         if process.alive():
             with suppress(OSError):
-                os.kill(process.pid, 9)
+                os.kill(process.pid, signal.SIGKILL)
         elsewhere = process.alive() is None and not (job / "result.json").is_file()
         if elsewhere and has_heartbeat(job / PROCESS):
             return state
-    if result := read_json(job / "result.json"):
-        return replace(state, state="done", code=0, **result_fields(result, metric))
-    return replace(state, state="killed", reason="its driver was killed")
-
-
-def result_fields(result: dict[str, Any], metric: str) -> dict[str, Any]:
-    """What of a job's result its state repeats."""
-    return {
-        "value": result["metrics"].get(metric),
-        "pruned": bool(result.get("pruned")),
-        "seconds": result["seconds"],
-    }
+    return state.done(folder.path, metric) or replace(state, state="killed", reason="its driver was killed")

@@ -1,7 +1,7 @@
-"""Optuna's study of a search: asked for parameters, told what became of them, and never at a loss after a kill."""
+"""Optuna's study of a search: `ask` for parameters, `tell` their results; after a kill no trial is lost."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Any
@@ -16,14 +16,21 @@ from regente.errors import ConfigError, Problem
 from regente.sweeps.distributions import Choice, Distribution, Value
 from regente.sweeps.trial_storage import open_storage
 
-SWEEP, DIED, AGAIN = "regente.sweep", "regente.died", "regente.again"  # attributes of a trial
-DONE = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+# User attributes of a trial: the sweep it is of, the parameters it was enqueued with, whether it was interrupted, and
+# the number of the interrupted trial that it repeats
+SWEEP, PARAMS, INTERRUPTED, REPEATS = (
+    "regente.sweep",
+    "regente.params",
+    "regente.interrupted",
+    "regente.repeats",
+)
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
 class Study:
     """The trials of a search.
 
-    `sweep` marks those that are this sweep's: a storage may hold trials that other drivers run at the same time.
+    `sweep` marks the trials of this sweep: a storage may hold trials that other drivers run at the same time.
     `sampler` and `pruner` are `{_target_: class, **arguments}`; `first` are parameters to try before any are drawn.
     """
 
@@ -40,11 +47,12 @@ class Study:
         first: Sequence[dict[str, Value]] = (),
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self.sweep, self.drawn = sweep, drawn
+        self.name, self.sweep, self.drawn = name, sweep, drawn
+        self.storage = open_storage(storage)
         self.distributions = {key: distribution(each) for key, each in drawn.items()}
         with quiet():
             self.study = optuna.create_study(
-                storage=open_storage(storage),
+                storage=self.storage,
                 study_name=name,
                 directions=[StudyDirection[each.upper()] for each in directions],
                 pruner=make(pruner),
@@ -55,15 +63,15 @@ class Study:
                 raise ConfigError([Problem(f"hydra.sweeper.direction={list(directions)}", what)])
             self.study.sampler = self._sampler(dict(sampler))
             for params in first:
-                self.study.enqueue_trial(params, {SWEEP: sweep}, skip_if_exists=True)
-            self.ask_again(lambda trial: trial.user_attrs.get(SWEEP) == sweep)
+                self.study.enqueue_trial(params, {SWEEP: sweep, PARAMS: params}, skip_if_exists=True)
+            self.repeat_interrupted(lambda trial: trial.user_attrs.get(SWEEP) == sweep)
 
     def _sampler(self, node: dict[str, Any]) -> optuna.samplers.BaseSampler:
         if node.get("seed") is not None:
-            # else a later session would draw what an earlier one has drawn
+            # so that a later session does not repeat the draws of an earlier one
             node["seed"] += len(self.trials())
         if node["_target_"].endswith("GridSampler"):
-            node["search_space"] = {key: each.listed for key, each in self.drawn.items()}
+            node["search_space"] = {key: each.values for key, each in self.drawn.items()}
         return make(node)  # type: ignore[no-any-return]
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
@@ -71,15 +79,15 @@ class Study:
         return self.study.get_trials(deepcopy=False, states=states or None)
 
     def counts(self) -> tuple[int, int]:
-        """How many trials are over, and how many of them failed; one that died with its driver is not over."""
-        over = [trial for trial in self.trials(*DONE) if DIED not in trial.user_attrs]
-        return len(over), sum(trial.state == TrialState.FAIL for trial in over)
+        """How many trials are finished, and how many of them failed; one that was interrupted is not finished."""
+        finished = [trial for trial in self.trials(*FINISHED) if INTERRUPTED not in trial.user_attrs]
+        return len(finished), sum(trial.state == TrialState.FAIL for trial in finished)
 
     def ask(self, function: Any = None) -> Trial:
-        """A new trial, with its parameters drawn; `function` may suggest more.
+        """A new trial with its parameters; `function` may suggest more of them.
 
         Raises:
-            ConfigError: when what is drawn from does not fit the trials in the storage.
+            ConfigError: when the distributions do not fit the trials in the storage.
         """
         with quiet():
             try:
@@ -93,34 +101,41 @@ class Study:
         return trial
 
     def tell(self, number: int, values: Sequence[float] | None, *, pruned: bool = False) -> None:
-        """What a trial came to; without values it failed, or was pruned."""
+        """Store the result of a trial; without values it failed, or was pruned."""
         state = TrialState.PRUNED if pruned else TrialState.FAIL if values is None else TrialState.COMPLETE
-        # at the end of a grid its sampler wants to stop a loop that is not there; the trial is stored all the same
+        # at the end of a grid its sampler stops `optimize`, which does not run here; the trial is stored before that
         exhaustive = isinstance(self.study.sampler, GridSampler | BruteForceSampler)
         with quiet(), suppress(*[RuntimeError] * exhaustive):
             self.study.tell(number, values, state, skip_if_finished=True)
 
-    def died(self, number: int) -> None:
-        """A trial was stopped before its end through no fault of its own: a later session asks it again."""
-        self.ask_again(lambda trial: trial.number == number)
+    def trial_id(self, number: int) -> int:
+        """The id of a trial in the storage."""
+        return self.storage.get_trial_id_from_study_id_trial_number(
+            self.storage.get_study_id_from_name(self.name), number
+        )
 
-    def ask_again(self, mine: Any) -> None:
-        """Tell running trials as failed, and put their parameters in line; a kill between the steps loses none."""
+    def interrupted(self, number: int) -> None:
+        """A trial was stopped before its end, with its sweep: a later session repeats it."""
+        self.repeat_interrupted(lambda trial: trial.number == number)
+
+    def repeat_interrupted(self, selected: Callable[[FrozenTrial], bool]) -> None:
+        """End the selected running trials and enqueue their parameters; a kill between the steps loses none."""
         for trial in self.trials(TrialState.RUNNING):
-            if mine(trial):
-                self.study._storage.set_trial_user_attr(trial._trial_id, DIED, True)
+            if selected(trial):
+                self.storage.set_trial_user_attr(self.trial_id(trial.number), INTERRUPTED, True)
                 self.tell(trial.number, None)
         trials = self.trials()
-        succeeded = {trial.user_attrs.get(AGAIN) for trial in trials}
+        repeated = {trial.user_attrs.get(REPEATS) for trial in trials}
         for trial in trials:
-            params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-            if params and DIED in trial.user_attrs and trial.number not in succeeded:
-                self.study.enqueue_trial(params, {AGAIN: trial.number, SWEEP: trial.user_attrs.get(SWEEP)})
+            params = {**trial.user_attrs.get(PARAMS, {}), **trial.params}
+            if params and INTERRUPTED in trial.user_attrs and trial.number not in repeated:
+                attributes = {REPEATS: trial.number, SWEEP: trial.user_attrs.get(SWEEP), PARAMS: params}
+                self.study.enqueue_trial(params, attributes)
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without Optuna's remarks on what is experimental or sampled independently."""
+    """Without Optuna's warnings about what is experimental or sampled independently."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"optuna(\.|$)")
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -128,9 +143,9 @@ def quiet() -> Iterator[None]:
 
 
 def distribution(drawn: Distribution) -> BaseDistribution:
-    """The same in Optuna's terms."""
+    """The distribution as Optuna's class."""
     if isinstance(drawn, Choice):
-        return CategoricalDistribution(drawn.values)
+        return CategoricalDistribution(drawn.choices)
     if drawn.whole:
         return IntDistribution(int(drawn.low), int(drawn.high), drawn.log, int(drawn.step or 1))
     return FloatDistribution(drawn.low, drawn.high, drawn.log, drawn.step)

@@ -1,4 +1,4 @@
-"""What one sees of a sweep: a line or a live table while it runs, and who won at the end."""
+"""What the user sees of a sweep: a line for each job or a live table while it runs, and the results at the end."""
 
 import time
 from collections import Counter
@@ -11,15 +11,15 @@ from rich.live import Live
 from rich.table import Table as Grid
 from rich.text import Text
 
-from regente.sweeps.plan import varied
+from regente.sweeps.plan import label
 from regente.sweeps.records import best_of, seed_groups
 from regente.sweeps.state import JobState
 
-SHOWN = 40  # rows of the table at the end; failures are shown all
+MAX_ROWS = 40  # finished jobs in the table at the end; failed jobs are all shown
 
 
 class Table:
-    """While a sweep runs: on a terminal a table of what runs, done, failed, the best and the time left; else a line a job."""
+    """The live table of a sweep on a terminal: running jobs, counts, the best, the time left. Else a line for each job."""
 
     def __init__(
         self, out: Console, swept: Sequence[str], total: int | None, monitor: dict[str, str]
@@ -39,15 +39,15 @@ class Table:
     def __exit__(self, kind: type[BaseException] | None, error: Any, trace: TracebackType | None) -> None:
         self.live.stop()
 
-    def note(self, text: str) -> None:
-        """A line that stays."""
+    def print(self, text: str) -> None:
+        """Print a line above the live table."""
         self.out.print(Text(text))
 
     def started(self, state: JobState) -> None:
         """A job starts."""
         self.running[state.id] = (state, time.monotonic())
         if not self.out.is_terminal:
-            self.out.print(f"started  {self._words(state)}")
+            self.out.print(f"started  {self._label(state)}")
 
     def finished(self, state: JobState) -> None:
         """A job has ended."""
@@ -56,13 +56,13 @@ class Table:
         if not self.out.is_terminal or state.state == "failed":
             self.out.print(
                 Text(
-                    f"{state.state:<8} {self._words(state)}  {outcome(state)}",
+                    f"{state.state:<8} {self._label(state)}  {outcome(state)}",
                     style=STYLES.get(state.state, ""),
                 )
             )
 
-    def _words(self, state: JobState) -> str:
-        return " ".join(varied(state.overrides, self.swept))
+    def _label(self, state: JobState) -> str:
+        return label(state.overrides, self.swept)
 
     def _table(self) -> Group:
         counts = Counter(state.state for state in self.ended)
@@ -70,13 +70,13 @@ class Table:
         head += [f"{counts['failed']} failed"] if counts["failed"] else []
         head += [f"of {self.total}"] if self.total else []
         if (best := best_of(self.ended, self.mode)) is not None:
-            head.append(f"best {self.metric} {best.value:.4f} ({self._words(best)})")
+            head.append(f"best {self.metric} {best.value:.4f} ({self._label(best)})")
         if left := self.time_left():
             head.append(f"about {duration(left)} left")
         grid = Grid.grid(padding=(0, 2))
         for state, begun in list(self.running.values())[:20]:
             grid.add_row(
-                "running", duration(time.monotonic() - begun), Text(self._words(state), style="cyan")
+                "running", duration(time.monotonic() - begun), Text(self._label(state), style="cyan")
             )
         return Group(Text("  ".join(head), style="bold"), grid)
 
@@ -93,7 +93,7 @@ STYLES = {"failed": "red", "killed": "yellow"}
 
 
 def outcome(state: JobState) -> str:
-    """What became of a job, in words."""
+    """How a job ended, for the user."""
     if state.state == "failed":
         return f"failed with exit code {state.code}: {state.reason}"
     if state.state == "killed":
@@ -110,22 +110,22 @@ def closing(
     swept: Sequence[str],
     monitor: dict[str, str],
     stopped: bool,
-    left: str = "",
+    not_started: str = "",
 ) -> None:
-    """Each job with its metric, failures with their line; the best, and means over seeds. `left`: what was not begun."""
+    """Print each job with its metric or error, the best, and means over seeds. `not_started` is added to the counts."""
     done = [state for state in states if state.state == "done"]
     started = [state for state in states if state.state != "queued"]
     counts = f"{len(started)} started jobs done, then stopped" if stopped else f"{len(states)} jobs done"
-    out.print(Text(f"{len(done)} of {counts}{left}", style="bold"))
-    shown = set(_best_first(done, monitor)[:SHOWN])
+    out.print(Text(f"{len(done)} of {counts}{not_started}", style="bold"))
+    shown = set(_best_first(done, monitor)[:MAX_ROWS])
     for number, state in enumerate(states):
         if state.state in ("failed", "killed") or state.id in shown:
-            words = " ".join(varied(state.overrides, swept))
-            out.print(Text(f"  #{number}  {outcome(state)}  {words}", style=STYLES.get(state.state, "")))
-    if len(done) > SHOWN:
-        out.print(f"  and {len(done) - SHOWN} more; all in jobs.csv")
+            line = f"  #{number}  {outcome(state)}  {label(state.overrides, swept)}"
+            out.print(Text(line, style=STYLES.get(state.state, "")))
+    if len(done) > MAX_ROWS:
+        out.print(f"  and {len(done) - MAX_ROWS} more; all in jobs.csv")
     if best := best_of(states, monitor.get("mode", "max")):
-        out.print(f"best {monitor.get('metric')} {best.value:.4f}: {' '.join(varied(best.overrides, swept))}")
+        out.print(f"best {monitor.get('metric')} {best.value:.4f}: {label(best.overrides, swept)}")
     for group in seed_groups(states, swept):
         mean = f"{group.mean:.4f} +- {group.spread:.4f}, n={len(group.values)}"
         out.print(f"  over seeds  {mean}  {' '.join(group.overrides)}".rstrip())

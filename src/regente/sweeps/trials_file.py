@@ -1,4 +1,4 @@
-"""Points that are no full grid: keys that go together (`sweep.zip`), and the rows of a table (`sweep.trials_file`)."""
+"""Trials that are not a full grid: keys that vary together (`sweep.zip`), and the rows of a CSV file (`sweep.trials_file`)."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -15,14 +15,14 @@ from regente.errors import ConfigError, Problem
 
 @dataclass(frozen=True)
 class Table:
-    """Keys that vary together: in each row a word for each of them, or none for a key that is left as it is."""
+    """Keys that vary together: each row has an override for each key, or none for a key that keeps its value."""
 
     keys: tuple[str, ...]
     rows: list[list[str]]
 
 
 def together(sizes: Mapping[str, int], groups: Any) -> list[tuple[str, ...]]:
-    """Which keys make an axis: each by itself, those of one group together; `sizes` says how many values each has.
+    """The axes of a grid: one for each group of keys, and one for each other key; `sizes` are their numbers of values.
 
     `groups` is `sweep.zip`: a list of keys, or a list of such lists.
 
@@ -32,7 +32,7 @@ def together(sizes: Mapping[str, int], groups: Any) -> list[tuple[str, ...]]:
     found = [tuple(map(str, group)) for group in _groups(groups)]
     problems = [problem for group in found for problem in _problems(sizes, group)]
     several = [key for key in sizes if sum(key in group for group in found) > 1]
-    problems += [Problem(f"sweep.zip: {key}", "is in two groups; a key goes with one") for key in several]
+    problems += [Problem(f"sweep.zip: {key}", "is in two groups; it can be in one") for key in several]
     if problems:
         raise ConfigError(problems)
     return list(dict.fromkeys(next((g for g in found if key in g), (key,)) for key in sizes))
@@ -49,13 +49,13 @@ def _groups(groups: Any) -> list[list[Any]]:
 
 def _problems(sizes: Mapping[str, int], group: tuple[str, ...]) -> list[Problem]:
     where = f"sweep.zip=[{','.join(group)}]"
-    varied = [key for key, size in sizes.items() if size > 1]
-    if missing := [key for key in group if key not in varied]:
-        hint = suggest(missing[0], varied) if varied else "give it several: KEY=1,2,3"
+    several = [key for key, size in sizes.items() if size > 1]
+    if missing := [key for key in group if key not in several]:
+        hint = suggest(missing[0], several) if several else "give it several: KEY=1,2,3"
         return [Problem(where, f"{missing[0]} has no values of its own; {hint}")]
     if len({sizes[key] for key in group}) > 1:
-        told = ", ".join(f"{key} has {sizes[key]}" for key in group)
-        return [Problem(where, f"{told} values; keys that go together need as many each")]
+        counts = ", ".join(f"{key} has {sizes[key]}" for key in group)
+        return [Problem(where, f"{counts} values; keys that vary together need the same number")]
     return []
 
 

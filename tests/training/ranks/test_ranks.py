@@ -62,7 +62,7 @@ def none_left(found: list[psutil.Process]) -> bool:
 def test_a_sweep_of_two_ranks_each_is_a_run_for_each_job_and_no_more(regente: Run, project: Path) -> None:
     ended = regente("train", *FAST, "-m", "optimizer.lr=1e-3,1e-2")
     assert ended.code == 0, ended.err
-    outputs = [file.read_text() for file in project.rglob("output.txt")]
+    outputs = [file.read_text() for file in project.rglob("stdout.log")]
     assert [output.count("cpu x 2") for output in outputs] == [1, 1]
     assert ["best epoch" in output for output in outputs] == [True, True]
     assert query(project, "select status, count(*) from runs group by status") == [("FINISHED", 3)]
