@@ -40,7 +40,7 @@ def main() -> None:
 def compare(project: Path, threads: int, rounds: int) -> None:
     import torch
 
-    from regente.inference.formats import onnx_runtime, samples
+    from regente.inference.export_formats import onnx_runtime, samples
     from regente.inference.predictor import load_run
     from regente.jobs.runs import find
     from regente.training.performance import channels_last

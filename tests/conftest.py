@@ -40,6 +40,13 @@ class Ended:
         return self.err.strip().splitlines()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that run the whole program: `make quick` takes only the smoke runs of them."""
+    for item in items:
+        if "warm" in getattr(item, "fixturenames", ()):
+            item.add_marker("program")
+
+
 @pytest.fixture(scope="session")
 def warm() -> ForkServerContext:
     """A server that has imported torch and Lightning, so that a run costs a fork instead of six seconds."""

@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from regente.jobs.hardware import cores
-from regente.sweeps import local
+from regente.sweeps import gpu_slots
 from regente.sweeps.fork_server import ForkServer
 from tests.conftest import Ended
 from tests.training.test_fit import query, until
@@ -266,8 +266,8 @@ def test_jobs_side_by_side_have_no_more_threads_than_their_share_of_the_cores(
 
 def test_a_job_may_have_several_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
-    slots = local.slots({"accelerator": "auto", "devices": 2}, None, None, 1)
-    assert slots == [local.Slot(("4", "5")), local.Slot(("6", "7"))]
+    slots = gpu_slots.slots({"accelerator": "auto", "devices": 2}, None, None, 1)
+    assert slots == [gpu_slots.Slot(("4", "5")), gpu_slots.Slot(("6", "7"))]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1])

@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
-from regente.inference.formats import (
+from regente.inference.export_formats import (
     Exported,
     Predict,
     Samples,

@@ -12,7 +12,7 @@ from torch import Tensor
 from regente.config.environment import env_references
 from regente.config.redaction import Redactor
 from regente.errors import first_of
-from regente.inference.formats import Exported
+from regente.inference.export_formats import Exported
 from regente.inference.predictor import LoadedRun
 from regente.jobs.job import DATA, read_json
 

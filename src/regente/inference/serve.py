@@ -10,7 +10,7 @@ from typing import NoReturn
 import numpy as np
 
 from regente.inference.export import FOLDER
-from regente.inference.formats import samples
+from regente.inference.export_formats import samples
 from regente.inference.predictor import LoadedRun, load_run
 from regente.jobs.runs import Run
 from regente.tracking.mlflow_internals import serving_command

@@ -1,32 +1,24 @@
 """`hydra/launcher=local`: jobs as processes of this machine, one in each slot."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter, deque
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from regente.errors import ConfigError, MachineError, Problem
-from regente.jobs.hardware import all_devices, cores, ranks_here, ranks_without_torch, threads_each
+from regente.errors import ConfigError, Problem
+from regente.jobs.hardware import ranks_without_torch, threads_each
 from regente.jobs.job import TRIAL, Job
 from regente.sweeps.fork_server import ForkServer
+from regente.sweeps.gpu_slots import Slot, slots
 from regente.sweeps.identity import targets, users_files
 from regente.sweeps.slot import exit_code, job_environment, send_signal, start_in_slot
 from regente.training.launch import OUTER_LAUNCHER
 
 POLL_SECONDS = 0.05  # between checks of processes that were not forked
-
-
-@dataclass(frozen=True)
-class Slot:
-    """Room for one job: its GPUs, none for a job on the CPU."""
-
-    gpus: tuple[str, ...] = ()
 
 
 class Local:
@@ -145,40 +137,3 @@ class Local:
         if not ended and timeout:
             time.sleep(min(timeout, POLL_SECONDS))
         return ended
-
-
-def slots(
-    trainer: dict[str, Any], jobs: int | None, gpus_per_job: int | None, jobs_per_gpu: int
-) -> list[Slot]:
-    """The slots for jobs with such a trainer: shares of GPUs where there are any that they may use, else cores.
-
-    Raises:
-        MachineError: when no job can have as many GPUs as it needs.
-    """
-    gpus = visible_gpus() if str(trainer.get("accelerator", "auto")) in ("auto", "gpu", "cuda") else []
-    if not gpus:
-        return [Slot()] * (jobs or max(1, cores() // ranks_without_torch(trainer)))
-    each = gpus_per_job or (len(gpus) if all_devices(trainer) else ranks_here(trainer))
-    groups = [tuple(gpus[i : i + each]) for i in range(0, len(gpus) - each + 1, each)]
-    if not groups:
-        raise MachineError(
-            f"hydra.launcher.gpus_per_job={each}: {len(gpus)} visible ({','.join(gpus)}); "
-            f"use hydra.launcher.gpus_per_job={len(gpus)} or fewer"
-        )
-    shared = [Slot(group) for _ in range(jobs_per_gpu) for group in groups]  # one on each GPU first
-    return shared[:jobs] if jobs else shared
-
-
-def visible_gpus() -> list[str]:
-    """The GPUs that this process may use: CUDA_VISIBLE_DEVICES, else those that nvidia-smi lists. Without torch."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return [name.strip() for name in named.split(",") if name.strip() not in ("", "-1")]
-    if (program := shutil.which("nvidia-smi")) is None:
-        return []
-    query = [program, "--query-gpu=index", "--format=csv,noheader"]
-    try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return [line.strip() for line in answer.splitlines() if line.strip()]
