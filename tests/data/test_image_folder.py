@@ -162,7 +162,7 @@ def test_links_and_deeper_folders_are_followed_and_a_loop_ends(whole: Path, tmp_
 def test_images_that_are_in_two_splits_are_named(whole: Path) -> None:
     shutil.copy(whole / "train/cat/0.png", whole / "test/cat/other.png")
     data = read(whole)
-    assert data.notes[1:] == ["1 image in two splits, byte for byte: train/cat/0.png = test/cat/other.png"]
+    assert data.notes[1:] == ["1 image in two splits, byte for byte: test/cat/other.png = train/cat/0.png"]
 
 
 def spoil(root: Path) -> None:
