@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from regente.data.core.batches import Batches
 from regente.data.core.sources import Split
-from regente.data.series import SeriesWindows, made_up
+from regente.data.series import SeriesWindows, synthetic_series
 
 ROUNDS = 5
 MEAN, STD = 0.1307, 0.3081  # MNIST's
@@ -111,7 +111,7 @@ def tokens() -> dict[str, Epoch]:
 
 def windows() -> dict[str, Epoch]:
     """Shuffled windows of 32 rows of 2 columns, one begun at each of 100,000 rows, in batches of 64."""
-    table = torch.from_numpy(np.stack(list(made_up(ROWS).values()), axis=1).astype(np.float32))
+    table = torch.from_numpy(np.stack(list(synthetic_series(ROWS).values()), axis=1).astype(np.float32))
     source = SeriesWindows(table, table[:, :1], WINDOW, 1)
 
     def sample(number: int) -> tuple[Tensor, Tensor]:

@@ -87,7 +87,7 @@ def test_rows_of_a_table_are_normalised_column_by_column(tmp_path: Path) -> None
 FAULTS = [
     ({"y_test": None, "x_test": None}, r"has no x_test, y_test; there is: x_train, y_train"),
     ({"x_val": np.zeros((2, 8, 8), np.uint8)}, r"has no y_val; there is"),
-    ({"y_train": np.arange(59)}, r"x_train \[60, 8, 8\], y_train \[59\]: not of one length"),
+    ({"y_train": np.arange(59)}, r"x_train \[60, 8, 8\], y_train \[59\]: different lengths"),
     ({"x_test": np.zeros((20, 8, 8))}, r"x is float64; uint8 \[N, H, W\].* would be right"),
     ({"x_train": np.full((60, 4), np.nan)}, r"x holds NaN or infinity, first in row 0"),
     ({"y_test": np.arange(20) / 2}, r"y is float64; whole numbers \[N\] would be right"),

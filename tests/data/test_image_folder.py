@@ -127,7 +127,7 @@ def test_a_cache_that_is_damaged_is_said_to_be(whole: Path, tmp_path: Path) -> N
     read(whole)
     (pixels,) = (tmp_path / "cache").rglob("pixels")
     pixels.write_bytes(pixels.read_bytes()[:-1])
-    with pytest.raises(DataError, match=r"damaged \(.*has not the .* bytes.*delete it and start again"):
+    with pytest.raises(DataError, match=r"damaged \(.*has not .* bytes.*delete it and start again"):
         read(whole)
 
 
@@ -162,7 +162,7 @@ def test_links_and_deeper_folders_are_followed_and_a_loop_ends(whole: Path, tmp_
 def test_images_that_are_in_two_splits_are_named(whole: Path) -> None:
     shutil.copy(whole / "train/cat/0.png", whole / "test/cat/other.png")
     data = read(whole)
-    assert data.notes[1:] == ["1 image in two splits, byte for byte: train/cat/0.png = test/cat/other.png"]
+    assert data.notes[1:] == ["1 image in two splits, byte for byte: test/cat/other.png = train/cat/0.png"]
 
 
 def spoil(root: Path) -> None:
@@ -247,7 +247,7 @@ def test_an_empty_class_directory_in_test_is_taken_as_meant(whole: Path) -> None
 def test_a_class_with_too_few_images_to_carve_is_named(photos: Photos, flat: Path) -> None:
     photos("cow", 2)
     with pytest.raises(
-        DataError, match="cow has too few different images to carve val and test out of; 3 are"
+        DataError, match="'cow' has too few different samples to carve val and test out of; at least 3 are"
     ):
         read(flat, 3)
 
@@ -270,7 +270,7 @@ def test_a_folder_is_all_that_the_experiment_needs(
     words = ["folder_cnn", "data.root=photos", "data.resolution=24", "trainer.max_epochs=1", "tracking=none"]
     ended = regente("train", *words)
     assert ended.code == 0, ended.err
-    assert "note: no folder for val and test: 2 for val and 2 for test carved out of train" in ended.out
+    assert "note: no val and test in the data: 2 for val and 2 for test carved out of train" in ended.out
     (file,) = (project / "runs").rglob("config.yaml")
     assert yaml.safe_load(file.read_text())["data"]["num_classes"] == 2  # frozen as it was found
 

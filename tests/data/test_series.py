@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from regente.data.direction import Direction
-from regente.data.series import Series, SeriesWindows, made_up
+from regente.data.series import Series, SeriesWindows, synthetic_series
 from regente.errors import ConfigError, DataError
 
 PARTS = ("train", "val", "test")
@@ -132,13 +132,13 @@ def test_a_counter_of_rows_without_a_name_is_no_column(tmp_path: Path) -> None:
     assert series(write(tmp_path, f",a\n{rows}\n"), input_shape=[4, 1]).names == ["a"]
 
 
-def test_the_made_up_series_follows_its_formula() -> None:
-    table = made_up(1000)
+def test_the_synthetic_series_follows_its_formula() -> None:
+    table = synthetic_series(1000)
     t = np.arange(3, 1000)
     seasons = 20 + 3 * np.sin(2 * np.pi * t / 24) + 2 * np.sin(2 * np.pi * t / 168)
     noise = table["load"][3:] - seasons - table["weather"][:-3]
     assert np.std(noise[1:] - 0.5 * noise[:-1]) == pytest.approx(0.2, rel=0.1)
-    assert np.array_equal(made_up(1000)["load"], table["load"])
+    assert np.array_equal(synthetic_series(1000)["load"], table["load"])
 
 
 def test_a_missing_value_is_refused_or_on_demand_the_one_before(tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_a_file_that_is_not_there_or_of_another_kind_is_said_to_be(tmp_path: Pat
         series(tmp_path / "nope.csv")
     with pytest.raises(DataError, match="is a folder"):
         series(tmp_path)
-    with pytest.raises(DataError, match=r"neither .csv, .csv.gz nor .parquet"):
+    with pytest.raises(DataError, match=r"neither in .csv, .csv.gz nor .parquet"):
         series(write(tmp_path, "a", "table.xlsx"))
     with pytest.raises(DataError, match="cannot be read as Parquet"):
         series(write(tmp_path, "a,b\n" + ROWS, "table.parquet"))
@@ -216,5 +216,5 @@ def test_a_shape_that_the_file_does_not_have_is_refused_with_the_right_words(fil
 
 
 def test_shares_that_leave_nothing_to_train_on_are_refused() -> None:
-    with pytest.raises(ValueError, match="none left to train"):
+    with pytest.raises(ConfigError, match="below 1 would leave something to train on"):
         series(None, val_share=0.5, test_share=0.5)

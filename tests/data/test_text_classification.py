@@ -103,7 +103,7 @@ def test_what_is_wrong_with_the_data_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"bad\.txt: byte 3 \(0xe9\) is not UTF-8"):
         read(root)
     (tmp_path / "few.csv").write_text("text,label\none,a\ntwo,b\nred,c\n")
-    with pytest.raises(DataError, match="too few different texts"):
+    with pytest.raises(DataError, match="too few different samples"):
         read(tmp_path / "few.csv")
 
 

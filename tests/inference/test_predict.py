@@ -12,7 +12,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from regente.data.digits import Digits
-from regente.data.series import made_up
+from regente.data.series import synthetic_series
 from regente.errors import DataError
 from regente.inference.predict import predict
 from regente.inference.predictor import load_run
@@ -101,7 +101,7 @@ def test_words_and_lines_of_text_are_gone_on_with(regente: Run, project: Path) -
 def test_a_series_is_forecast_in_its_own_units_from_every_window(regente: Run, project: Path) -> None:
     assert regente("train", "series_forecast", *QUICK).code == 0
     _, y = original(project, "train", 4)
-    table = {name: values[:40] for name, values in made_up().items()}
+    table = {name: values[:40] for name, values in synthetic_series().items()}
     text = ",".join(table) + "\n" + "".join(f"{a},{b}\n" for a, b in zip(*table.values(), strict=True))
     (project / "series.csv").write_text(text)
     (project / "short.csv").write_text("".join(text.splitlines(keepends=True)[:5]))

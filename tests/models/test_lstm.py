@@ -22,7 +22,7 @@ def test_it_starts_as_in_keras() -> None:
 
 
 def test_it_answers_at_every_position_from_the_words_up_to_there() -> None:
-    model = LSTM(vocab_size=50, num_classes=50, layers=2, every_position=True).eval()
+    model = LSTM(vocab_size=50, num_classes=50, num_layers=2, every_position=True).eval()
     x = torch.randint(50, (3, 7), generator=torch.Generator().manual_seed(0))
     logits = model(x)
     assert logits.shape == (3, 7, 50)
@@ -30,9 +30,9 @@ def test_it_answers_at_every_position_from_the_words_up_to_there() -> None:
 
 
 def test_tied_weights_are_one_matrix_of_one_width() -> None:
-    model = LSTM(vocab_size=50, num_classes=50, embedding=16, hidden=16, tie=True)
+    model = LSTM(vocab_size=50, num_classes=50, embedding=16, hidden=16, tie_weights=True)
     assert model.head.weight is model.embedding.weight
-    with pytest.raises(ValueError, match="one width; embedding is 16, hidden 32"):
-        LSTM(vocab_size=50, num_classes=50, embedding=16, hidden=32, tie=True)
-    with pytest.raises(ValueError, match="words from words"):
-        LSTM(vocab_size=50, num_classes=2, embedding=16, hidden=16, tie=True)
+    with pytest.raises(ValueError, match="one width; embedding is 16, hidden is 32"):
+        LSTM(vocab_size=50, num_classes=50, embedding=16, hidden=32, tie_weights=True)
+    with pytest.raises(ValueError, match="need one vocabulary"):
+        LSTM(vocab_size=50, num_classes=2, embedding=16, hidden=16, tie_weights=True)

@@ -37,7 +37,7 @@ KINDS = (
     ),
     *("pytorch_lightning.LightningDataModule", "pytorch_lightning.Callback", "pytorch_lightning.Trainer"),
 )
-PLAIN = ("regente.data.augmentation", "regente.models.features")  # whose classes are of no such kind
+PLAIN = ("regente.data.augmentation", "regente.models.feature_bank")  # whose classes are of no such kind
 NAME = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)+", re.ASCII)  # nothing private, nothing with dunders
 OUTPUTS = ("runs", "multirun", "mlartifacts", "mlruns")  # folders of a project that hold no code
 INSTALLED = ("site-packages", "dist-packages")

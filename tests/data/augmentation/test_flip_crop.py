@@ -1,4 +1,4 @@
-"""Random mirroring and cropping."""
+"""Random flip and crop."""
 
 import torch
 import torch.nn.functional as F

@@ -8,7 +8,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
-from regente.data.augmentation.rand_augment import COLOURS, MOVES, RandAugment, colour_changes
+from regente.data.augmentation.rand_augment import COLOURS, GEOMETRIC, RandAugment, colour_operations
 
 STRENGTH = 0.3
 UP, DOWN = 1 + 0.9 * STRENGTH, 1 - 0.9 * STRENGTH
@@ -40,14 +40,14 @@ def expected(name: str, x: Tensor, sign: int) -> Tensor:
 @pytest.mark.parametrize("name", COLOURS)
 def test_a_change_of_colour_is_torchvisions(name: str, sign: int, channels: int) -> None:
     x = photo(channels)
-    got = colour_changes(STRENGTH)[name](x / 255, torch.tensor([float(sign)]))
+    got = colour_operations(STRENGTH)[name](x / 255, torch.tensor([float(sign)]))
     assert (
         got - expected(name, x, sign)
     ).abs().max() < 0.013  # torchvision rounds to 1/255, some steps twice
 
 
-@pytest.mark.parametrize("name", MOVES)
-def test_a_move_is_torchvisions_in_one_direction_or_the_other(name: str) -> None:
+@pytest.mark.parametrize("name", GEOMETRIC)
+def test_a_geometric_operation_is_torchvisions_in_one_direction_or_the_other(name: str) -> None:
     x = photo(3) / 255
 
     def move(sign: int) -> Tensor:
@@ -64,7 +64,7 @@ def test_a_move_is_torchvisions_in_one_direction_or_the_other(name: str) -> None
         return tv.affine(x, turn, shift, 1.0, sheared, InterpolationMode.BILINEAR)
 
     augment = RandAugment(num_ops=1, magnitude=30 * STRENGTH)
-    got = [augment._move(x, [name], torch.tensor([float(sign)])) for sign in (-1, 1)]
+    got = [augment._geometric(x, [name], torch.tensor([float(sign)])) for sign in (-1, 1)]
     want = [move(-1), move(1)]
     if (got[0] - want[0]).abs().mean() > (got[0] - want[1]).abs().mean():
         want.reverse()
@@ -80,4 +80,4 @@ def test_of_magnitude_zero_only_what_has_no_strength_changes_an_image() -> None:
 
 
 def test_each_of_the_fourteen_changes_is_drawn() -> None:
-    assert len(set(COLOURS) | set(MOVES) | {"identity"}) == 14
+    assert len(set(COLOURS) | set(GEOMETRIC) | {"identity"}) == 14
