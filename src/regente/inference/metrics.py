@@ -14,11 +14,11 @@ from regente.jobs.hardware import fit_trainer
 from regente.jobs.job import Job, write_json
 from regente.jobs.runs import Run
 from regente.models.weights import load_model
-from regente.tracking.logger import JournalLogger
+from regente.tracking.lightning_logger import JournalLogger
 from regente.tracking.recorder import Recorder
+from regente.training.assemble import assemble
 from regente.training.callbacks.sample_predictions import SamplePredictions
 from regente.training.callbacks.step_seeding import StepSeeding
-from regente.training.parts import assemble
 from regente.training.performance import tune_process
 
 SPLITS = ("val", "test")

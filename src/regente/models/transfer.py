@@ -8,7 +8,7 @@ from torch import Tensor
 
 from regente.errors import ConfigError, Problem
 from regente.models.backbone_with_head import BackboneWithHead
-from regente.models.backbones.open_backbone import open_backbone
+from regente.models.backbones.load_backbone import open_backbone
 from regente.models.feature_bank import FeatureBank
 
 Size = Annotated[int, Ge(1)]

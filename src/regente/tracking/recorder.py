@@ -19,7 +19,7 @@ from regente.jobs.job import ARROW, PROCESS, Job, write_json
 from regente.jobs.process_identity import process_identity
 from regente.jobs.runs import shown
 from regente.tracking.journal import Journal, read
-from regente.tracking.shipment import STATE, read_state
+from regente.tracking.mlflow_run import STATE, read_state
 from regente.tracking.store import unreachable
 
 FINAL_WAIT = 120.0  # seconds to wait at the end until the store has everything

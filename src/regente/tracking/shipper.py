@@ -16,8 +16,8 @@ from filelock import Timeout
 from regente.errors import TrackingError
 from regente.jobs.job import open_job
 from regente.jobs.process_identity import HEARTBEAT, ProcessIdentity
+from regente.tracking.mlflow_run import PATIENCE, POLL, Shipment, lock_of
 from regente.tracking.provenance import Usage
-from regente.tracking.shipment import PATIENCE, POLL, Shipment, lock_of
 from regente.tracking.store import unreachable
 
 LOCK_WAIT = 60.0  # seconds to wait for the shipper of the run's attempt before

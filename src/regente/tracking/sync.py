@@ -16,7 +16,7 @@ from regente.jobs.job import PROCESS, Job, open_job
 from regente.jobs.process_identity import LEASE, ProcessIdentity, boot_id
 from regente.jobs.trust import read_config
 from regente.tracking.journal import cut_torn_line
-from regente.tracking.shipment import HEARTBEAT_TAG, STATE, Shipment, lock_of, read_state
+from regente.tracking.mlflow_run import HEARTBEAT_TAG, STATE, Shipment, lock_of, read_state
 from regente.tracking.store import open_store
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ import torch
 
 from regente.jobs import console
 from regente.jobs.hardware import fit_trainer
-from regente.tracking.logger import JournalLogger
+from regente.tracking.lightning_logger import JournalLogger
+from regente.training.assemble import Parts, assemble
 from regente.training.callback_list import Callbacks, list_callbacks
 from regente.training.callbacks.changed_settings import changed
 from regente.training.checkpoints.initialization import Point, initialize_from, resume_state
 from regente.training.checkpoints.saving import SafeSaving
-from regente.training.parts import Parts, assemble
 from regente.training.performance import tune_process
 from regente.training.recovery import Recovery
 from regente.training.session import Session

@@ -7,6 +7,7 @@ from pytorch_lightning import Callback
 
 from regente.jobs.hardware import world_size
 from regente.jobs.job import Job
+from regente.training.assemble import make_callback
 from regente.training.callbacks.changed_settings import ChangedSettings
 from regente.training.callbacks.checkpoint_metrics import CheckpointMetrics
 from regente.training.callbacks.progress import ProgressLine
@@ -22,7 +23,6 @@ from regente.training.callbacks.step_seeding import StepSeeding
 from regente.training.callbacks.stop_on_signal import StopOnSignal
 from regente.training.callbacks.trace import RunTrace
 from regente.training.callbacks.training_loss import TrainingLoss
-from regente.training.parts import make_callback
 from regente.training.session import Session
 
 

@@ -24,8 +24,8 @@ from regente.jobs import console
 from regente.jobs.hardware import fit_trainer, world_size
 from regente.jobs.job import FOUND, Job, read_json, write_json
 from regente.tracking.journal import Journal
+from regente.training.assemble import assemble, make_trainer
 from regente.training.callbacks.step_seeding import StepSeeding
-from regente.training.parts import assemble, make_trainer
 from regente.training.session import Session
 
 SETTINGS = {"find_batch_size": "data.batch_size", "find_lr": "optimizer.lr"}  # in the order of finding

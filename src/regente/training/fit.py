@@ -12,10 +12,10 @@ from regente.jobs import console
 from regente.jobs.checkpoint_loading import load
 from regente.jobs.job import write_json
 from regente.jobs.result import Result
+from regente.training.assemble import Parts
 from regente.training.build import Training, build
 from regente.training.checkpoints.initialization import Point
 from regente.training.checkpoints.saving import SafeSaving
-from regente.training.parts import Parts
 from regente.training.performance import peak_megabytes
 from regente.training.recovery import release
 from regente.training.session import Session

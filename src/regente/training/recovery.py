@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from regente.errors import ConfigError, DivergedError, MachineError, Problem
 from regente.jobs import checkpoint_files
 from regente.jobs.job import Job, read_json, write_json
-from regente.training.parts import Parts
+from regente.training.assemble import Parts
 from regente.training.ranks.consensus import of_rank_0
 
 ROLLBACKS = 5  # in a row from the same state

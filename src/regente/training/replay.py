@@ -6,6 +6,7 @@ from typing import Any
 
 from regente.jobs.hardware import fit_trainer
 from regente.jobs.job import Job
+from regente.training.assemble import assemble
 from regente.training.build import prepare_process
 from regente.training.callback_list import configured
 from regente.training.callbacks.step_seeding import StepSeeding
@@ -13,7 +14,6 @@ from regente.training.callbacks.trace import Enough, Replay
 from regente.training.checkpoints.initialization import initialize_from
 from regente.training.checkpoints.saving import SafeSaving
 from regente.training.fit import train
-from regente.training.parts import assemble
 
 
 def replay(job: Job, config: dict[str, Any], trace: Replay) -> None:
