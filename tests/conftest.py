@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from regente.jobs.exit_status import SwiftExit
+from regente.jobs.fast_exit import FastExit
 from regente.sweeps import fork_server as forking
 from regente.sweeps import local
 from regente.sweeps.slot import redirect
@@ -125,7 +125,7 @@ class Forked:
     def __init__(self, ours: socket.socket, theirs: socket.socket) -> None:
         self.pid = os.fork()
         if self.pid == 0:
-            leave = SwiftExit()
+            leave = FastExit()
             os.setsid()
             ours.close()
             forking.serve(theirs, leave)

@@ -10,7 +10,7 @@ import click
 
 from regente.cli import cache, inference, resume, sweep, tracking
 from regente.errors import ConfigError, Problem, RegenteError, Stopped
-from regente.jobs.exit_status import SwiftExit
+from regente.jobs.fast_exit import FastExit
 from regente.jobs.streams import forgive, printable
 
 TRAIN = """Train a model: an EXPERIMENT under OVERRIDES.
@@ -22,7 +22,7 @@ regente train optimizer.lr=3e-3            a setting
 regente train model=mlp trainer=debug      other parts
 regente train -m optimizer.lr=1e-2,1e-3    a sweep: one run for each value
 regente train --cfg job                    the composed config, nothing run
-regente train resume=RUN                   go on with a run that was interrupted (or: train JOB_DIR)
+regente resume RUN                         go on with a run that was interrupted
 
 Overrides are Hydra's: key=value sets (a key that the class takes needs no +), +key=value adds,
 ~key removes, group=option chooses. Your own ./conf and ./experiments come before the packaged ones.
@@ -101,7 +101,6 @@ def _add_config_dir(ctx: click.Context, param: click.Parameter, path: Path | Non
 
 @regente.command(help=TRAIN, context_settings={"ignore_unknown_options": True})
 @request
-@resume.allowing
 @click.option("-m", "--multirun", is_flag=True, help="Run every combination of the values given with commas.")
 @click.option("--dry-run", is_flag=True, help="With -m: check the jobs and print them; run nothing.")
 @click.option("-c", "--cfg", type=click.Choice(["job", "hydra", "all"]), help="Print the composed config.")
@@ -114,7 +113,6 @@ def _add_config_dir(ctx: click.Context, param: click.Parameter, path: Path | Non
 def train(
     words: tuple[str, ...],
     debug: bool,
-    allow: tuple[str, ...],
     multirun: bool,
     dry_run: bool,
     cfg: str | None,
@@ -124,16 +122,7 @@ def train(
 ) -> None:
     from regente.training.request import checked, freeze_job, split
 
-    if any(word.startswith("resume=") for word in words) or (
-        words and (Path(words[0]) / "job.json").is_file()
-    ):
-        from regente.training.checkpoints.resume import named
-
-        if asked := named(words):
-            if cfg or info or multirun or dry_run or package or resolve:
-                what = "a run that goes on takes no --cfg, --info, --multirun or --dry-run"
-                raise ConfigError([Problem(" ".join(words), what)])
-            return resume.go_on(*asked, allow, debug=debug)
+    resume.refuse_in_train(words)
     experiment, overrides = split(words)
     if cfg:
         return show(experiment, overrides, cfg, package, resolve)
@@ -240,7 +229,7 @@ def main() -> None:
         sys.path.append(cwd)  # the user's own models and data, behind what is installed
     if "_REGENTE_COMPLETE" in os.environ:
         from regente.cli import bash_completion  # noqa: F401  # registers itself
-    leave = SwiftExit()
+    leave = FastExit()
     forgive()
     try:
         regente(standalone_mode=False)

@@ -21,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from regente.jobs.exit_status import SwiftExit
+from regente.jobs.fast_exit import FastExit
 from regente.jobs.job import Job
 from regente.sweeps.slot import redirect, run_in_slot
 from regente.training import launch, start_ranks, worker
@@ -145,7 +145,7 @@ def preload(modules: Sequence[str]) -> None:
     gc.enable()
 
 
-def serve(control: socket.socket, leave: SwiftExit) -> None:
+def serve(control: socket.socket, leave: FastExit) -> None:
     """Fork jobs until the driver is gone."""
     wakeup, tick = socket.socketpair()
     for end in (wakeup, tick):
@@ -188,7 +188,7 @@ def _say(control: socket.socket, **line: Any) -> None:
         control.sendall(json.dumps(line).encode() + b"\n")
 
 
-def _fork(request: dict[str, Any], sockets: list[socket.socket], leave: SwiftExit) -> int:
+def _fork(request: dict[str, Any], sockets: list[socket.socket], leave: FastExit) -> int:
     pid = os.fork()
     if pid:
         return pid
@@ -270,7 +270,7 @@ class ForkedProgram:
 
 
 if __name__ == "__main__":
-    exit_ = SwiftExit()
+    exit_ = FastExit()
     sys.argv, arguments = ["regente"], sys.argv[1:]
     channel = socket.socket(fileno=int(arguments[0]))
     channel.set_inheritable(False)

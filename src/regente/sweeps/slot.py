@@ -7,7 +7,7 @@ from pathlib import Path
 
 from regente.config.interpolation import resolve
 from regente.errors import RegenteError, Stopped
-from regente.jobs.exit_status import SwiftExit
+from regente.jobs.fast_exit import FastExit
 from regente.jobs.job import open_job
 from regente.jobs.streams import forgive
 from regente.training.launch import launch
@@ -52,5 +52,5 @@ def redirect(path: str | Path, *numbers: int, flags: int = os.O_WRONLY | os.O_CR
 
 
 if __name__ == "__main__":
-    leave = SwiftExit()
+    leave = FastExit()
     leave(run_in_slot(Path(sys.argv[1])))

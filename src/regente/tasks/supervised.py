@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from regente.data.core.seeding import STEP, reseed
 from regente.errors import ConfigError, Problem
+from regente.tasks.lightning_internals import optimizer_step_counter
 
 Batch = tuple[Tensor, Tensor]
 
@@ -79,9 +80,7 @@ class Supervised(LightningModule):
     def _steps(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         # not Lightning's wrapper, whose step asks every callback twice: a group is taken only where none wants to know
         optimizer: Any = self.optimizers(use_pl_optimizer=False)
-        counted: Any = (
-            self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
-        )  # `global_step`
+        counted = optimizer_step_counter(self.trainer)
         scheduler = self._scheduler("step")
         losses, rates = [], []
         number, epoch, rank = batch_idx * self.grouped, self.trainer.current_epoch, self.trainer.global_rank

@@ -24,7 +24,7 @@ from regente.tasks.supervised import Supervised
 from regente.training.callbacks.resume_states import ResumeStates
 from regente.training.callbacks.step_seeding import StepSeeding
 from regente.training.callbacks.stop_on_signal import StopOnSignal
-from regente.training.checkpoints.initialization import Point
+from regente.training.checkpoints.initialization import ResumeState
 from regente.training.checkpoints.saving import SafeSaving
 from regente.training.performance import channels_last, compiled, fused, steps_per_call
 from regente.training.ranks.strategies import strategy
@@ -54,7 +54,7 @@ def build(
     own_callbacks: list[Callback],
     logger: Logger | None,
     saving: SafeSaving | None = None,
-    point: Point | None = None,
+    point: ResumeState | None = None,
     attempt: int = 0,
     fitted_state: Mapping[str, Any] | None = None,
 ) -> Parts:

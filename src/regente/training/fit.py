@@ -14,7 +14,7 @@ from rich.console import Console
 from regente.config.signatures import read
 from regente.errors import CheckpointError, DivergedError
 from regente.jobs import console
-from regente.jobs.checkpoint_loading import load
+from regente.jobs.checkpoint_files import load
 from regente.jobs.hardware import fit_trainer, world_size
 from regente.jobs.job import Job, write_json
 from regente.tracking.logger import JournalLogger
@@ -34,8 +34,9 @@ from regente.training.callbacks.step_profile import StepProfile
 from regente.training.callbacks.stop_on_signal import StopOnSignal
 from regente.training.callbacks.trace import Enough, Replay, RunTrace
 from regente.training.callbacks.training_loss import TrainingLoss
-from regente.training.checkpoints.initialization import Point, initialize_from, resume_state
+from regente.training.checkpoints.initialization import ResumeState, find_resume_state, initialize_from
 from regente.training.checkpoints.saving import SafeSaving
+from regente.training.lightning_internals import overwrite_checkpoints
 from regente.training.performance import peak_megabytes, tune_process
 from regente.training.recovery import Recovery, release
 
@@ -73,8 +74,8 @@ def train(job: Job, config: dict[str, Any], recorder: Recorder, out: Console) ->
         recorder.journal.write("tags", values={"regente.best_checkpoint": best["best_checkpoint"] or "none"})
         write_json(job.path / "result.json", result)
         recorder.journal.write("result", **result)
-    if saving.trouble:  # said last: everything else is done
-        raise CheckpointError(f"{saving.trouble}; make room, regente resume starts from what there is")
+    if saving.failure:  # said last: everything else is done
+        raise CheckpointError(f"{saving.failure}; make room, then regente resume continues the run")
     return result
 
 
@@ -107,7 +108,7 @@ def _fitted(
     recovery = Recovery(job, config)
     while True:
         logger = JournalLogger(recorder.journal, str(job.path), job.experiment, job.path.name)
-        point = resume_state(job, notes)
+        point = find_resume_state(job, notes)
         change = changed(config, job.changes_since(point.attempt) if point else {}, recovery.rate)
         parts = build(config, job, [*callbacks, change], logger, saving, point, recorder.attempt)
         if point is None and config["init_from"]:
@@ -121,7 +122,7 @@ def _fitted(
             return parts
         except (DivergedError, torch.OutOfMemoryError) as error:
             saving.flush()
-            notes = [recovery.answer(error, parts)]
+            notes = [recovery.handle(error, parts)]
             parts.trainer.strategy.teardown()
         release()
 
@@ -154,13 +155,12 @@ def replay(job: Job, config: dict[str, Any], trace: Replay) -> None:
     saving.teardown()
 
 
-def fit(parts: Parts, point: Point | None = None) -> None:
+def fit(parts: Parts, point: ResumeState | None = None) -> None:
     """Train, with validation as the trainer says."""
     path = None
     if point is not None:
         path = str(point.path)
-        for each in parts.trainer.checkpoint_callbacks:  # what it saves again replaces what it had saved
-            vars(each)["_enable_version_counter"] = False
+        overwrite_checkpoints(parts.trainer.checkpoint_callbacks)
     parts.trainer.fit(parts.task, datamodule=parts.data, ckpt_path=path, weights_only=True)
 
 

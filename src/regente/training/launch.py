@@ -14,10 +14,10 @@ from types import FrameType
 from typing import Any
 
 from regente.errors import Stopped
-from regente.jobs.exit_status import SIGNALS
 from regente.jobs.hardware import ranks_here, threads_each, world_size
 from regente.jobs.job import Job
 from regente.jobs.process_identity import process_identity
+from regente.jobs.signals import SIGNALS
 from regente.training.ranks.rank import forget_exits, this_rank
 from regente.training.ranks.rendezvous import ENDPOINT, endpoint, is_rank, rendezvous
 from regente.training.worker import DRIVER

@@ -17,9 +17,11 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from regente.errors import MachineError, RegenteError
-from regente.jobs.exit_status import SIGNALS, ExitStatus, SwiftExit, say
+from regente.jobs.exit_status import ExitStatus, say
+from regente.jobs.fast_exit import FastExit
 from regente.jobs.hardware import ranks_here
 from regente.jobs.job import Job, open_job
+from regente.jobs.signals import SIGNALS
 from regente.jobs.streams import forgive
 from regente.training.ranks.rank import (
     cause,
@@ -165,7 +167,7 @@ def run_rank(path: str) -> None:
 
 
 if __name__ == "__main__":
-    leave = SwiftExit()
+    leave = FastExit()
     forgive()
     if DRIVER in os.environ:
         follow_driver()

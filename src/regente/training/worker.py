@@ -23,16 +23,15 @@ from regente.config.redaction import Redactor, secret_values
 from regente.errors import RegenteError, TrackingError
 from regente.jobs import console
 from regente.jobs.exit_status import (
-    SIGNALS,
     ExitStatus,
-    SwiftExit,
     exit_status_of,
     say,
-    signals_as_exceptions,
 )
+from regente.jobs.fast_exit import FastExit
 from regente.jobs.job import PROCESS, Job, claim, open_job, write_json
 from regente.jobs.process_identity import ProcessIdentity, process_identity, start_heartbeat
 from regente.jobs.runs import shown
+from regente.jobs.signals import SIGNALS, signals_as_exceptions
 from regente.jobs.streams import forgive
 from regente.tracking.recorder import Recorder, show
 from regente.training.ranks.rank import Rank, shared_exit_status, this_rank
@@ -149,7 +148,7 @@ def quiet_libraries() -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    leave = SwiftExit()
+    leave = FastExit()
     forgive()
     if DRIVER in os.environ:
         follow_driver()
