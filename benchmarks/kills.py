@@ -17,6 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from regente.jobs import checkpoint_files
+from regente.training.checkpoints.writing import remove_drafts
 
 WRITER = """
 import sys, torch
@@ -56,11 +57,11 @@ def saves(trials: int, home: Path) -> None:
             time.sleep(random.uniform(0, 0.3))
             process.kill()
             last = max([last, *map(int, process.stdout.read().split())])
-            checkpoint_files.sweep(Path(folder))
+            remove_drafts(Path(folder))
             left += len(list(Path(folder).glob(".*")))
-            newest, _ = checkpoint_files.newest_valid(Path(folder))
+            newest, _ = checkpoint_files.newest_undamaged(Path(folder))
             resumable += newest is not None
-            lost += newest is None or checkpoint_files.place(newest)[0] < last
+            lost += newest is None or checkpoint_files.step_and_stage(newest)[0] < last
     print(f"{resumable} of {trials} resumable, {lost} acknowledged lost, {left} left over")
 
 

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 
-from regente.jobs.checkpoint_loading import load
+from regente.jobs.checkpoint_files import load
 from regente.training.checkpoints.saving import SafeSaving
 
 

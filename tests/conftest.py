@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from regente.jobs.exit_status import SwiftExit
+from regente.jobs.fast_exit import FastExit
 from regente.sweeps import fork_server as forking
 from regente.sweeps import local
 from regente.sweeps.slot import redirect
@@ -122,7 +122,7 @@ class ForkedServer(forking.ForkServer):
     def _start_process(self, connection: Any, log: Path, modules: Sequence[str]) -> Any:
         def run() -> int:
             self.connection.close()
-            forking.serve(connection, SwiftExit())
+            forking.serve(connection, FastExit())
             return 0
 
         return forking.ForkedProcess(run)

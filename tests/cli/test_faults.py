@@ -106,7 +106,7 @@ CASES = {
     "no value behind ++": (["++optimizer.lr"], 2, "optimizer.lr", "write key=value"),
     "a bracket left open behind ++": (["++optimizer.lr=[1"], 2, "optimizer.lr=[1", "quote it"),
     "a part that an experiment makes null": (["nothing"], 2, "scheduler: is null", "nothing is scheduler=none"),
-    "a config of a run that goes on": (["--cfg", "job", "resume=latest"], 2, "resume=latest", "takes no --cfg"),
+    "a run to resume": (["mnist_cnn", "resume=latest"], 2, "resume=latest", "to resume a run: regente resume latest"),
     "launcher of Lightning's": (["trainer.strategy=ddp_spawn"], 2, "trainer.strategy=ddp_spawn", "use ddp"),
 }  # fmt: skip
 

@@ -36,7 +36,7 @@ def test_a_signal_saves_the_state_and_says_how_to_go_on(
     process.join(60)
     assert process.exitcode == CODES[name]
     (job,) = jobs(project)
-    newest = checkpoint_files.points(job / "resume")[0]
+    newest = checkpoint_files.resume_states(job / "resume")[0]
     assert checkpoint_files.damage(newest) == ""
     step = torch.load(newest, weights_only=True)["global_step"]
     assert (project / "err").read_text().strip() == f"{name}: stopped, the state of step {step:,} is saved"
@@ -80,7 +80,7 @@ def test_a_second_signal_ends_it_at_once_with_nothing_half_written(
         )
     )
     process = start("train", "mine")
-    until(lambda: any(checkpoint_files.points(job / "resume") for job in jobs(fragile)))
+    until(lambda: any(checkpoint_files.resume_states(job / "resume") for job in jobs(fragile)))
     time.sleep(1)
     assert process.pid is not None
     for _ in range(2):
@@ -89,7 +89,7 @@ def test_a_second_signal_ends_it_at_once_with_nothing_half_written(
     process.join(1)
     assert process.exitcode == 143
     (job,) = jobs(fragile)
-    assert all(checkpoint_files.damage(each) == "" for each in checkpoint_files.points(job / "resume"))
+    assert all(checkpoint_files.damage(each) == "" for each in checkpoint_files.resume_states(job / "resume"))
 
 
 NAN = (
@@ -108,7 +108,7 @@ def test_a_loss_that_is_no_number_names_step_and_batch_and_is_never_the_best(
     assert "train/loss is nan at step 26 (epoch 1, batch 5)" in ended.err
     assert len(ended.err.splitlines()) == 1
     (job,) = jobs(project)
-    kept = [*checkpoint_files.points(job / "resume"), *(job / "checkpoints").glob("epoch*.ckpt")]
+    kept = [*checkpoint_files.resume_states(job / "resume"), *(job / "checkpoints").glob("epoch*.ckpt")]
     assert len(kept) == 3
     for file in kept:
         content = torch.load(file, weights_only=True)
@@ -137,7 +137,7 @@ def test_a_training_that_diverges_can_go_back_and_on_at_half_the_rate(regente: R
     ]
     ended = regente(*words, "tracking=none", "trainer.log_every_n_steps=1")
     assert ended.code == 0, ended.err
-    assert "back to step 25, on with 0.5 of the learning rate" in ended.out
+    assert "goes back to step 25, with 0.5 of the learning rate" in ended.out
     (job,) = jobs(project)
     rates = [values for (key, _), values in metrics(job).items() if key == "train/lr"]
     assert rates[0] == [1e-3]
@@ -155,7 +155,7 @@ def test_memory_that_runs_out_names_what_to_lower(regente: Run, project: Path) -
     ended = regente("train", "mine", "tracking=none")
     assert ended.code == 3
     (line,) = ended.lines
-    assert line.startswith("out of memory on the device (2.50 GiB more were wanted); lower data.batch_size")
+    assert line.startswith("out of memory on the device (2.50 GiB more were needed); lower data.batch_size")
 
 
 def test_the_batch_can_be_halved_until_it_fits(regente: Run, project: Path) -> None:

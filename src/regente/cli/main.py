@@ -12,7 +12,7 @@ import click
 from regente.cli import cache, inference, resume, sweep, tracking
 from regente.cli.request import split
 from regente.errors import ConfigError, Problem, RegenteError, Stopped
-from regente.jobs.exit_status import SwiftExit
+from regente.jobs.fast_exit import FastExit
 from regente.jobs.streams import ignore_write_errors, printable
 
 TRAIN = """Train a model: an EXPERIMENT with OVERRIDES.
@@ -24,7 +24,7 @@ regente train optimizer.lr=3e-3            another value of a setting
 regente train model=mlp trainer=debug      other options of config groups
 regente train -m optimizer.lr=1e-2,1e-3    a sweep: one run per value
 regente train --cfg job                    print the composed config; run nothing
-regente train resume=RUN                   resume an interrupted run (or: train JOB_DIR)
+regente resume RUN                         resume an interrupted run
 
 Overrides are Hydra's: key=value sets, +key=value adds, ~key removes, group=option chooses. A key that the
 class accepts needs no +. Your own ./conf and ./experiments come before the packaged ones.
@@ -105,7 +105,6 @@ def _add_config_dir(ctx: click.Context, param: click.Parameter, path: Path | Non
 
 @regente.command(help=TRAIN, context_settings={"ignore_unknown_options": True})
 @request
-@resume.allowing
 @click.option(
     "-m", "--multirun", is_flag=True, help="A sweep: run every combination of the comma-separated values."
 )
@@ -120,7 +119,6 @@ def _add_config_dir(ctx: click.Context, param: click.Parameter, path: Path | Non
 def train(
     words: tuple[str, ...],
     debug: bool,
-    allow: tuple[str, ...],
     multirun: bool,
     dry_run: bool,
     cfg: str | None,
@@ -128,6 +126,7 @@ def train(
     resolve: bool,
     info: str | None,
 ) -> None:
+    resume.refuse_in_train(words)
     experiment, overrides = split(words)
     if cfg:
         return show(experiment, overrides, cfg, package, resolve)
@@ -234,7 +233,7 @@ def main() -> None:
         sys.path.append(cwd)  # the user's own models and data, after installed packages
     if "_REGENTE_COMPLETE" in os.environ:
         from regente.cli import bash_completion  # noqa: F401  # registers itself
-    leave = SwiftExit()
+    leave = FastExit()
     ignore_write_errors()
     try:
         regente(standalone_mode=False)

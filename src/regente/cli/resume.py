@@ -1,10 +1,15 @@
-"""The commands that go on with a run, or begin with its weights. Nothing here imports torch."""
+"""The commands that resume a run, or start a new one from its weights. Nothing here imports torch."""
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
+
+from regente.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from regente.training.checkpoints.resume import PreparedRun
 
 
 def _complete_job(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
@@ -13,12 +18,18 @@ def _complete_job(ctx: click.Context, param: click.Parameter, incomplete: str) -
     return [name for name in job_names(Path.cwd()) if name.startswith(incomplete)]
 
 
-def allowing(command: Any) -> Any:
-    """The option of a run that goes on with other settings."""
-    return click.option(
-        "--allow", multiple=True, metavar="KEY",
-        help="Let this setting change though the run then is no longer the one that was interrupted.",
-    )(command)  # fmt: skip
+def refuse_in_train(words: tuple[str, ...]) -> None:
+    """Name the right command for `train resume=RUN` and `train JOB_DIR`.
+
+    Raises:
+        ConfigError: for these two.
+    """
+    for word in words:
+        if word.startswith("resume="):
+            run = word.partition("=")[2] or "RUN"
+            raise ConfigError([Problem(word, f"no such setting; to resume a run: regente resume {run}")])
+    if words and (Path(words[0]) / "job.json").is_file():
+        raise ConfigError([Problem(words[0], f"a job directory; to resume it: regente resume {words[0]}")])
 
 
 RUN = """RUN is latest, best, an experiment, EXPERIMENT:best, the start of an MLflow run id, or a job directory."""
@@ -29,8 +40,8 @@ RUN = """RUN is latest, best, an experiment, EXPERIMENT:best, the start of an ML
 
     The results are the same as without the interruption.
 
-    {RUN} OVERRIDES may change what leaves its steps as they were, such as
-    trainer.max_epochs; anything else needs --allow KEY.
+    {RUN} OVERRIDES may change settings that
+    do not change its steps, such as trainer.max_epochs; any other setting needs --allow KEY.
 
     \b
     regente resume latest
@@ -41,12 +52,21 @@ RUN = """RUN is latest, best, an experiment, EXPERIMENT:best, the start of an ML
 )
 @click.argument("run", default="latest", metavar="[RUN]", shell_complete=_complete_job)
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
-@allowing
+@click.option(
+    "--allow", multiple=True, metavar="KEY",
+    help="Let this setting change; the steps that follow will differ from those of the interrupted run.",
+)  # fmt: skip
 @click.option("--debug", is_flag=True, help="Print full tracebacks.")
 def resume(run: str, overrides: tuple[str, ...], allow: tuple[str, ...], debug: bool) -> None:
+    from regente.training.checkpoints.resume import prepare_resume
+
     if "=" in run or run.startswith(("+", "~")):  # no RUN is given: the latest
         run, overrides = "latest", (run, *overrides)
-    go_on(run, list(overrides), allow, debug=debug)
+    prepared = prepare_resume(run, overrides, allow)
+    if prepared.finished:
+        click.echo(prepared.finished)
+    else:
+        _launch(prepared, debug=debug)
 
 
 @click.command(
@@ -64,23 +84,14 @@ def resume(run: str, overrides: tuple[str, ...], allow: tuple[str, ...], debug: 
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 @click.option("--debug", is_flag=True, help="Print full tracebacks.")
 def fork(run: str, overrides: tuple[str, ...], debug: bool) -> None:
+    from regente.training.checkpoints.resume import prepare_fork
+
+    _launch(prepare_fork(run, overrides), debug=debug)
+
+
+def _launch(prepared: "PreparedRun", *, debug: bool) -> None:
     from regente.jobs.hardware import require
-    from regente.training.checkpoints.resume import fork as forked
-    from regente.training.run import run as run_job
+    from regente.training.run import run
 
-    found = forked(run, overrides)
-    require(found.config["trainer"])
-    sys.exit(run_job(found.job.path, debug=debug).exit_code)
-
-
-def go_on(name: str, overrides: list[str], allow: tuple[str, ...], *, debug: bool) -> None:
-    """Run a job again from where it was interrupted; say so where there is nothing to do."""
-    from regente.jobs.hardware import require
-    from regente.training.checkpoints.resume import resume as resumed
-    from regente.training.run import run as run_job
-
-    found = resumed(name, overrides, allow)
-    if found.done:
-        return click.echo(found.done)
-    require(found.config["trainer"])
-    sys.exit(run_job(found.job.path, debug=debug).exit_code)
+    require(prepared.config["trainer"])
+    sys.exit(run(prepared.job.path, debug=debug).exit_code)

@@ -8,7 +8,7 @@ from torch import nn
 
 from regente.config.interpolation import resolve
 from regente.errors import CheckpointError
-from regente.jobs.checkpoint_loading import load
+from regente.jobs.checkpoint_files import load
 from regente.jobs.job import Job
 from regente.jobs.trust import read_config
 from regente.models.protocols import BuildsBackbone

@@ -11,8 +11,8 @@ from typing import Any
 
 from regente.config.redaction import Redactor
 from regente.errors import ConfigError
-from regente.jobs.exit_status import SIGNALS
 from regente.jobs.job import Job, open_job, read_json, write_json
+from regente.jobs.signals import SIGNALS
 from regente.sweeps.hydra_callbacks import HydraCallbacks
 from regente.sweeps.plan import Plan, Policy
 from regente.sweeps.protocols import Launcher, TrialResult, TrialSource, TrialSpec

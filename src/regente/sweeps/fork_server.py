@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from regente.jobs.driver import follow_driver
-from regente.jobs.exit_status import SwiftExit
+from regente.jobs.fast_exit import FastExit
 from regente.jobs.job import Job
 from regente.sweeps.slot import exit_code, redirect, run_in_slot, send_signal
 from regente.training import launch, run, start_ranks
@@ -129,7 +129,7 @@ def preload(modules: Sequence[str]) -> None:
     gc.enable()
 
 
-def serve(driver: "Connection[Any, Any]", leave: SwiftExit) -> None:
+def serve(driver: "Connection[Any, Any]", leave: FastExit) -> None:
     """Fork jobs until the driver closes its end of the connection."""
     woken, wake = socket.socketpair()  # a byte arrives when a job ends
     woken.setblocking(False)
@@ -263,7 +263,7 @@ def _run_program(name: str, words: list[str], env: dict[str, str]) -> int:
 
 
 if __name__ == "__main__":
-    exit_ = SwiftExit()
+    exit_ = FastExit()
     sys.argv, arguments = ["regente"], sys.argv[1:]
     connection: "Connection[Any, Any]" = Connection(int(arguments[0]))
     os.set_inheritable(connection.fileno(), False)

@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 
 from regente.config.optional_packages import require
 from regente.errors import ConfigError, Problem
-from regente.jobs.exit_status import SIGNALS
 from regente.jobs.job import TRIAL
+from regente.jobs.signals import SIGNALS
 from regente.sweeps.distributions import Space, space
 from regente.sweeps.protocols import TrialResult, TrialSpec
 from regente.sweeps.search_check import check

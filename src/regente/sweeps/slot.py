@@ -10,7 +10,7 @@ from pathlib import Path
 
 from regente.errors import RegenteError, Stopped
 from regente.jobs.driver import driver_environment, follow_driver
-from regente.jobs.exit_status import SwiftExit
+from regente.jobs.fast_exit import FastExit
 from regente.jobs.streams import ignore_write_errors
 from regente.training.run import run
 
@@ -74,5 +74,5 @@ def redirect(path: str | Path, *numbers: int, flags: int = os.O_WRONLY | os.O_CR
 
 
 if __name__ == "__main__":
-    leave = SwiftExit()
+    leave = FastExit()
     leave(run_in_slot(Path(sys.argv[1])))

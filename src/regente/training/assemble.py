@@ -19,7 +19,7 @@ from regente.config.own_settings import theirs
 from regente.errors import ConfigError, Problem, RegenteError
 from regente.jobs.job import Job
 from regente.models.features.cached_features import cache_features
-from regente.training.checkpoints.initialization import Point
+from regente.training.checkpoints.initialization import ResumeState
 from regente.training.checkpoints.saving import SafeSaving
 from regente.training.grouped_steps import GroupedSteps, grouped_steps
 from regente.training.performance import channels_last, compiled, fused
@@ -48,7 +48,7 @@ def assemble(
     callbacks: Sequence[Callback],
     logger: Logger | None = None,
     saving: SafeSaving | None = None,
-    state: Point | None = None,
+    state: ResumeState | None = None,
     fitted_state: Mapping[str, Any] | None = None,
 ) -> Parts:
     """Seed, then data, model, trainer, optimizer, scheduler, task.

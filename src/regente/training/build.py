@@ -13,7 +13,7 @@ from regente.tracking.lightning_logger import JournalLogger
 from regente.training.assemble import Parts, assemble
 from regente.training.callback_list import Callbacks, list_callbacks
 from regente.training.callbacks.changed_settings import changed
-from regente.training.checkpoints.initialization import Point, initialize_from, resume_state
+from regente.training.checkpoints.initialization import ResumeState, find_resume_state, initialize_from
 from regente.training.checkpoints.saving import SafeSaving
 from regente.training.performance import tune_process
 from regente.training.recovery import Recovery
@@ -27,7 +27,7 @@ class Training(Parts):
     callbacks: Callbacks
     saving: SafeSaving
     recovery: Recovery
-    state: Point | None  # from which it goes on
+    state: ResumeState | None  # from which it goes on
 
 
 def build(current: Session, before: Training | None = None, note: str = "") -> Training:
@@ -45,7 +45,7 @@ def build(current: Session, before: Training | None = None, note: str = "") -> T
     notes = [note] if before else notes
     prepare_process(config["trainer"])
     recovery = before.recovery if before else Recovery(job, config)
-    state = resume_state(job, notes)
+    state = find_resume_state(job, notes)
     change = changed(config, job.changes_since(state.attempt) if state else {}, recovery.rate)
     callbacks = list_callbacks(current, change)
     logger = JournalLogger(recorder.journal, str(job.path), job.experiment, job.path.name)

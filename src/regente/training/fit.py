@@ -9,13 +9,14 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from regente.errors import CheckpointError, DivergedError
 from regente.jobs import console
-from regente.jobs.checkpoint_loading import load
+from regente.jobs.checkpoint_files import load
 from regente.jobs.job import write_json
 from regente.jobs.result import Result
 from regente.training.assemble import Parts
 from regente.training.build import Training, build
-from regente.training.checkpoints.initialization import Point
+from regente.training.checkpoints.initialization import ResumeState
 from regente.training.checkpoints.saving import SafeSaving
+from regente.training.lightning_internals import overwrite_checkpoints
 from regente.training.performance import peak_megabytes
 from regente.training.recovery import release
 from regente.training.session import Session
@@ -33,7 +34,7 @@ def fit(parts: Training, current: Session) -> Result:
             break
         except (DivergedError, torch.OutOfMemoryError) as error:
             parts.saving.flush()
-            note = parts.recovery.answer(error, parts)
+            note = parts.recovery.handle(error, parts)
             parts.trainer.strategy.teardown()
         release()
         parts = build(current, parts, note)
@@ -57,13 +58,12 @@ def fit(parts: Training, current: Session) -> Result:
     )
 
 
-def train(parts: Parts, state: Point | None = None) -> None:
+def train(parts: Parts, state: ResumeState | None = None) -> None:
     """Train, from a state of the run if there is one, with validation as the trainer's settings say."""
     path = None
     if state is not None:
         path = str(state.path)
-        for each in parts.trainer.checkpoint_callbacks:  # what it saves again replaces what it had saved
-            vars(each)["_enable_version_counter"] = False
+        overwrite_checkpoints(parts.trainer.checkpoint_callbacks)
     parts.trainer.fit(parts.task, datamodule=parts.data, ckpt_path=path, weights_only=True)
 
 
@@ -110,6 +110,6 @@ def record(result: Result, parts: Training, current: Session) -> None:
         journal.write("tags", values={"regente.best_checkpoint": result.best_checkpoint or "none"})
         write_json(current.job.path / "result.json", result.facts())
         journal.write("result", **result.facts())
-    if parts.saving.trouble:  # raised last: everything else is done
-        raise CheckpointError(f"{parts.saving.trouble}; make room, regente resume starts from what there is")
+    if parts.saving.failure:  # raised last: everything else is done
+        raise CheckpointError(f"{parts.saving.failure}; make room, then regente resume continues the run")
     console.closing(current.out, current.job, result.facts())

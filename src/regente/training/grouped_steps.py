@@ -20,6 +20,7 @@ from regente.data.core.in_memory import InMemory
 from regente.data.core.seeding import STEP, seed_torch
 from regente.jobs.hardware import world_size
 from regente.tasks.supervised import Batch, Supervised
+from regente.training.lightning_internals import optimizer_step_counter
 from regente.training.ranks.consensus import of_rank_0
 
 MOST = 16  # optimizer steps in a call
@@ -56,7 +57,7 @@ class GroupedSteps:
         trainer: Any = task.trainer
         # not Lightning's wrapper, whose step calls the hooks of every callback twice
         optimizer: Any = task.optimizers(use_pl_optimizer=False)
-        counted = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress  # `global_step`
+        counted = optimizer_step_counter(trainer)
         losses, rates = [], []
         parts = zip(*(torch.split(part, trainer.datamodule.batch_size) for part in batch), strict=True)
         for number, (x, y) in enumerate(parts, batch_idx * self.size):

@@ -13,9 +13,9 @@ from typing import Any
 
 from regente.errors import Stopped
 from regente.jobs.driver import driver_environment
-from regente.jobs.exit_status import SIGNALS
 from regente.jobs.hardware import ranks_here, threads_each, world_size
 from regente.jobs.job import Job
+from regente.jobs.signals import SIGNALS
 from regente.training.ranks.rank import forget_exits
 from regente.training.ranks.rendezvous import ENDPOINT, endpoint, is_rank, rendezvous
 

@@ -1,12 +1,10 @@
-"""What is done about a training that diverges or runs out of memory, where the config wants something done."""
+"""How a training that diverged or ran out of memory is started again, where the config asks for it."""
 
 import gc
-import json
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from regente.errors import ConfigError, DivergedError, MachineError, Problem
 from regente.jobs import checkpoint_files
@@ -14,25 +12,26 @@ from regente.jobs.job import Job, read_json, write_json
 from regente.training.assemble import Parts
 from regente.training.ranks.consensus import of_rank_0
 
-ROLLBACKS = 5  # in a row from the same state
-HALVED = "halved.json"  # in the job directory: how often the batch was
+MAX_ROLLBACKS = 5  # in a row to the same state
+HALVED = "halved.json"  # in the job directory: how often the batch size was halved
+BATCHNORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 class Recovery:
-    """Answers to what ended a training; `rate` is what the next attempt's learning rates are multiplied by."""
+    """Changes the config of a job for its next try; `rate` multiplies the learning rates of that try."""
 
     def __init__(self, job: Job, config: dict[str, Any]) -> None:
         self.job, self.config, self.rate = job, config, 1.0
-        self.rollbacks, self.place = 0, (-1, -1)  # of the state that was gone back to
+        self.rollbacks, self.rolled_back_to = 0, -1  # how often in a row, and the step of the state
         self.halved = int(of_rank_0("halved", str(read_json(job.path / HALVED).get("times", 0))))
         for _ in range(self.halved):
             self._halve_batch()
 
-    def answer(self, error: DivergedError | torch.OutOfMemoryError, parts: Parts) -> str:
-        """Change what the next attempt needs changed, and say so.
+    def handle(self, error: DivergedError | torch.OutOfMemoryError, parts: Parts) -> str:
+        """Change the config for the next try, and return a note about it.
 
         Raises:
-            DivergedError, torch.OutOfMemoryError: the one that came, where nothing is to be done about it.
+            DivergedError, torch.OutOfMemoryError: `error` itself, where the config asks for no other try.
         """
         trainer = self.config["trainer"]
         if isinstance(error, DivergedError) and trainer.get("on_nan") == "rollback":
@@ -42,35 +41,26 @@ class Recovery:
         raise error
 
     def _roll_back(self, error: DivergedError) -> str:
-        state = next(iter(checkpoint_files.points(self.job.resume_states)), None)
-        # as rank 0 sees it, which has written all that it had to
-        place = tuple(
-            json.loads(of_rank_0("place", json.dumps(checkpoint_files.place(state) if state else (0, 0))))
-        )
-        again = place == self.place
-        self.place, self.rollbacks = place, self.rollbacks + 1 if again else 1
-        if self.rollbacks > ROLLBACKS:
+        states = checkpoint_files.resume_states(self.job.resume_states)
+        newest = checkpoint_files.step_and_stage(states[0])[0] if states else 0
+        step = int(of_rank_0("rollback", str(newest)))  # rank 0 writes the states
+        again = step == self.rolled_back_to
+        self.rolled_back_to, self.rollbacks = step, self.rollbacks + 1 if again else 1
+        if self.rollbacks > MAX_ROLLBACKS:
             raise error
         self.rate = self.rate / 2 if again else 0.5
-        why = str(error).partition(";")[0]
-        return f"{why}; back to step {place[0]:,}, on with {self.rate:g} of the learning rate"
+        reason = str(error).partition(";")[0]
+        return f"{reason}; goes back to step {step:,}, with {self.rate:g} of the learning rate"
 
     def _halve(self, error: torch.OutOfMemoryError, parts: Parts) -> str:
-        size, accumulated = (
-            self.config["data"].get("batch_size"),
-            self.config["trainer"]["accumulate_grad_batches"],
-        )
-        if (
-            parts.trainer.global_step
-            or checkpoint_files.points(self.job.resume_states)
-            or not size
-            or size % 2
-        ):
-            raise error  # in the middle of an epoch the position is counted in batches
+        size, accumulated = self.config["data"].get("batch_size"), parts.trainer.accumulate_grad_batches
+        started = parts.trainer.global_step or checkpoint_files.resume_states(self.job.resume_states)
+        if started or not size or size % 2:  # in an epoch the position is counted in batches
+            raise error
         if self.config["trainer"]["on_oom"] == "halve" and has_batchnorm(parts.task):
             what = (
-                "the model has BatchNorm, whose means would be of half the batch; "
-                "trainer.on_oom=halve_batchnorm takes them, a smaller data.batch_size says so too"
+                "the model has BatchNorm, which would take its means over half the batch; "
+                "use trainer.on_oom=halve_batchnorm to allow that, or a smaller data.batch_size"
             )
             raise MachineError(f"trainer.on_oom=halve: out of memory, and {what}") from error
         self.halved += 1
@@ -82,19 +72,19 @@ class Recovery:
         data, trainer = self.config["data"], self.config["trainer"]
         if data["batch_size"] % 2:
             raise ConfigError(
-                [Problem(f"data.batch_size={data['batch_size']}", "is odd and was to be halved")]
+                [Problem(f"data.batch_size={data['batch_size']}", "is odd, it cannot be halved")]
             )
         data["batch_size"] //= 2
         trainer["accumulate_grad_batches"] *= 2
 
 
 def has_batchnorm(module: nn.Module) -> bool:
-    """Whether a layer's output for a sample depends on the others of its batch."""
-    return any(isinstance(each, _BatchNorm) for each in module.modules())
+    """Whether the output for a sample depends on the other samples of its batch."""
+    return any(isinstance(each, BATCHNORM) for each in module.modules())
 
 
 def release() -> None:
-    """Give the device back what a dropped training held."""
+    """Free the device memory of a training that was given up."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -16,10 +16,11 @@ from regente.config.environment import env_references
 from regente.config.redaction import Redactor, secret_values
 from regente.errors import TrackingError
 from regente.jobs import console
-from regente.jobs.exit_status import SIGNALS, ExitStatus, exit_status_of, say, signals_as_exceptions
+from regente.jobs.exit_status import ExitStatus, exit_status_of, say
 from regente.jobs.job import PROCESS, Job, claim
 from regente.jobs.process_identity import start_heartbeat
 from regente.jobs.runs import shown
+from regente.jobs.signals import SIGNALS, signals_as_exceptions
 from regente.tracking.recorder import Recorder, show
 from regente.training.ranks.rank import Rank, forget_exits, shared_exit_status, this_rank
 

@@ -18,9 +18,11 @@ from typing import Any, NoReturn
 
 from regente.errors import MachineError, RegenteError
 from regente.jobs.driver import DRIVER, follow_driver
-from regente.jobs.exit_status import SIGNALS, ExitStatus, SwiftExit, say
+from regente.jobs.exit_status import ExitStatus, say
+from regente.jobs.fast_exit import FastExit
 from regente.jobs.hardware import ranks_here
 from regente.jobs.job import Job, open_job
+from regente.jobs.signals import SIGNALS
 from regente.jobs.streams import ignore_write_errors
 from regente.training.ranks.rank import (
     cause,
@@ -165,7 +167,7 @@ def run_rank(path: str) -> None:
 
 
 if __name__ == "__main__":
-    leave = SwiftExit()
+    leave = FastExit()
     ignore_write_errors()
     if DRIVER in os.environ:
         follow_driver()

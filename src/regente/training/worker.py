@@ -5,14 +5,14 @@ from pathlib import Path
 
 from regente.errors import RegenteError, Stopped
 from regente.jobs.driver import follow_driver
-from regente.jobs.exit_status import SwiftExit
+from regente.jobs.fast_exit import FastExit
 from regente.jobs.streams import ignore_write_errors
 from regente.training.run import run
 
 
 def main() -> None:
     """Run the job whose directory is the only argument, and end with its exit code."""
-    leave = SwiftExit()
+    leave = FastExit()
     ignore_write_errors()
     follow_driver()
     if len(sys.argv) != 2:

@@ -11,7 +11,8 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau
 
 from regente.models.transfer import Transfer
-from regente.training.callbacks.unfreeze import Unfreeze, add_group
+from regente.training.callbacks.unfreeze import Unfreeze
+from regente.training.learning_rates import add_group
 from tests.conftest import Ended
 from tests.training.test_fit import jobs
 
@@ -49,7 +50,9 @@ def test_a_group_that_joins_keeps_its_share_of_the_rate(kind: str) -> None:
     assert first < 1.0
 
 
-def test_the_last_stage_learns_from_its_epoch_on_and_the_rest_stays(regente: Run, project: Path) -> None:
+def test_the_last_stages_are_trained_from_their_epoch_on_and_the_others_stay(
+    regente: Run, project: Path
+) -> None:
     ended = regente(*TUNE, "callbacks.unfreeze.stages=2", "callbacks.unfreeze.decay=0.5")
     assert ended.code == 0, ended.err
     (job,) = jobs(project)
@@ -81,7 +84,7 @@ def test_the_best_weights_are_tested_with_the_backbone_that_they_had(regente: Ru
     assert a["metrics"]["test/loss"] == pytest.approx(b["metrics"]["test/loss"], rel=1e-5)
 
 
-def test_there_must_be_something_to_thaw(regente: Run) -> None:
+def test_a_model_without_a_frozen_backbone_is_refused(regente: Run) -> None:
     ended = regente("train", "callbacks=unfreeze", "tracking=none")
     assert ended.code == 2
     assert ended.lines == [
@@ -89,7 +92,7 @@ def test_there_must_be_something_to_thaw(regente: Run) -> None:
     ]
 
 
-def test_its_state_says_whether_it_is_done() -> None:
+def test_its_state_holds_whether_it_is_done() -> None:
     callback, twin = Unfreeze(3, 2), Unfreeze(3, 2)
     callback.done = True
     assert callback.state_key == twin.state_key != Unfreeze(4, 2).state_key
@@ -112,7 +115,7 @@ class DieBetween(Callback):  # which leaves the steps of the head grouped
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_before_at_and_after_it_goes_on_to_the_same_weights(
+def test_a_run_that_is_killed_before_at_and_after_it_ends_with_the_same_weights(
     regente: Run, project: Path
 ) -> None:
     (project / "own.py").write_text(DIE)
@@ -133,7 +136,7 @@ def test_a_run_that_is_killed_before_at_and_after_it_goes_on_to_the_same_weights
 
 
 @pytest.mark.slow
-def test_steps_that_were_grouped_are_counted_on_after_the_thaw(regente: Run, project: Path) -> None:
+def test_grouped_steps_stay_counted_after_the_backbone_is_unfrozen(regente: Run, project: Path) -> None:
     (project / "own.py").write_text(DIE)
     words = [*TUNE, "trainer.max_epochs=3", "data.batch_size=256", "callbacks.unfreeze.stages=2"]
     words += [
@@ -164,7 +167,7 @@ class Hash(Callback):
 """
 
 
-def test_ranks_that_thaw_keep_the_same_weights(regente: Run, project: Path) -> None:
+def test_ranks_that_unfreeze_keep_the_same_weights(regente: Run, project: Path) -> None:
     (project / "own.py").write_text(HASH)
     words = ["data.batch_size=256", "callbacks.unfreeze.stages=2", "+callbacks.hash._target_=own.Hash"]
     ended = regente(*TUNE, *words, "trainer.devices=2", "trainer.strategy=ddp")

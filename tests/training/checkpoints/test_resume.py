@@ -159,7 +159,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_numbers(case: str, regente: R
     (job,) = set(jobs(fragile)) - {undisturbed}
     for death in deaths[1:]:
         assert regente("resume", str(job), env={"DIE_AT": death}).code == -9, death
-    ended = regente("train", str(job))
+    ended = regente("resume", str(job))
     assert ended.code == 0, ended.err
     assert_same(job, undisturbed)
     assert not list(job.rglob("*.draft"))

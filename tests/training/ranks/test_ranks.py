@@ -138,7 +138,7 @@ def test_a_rank_that_is_killed_is_started_again_and_the_run_comes_out_the_same(
         fail = f"+callbacks.fail={{_target_: fails.Fail, rank: 1, step: {step}, how: kill}}"
         ended = regente("train", *words, fail)
         assert ended.code == 0, ended.err
-        assert ("goes on from step 40" in ended.out) == (step == 53)
+        assert ("resumes from step 40" in ended.out) == (step == 53)
         (job,) = set(jobs(project)) - before
         lines = list(map(json.loads, (job / "journal.jsonl").read_text().splitlines()))
         values = [

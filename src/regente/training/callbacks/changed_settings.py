@@ -1,15 +1,16 @@
-"""Settings of the optimizer and its schedule that change when a run goes on."""
+"""Settings of the optimizer and its schedule that change when a run is resumed."""
 
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-RATES = ("lr", "initial_lr", "max_lr", "min_lr")  # of a parameter group, those of schedules among them
+from regente.training.learning_rates import scale_rates
 
 
 class ChangedSettings(Callback):
-    """Puts them in place once the state is loaded, which has the old ones: `settings` by `optimizer.KEY` or
-    `scheduler.KEY`; learning rates, also in the middle of a schedule, times `rate`.
+    """Changes settings after the state is loaded, which restored the old ones.
+
+    `settings`: new values by `optimizer.KEY` or `scheduler.KEY`; `rate`: the factor of all learning rates.
     """
 
     def __init__(self, settings: dict[str, Any], rate: float = 1.0) -> None:
@@ -17,27 +18,22 @@ class ChangedSettings(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         schedules = [config.scheduler for config in trainer.lr_scheduler_configs]
-        for optimizer in trainer.optimizers:
-            for group in optimizer.param_groups:
-                for key in RATES:
-                    if key in group and self.rate != 1:
-                        group[key] = group[key] * self.rate
-                for place, value in self.settings.items():
-                    part, _, key = place.partition(".")
-                    if part == "optimizer" and key in group:
+        scale_rates(trainer.optimizers, schedules, self.rate)
+        for name, value in self.settings.items():
+            part, _, key = name.partition(".")
+            if part == "scheduler":
+                for schedule in schedules:
+                    if hasattr(schedule, key):
+                        setattr(schedule, key, value)
+            else:
+                for group in (group for each in trainer.optimizers for group in each.param_groups):
+                    if key in group:
                         group[key] = value
-        for schedule in schedules:
-            if hasattr(schedule, "base_lrs"):
-                schedule.base_lrs = [each * self.rate for each in schedule.base_lrs]
-            for place, value in self.settings.items():
-                part, _, key = place.partition(".")
-                if part == "scheduler" and hasattr(schedule, key):
-                    setattr(schedule, key, value)
-        self.settings, self.rate = {}, 1.0  # once
+        self.settings, self.rate = {}, 1.0  # a later `fit` starts from the changed ones
 
 
 def changed(config: dict[str, Any], changes: dict[str, tuple[str, str]], rate: float) -> ChangedSettings:
-    """Those of the config's settings that are among the changes, old and new value by key; `rate` times the rates."""
+    """The callback for a config and its changes, old and new value by dotted key; `rate`: a further factor."""
     settings = {
         key: config[part][name]
         for key in changes

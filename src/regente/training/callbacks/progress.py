@@ -1,13 +1,13 @@
-"""What one sees while it trains."""
+"""The progress line of a training."""
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from regente.data.core.batches import Batches
 from regente.jobs import console
@@ -15,15 +15,18 @@ from regente.training.callbacks.training_loss import TrainingLoss
 
 
 def batch_size(batch: Any) -> int:
-    """How many samples a batch of any shape has, by the first tensor in it."""
-    return next((len(each) for each in tree_leaves(batch) if isinstance(each, Tensor) and each.ndim), 0)
+    """The number of samples in a batch, by the first tensor in it; 0 if it has none."""
+    if isinstance(batch, Tensor):
+        return len(batch) if batch.ndim else 0
+    parts = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, list | tuple) else ()
+    return next((size for each in parts if (size := batch_size(each))), 0)
 
 
 class ProgressLine(Callback):
-    """One live line for the whole training, redrawn ten times a second; nothing where stdout is not a terminal.
+    """One live line for the whole training, drawn ten times a second; nothing where stdout is not a terminal.
 
-    Before it, what the data module has to say (its `notes`). It also measures the throughput: samples and seconds of
-    the training batches, validation left out.
+    It prints the `notes` of the data module first. It also measures samples and seconds of the training, without
+    validations.
     """
 
     def __init__(self, console: Console, losses: TrainingLoss) -> None:
@@ -37,7 +40,7 @@ class ProgressLine(Callback):
             console.note(self.console, note)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.since = time.perf_counter()  # a run that goes on in the middle of an epoch has no start of it
+        self.since = time.perf_counter()  # a run that is resumed in an epoch has no start of that epoch
         if not self.console.is_terminal or not trainer.is_global_zero:
             return
         columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
@@ -49,7 +52,7 @@ class ProgressLine(Callback):
             auto_refresh=False,
         )
         total, loader = trainer.estimated_stepping_batches, trainer.train_dataloader
-        if isinstance(loader, Batches):  # whose groups Lightning has counted
+        if isinstance(loader, Batches):  # Lightning counted its groups of batches
             total *= loader.steps / len(loader)
         self.task = self.line.add_task("training", total=total if total != float("inf") else None, metrics="")
         self.line.start()

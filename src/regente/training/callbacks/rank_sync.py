@@ -1,27 +1,23 @@
-"""What several ranks say to each other besides gradients."""
-
-from typing import Any
+"""What several ranks exchange besides gradients."""
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from regente.training.lightning_internals import disable_sigterm_broadcast
+
 
 class RankSync(Callback):
-    """Leaves only the gradients to travel with each step.
+    """Lets a training step exchange gradients only.
 
-    Buffers are those of rank 0 from each validation on, which comes to what DDP does with a broadcast before each
-    forward pass: rank 0's own are never another's. And Lightning (2.6, its issue 21487) has rank 0 tell the others
-    before each batch whether it got a SIGTERM, which StopOnSignal does without.
+    DDP would broadcast the buffers of rank 0 before each forward pass. Here they are broadcast before each validation,
+    which gives the same: until then rank 0 uses its own.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        loop: Any = trainer.fit_loop.epoch_loop
-        if hasattr(loop, "_broadcast_sigterm_tensor"):
-            loop._broadcast_sigterm_tensor = lambda: None
+        disable_sigterm_broadcast(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for buffer in pl_module.buffers():
-            if (
-                buffer.is_floating_point()
-            ):  # counts and masks are the same on all ranks, and gloo sends no bool
+            # counts and masks are the same on all ranks, and gloo cannot send bool
+            if buffer.is_floating_point():
                 torch.distributed.broadcast(buffer, 0)

@@ -1,4 +1,4 @@
-"""What a step draws at random."""
+"""The random numbers of a training step."""
 
 from typing import Any
 
@@ -7,13 +7,18 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from regente.data.core.batches import Batches
 from regente.data.core.seeded_loader import SeededLoader
 from regente.data.core.seeding import STEP, VALIDATION, seed_all
+from regente.training.lightning_internals import (
+    replace_training_loaders,
+    restart_training_iterator,
+    training_loaders,
+)
 
 
 class StepSeeding(Callback):
-    """Makes what a training step draws (dropout ...) a function of (seed, epoch, batch, rank), and what a loader of
-    the user's draws one of the same key: a run that goes on in the middle needs no random state of the past.
+    """Seeds each training step (dropout ...) by (seed, epoch, batch, rank), and a user's loader by the same key.
 
-    Where a call takes several steps the task does so for each: see grouped_steps.py.
+    So a run that is resumed in the middle of an epoch needs no random state. Where a call takes several steps, each of
+    them is seeded: see grouped_steps.py.
     """
 
     def __init__(self, seed: int) -> None:
@@ -21,25 +26,25 @@ class StepSeeding(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._wrap(trainer):
-            iter(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]  # instead of the iterator that it has made
+            restart_training_iterator(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._wrap(trainer):  # trainer.reload_dataloaders_every_n_epochs has brought new ones
-            for each in trainer.fit_loop._combined_loader.flattened:  # type: ignore[union-attr]
+        if self._wrap(trainer):  # the loaders are new, by trainer.reload_dataloaders_every_n_epochs
+            for each in training_loaders(trainer):
                 if isinstance(each, SeededLoader):
                     each.set_epoch(trainer.current_epoch)
 
     def _wrap(self, trainer: Trainer) -> bool:
-        """Put loaders of the user's behind keys; whether there were any that are not."""
-        combined: Any = trainer.fit_loop._combined_loader
-        if all(isinstance(each, Batches | SeededLoader) for each in combined.flattened):
-            return False
-        combined.flattened = [
+        """Wrap a user's loaders as SeededLoader; whether there were any that were not."""
+        loaders = [
             each
             if isinstance(each, Batches | SeededLoader)
             else SeededLoader(each, self.seed, trainer.global_rank)
-            for each in combined.flattened
+            for each in training_loaders(trainer)
         ]
+        if all(new is old for new, old in zip(loaders, training_loaders(trainer), strict=True)):
+            return False
+        replace_training_loaders(trainer, loaders)
         return True
 
     def on_train_batch_start(

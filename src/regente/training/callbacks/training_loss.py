@@ -18,19 +18,19 @@ class TrainingLoss(Callback):
 
     def __init__(self, *, skipping: bool = False) -> None:
         self.skipping = skipping  # steps whose loss is not finite are left out
-        self._begin()
+        self._reset()
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         self.latest = math.nan  # the last logged mean
-        self.parts: list[torch.Tensor] = []  # losses of the batches of a step that is not complete
+        self.parts: list[torch.Tensor] = []  # losses of the batches of an incomplete step
         self.waiting: list[torch.Tensor] = []  # losses that the host has not read, each [n]
         self.rates: list[float] = []  # the learning rate after each of their steps
         self.read = 0  # steps of this epoch that the host has read
         self.sum = 0.0  # of their losses
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "fit":  # anew too, after a training that diverged
-            self._begin()
+        if stage == "fit":  # also when a training that diverged is started again
+            self._reset()
 
     def state_dict(self) -> dict[str, Any]:
         waiting = torch.cat(self.waiting) if self.waiting else torch.zeros(0)
@@ -52,17 +52,17 @@ class TrainingLoss(Callback):
         if "losses" in outputs:  # of several steps: see grouped_steps.py
             self.waiting.append(outputs["losses"])
             self.rates += outputs["rates"]
-        elif "loss" not in outputs:  # a task of the user's may leave a step out, or say nothing of it
+        elif "loss" not in outputs:  # a user's task may skip a step, or return no loss
             return
-        elif (loss := self._of_step(trainer, outputs["loss"].detach().view(1), batch_idx)) is not None:
+        elif (loss := self._step_loss(trainer, outputs["loss"].detach().view(1), batch_idx)) is not None:
             self.waiting.append(loss)
             self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if (self.read + len(self.rates)) // every > self.read // every:
             self._log(trainer, every)
 
-    def _of_step(self, trainer: Trainer, loss: torch.Tensor, batch_idx: int) -> torch.Tensor | None:
-        """The loss of the optimizer step that ends with a batch: the mean over those that it accumulates."""
+    def _step_loss(self, trainer: Trainer, loss: torch.Tensor, batch_idx: int) -> torch.Tensor | None:
+        """The loss of an optimizer step at its last batch: the mean over its batches. None at its other batches."""
         number = trainer.accumulate_grad_batches
         if number == 1:
             return loss
@@ -75,9 +75,7 @@ class TrainingLoss(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._log(trainer)
-        if (
-            not trainer.sanity_checking
-        ):  # before a checkpoint could take weights that are not numbers for the best
+        if not trainer.sanity_checking:  # else a checkpoint could keep NaN weights as the best
             require_finite_weights(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -86,13 +84,13 @@ class TrainingLoss(Callback):
             pl_module.log("train/loss", self.sum / self.read, logger=False, rank_zero_only=True)
 
     def _log(self, trainer: Trainer, every: int | None = None) -> None:
-        """Log the mean of each `every` steps that are complete, or of all that wait."""
+        """Log the mean of each complete group of `every` steps, or of all losses that wait."""
         if not self.waiting:
             return
-        # what waits since before a resume is on the CPU
+        # those of a loaded state are on the CPU
         losses = torch.cat([each.to(self.waiting[-1].device) for each in self.waiting])
         last = trainer.global_step
-        if trainer.world_size > 1:  # each rank has the losses of its share
+        if trainer.world_size > 1:  # each rank has the losses of its own samples
             losses = trainer.strategy.reduce(losses, reduce_op="mean")
         values, rates = losses.cpu().double().tolist(), self.rates
         self._require_finite(trainer, values, last)
@@ -117,11 +115,11 @@ class TrainingLoss(Callback):
         if trainer.logger is not None and trainer.is_global_zero:
             trainer.logger.log_metrics({"train/loss": self.latest, "train/lr": rate}, step=step)
 
-    def settle(self, trainer: Trainer) -> None:
-        """Before the state is saved: what waits is finite, and the same on all ranks.
+    def require_finite(self, trainer: Trainer) -> None:
+        """Check the losses that are not logged yet, and make them the same on all ranks. Called before a state is saved.
 
         Raises:
-            DivergedError: when a loss that nobody has looked at yet is not a number.
+            DivergedError: when one of them is not finite.
         """
         if self.waiting:
             losses = torch.cat([each.to(self.waiting[-1].device) for each in self.waiting])
@@ -131,31 +129,31 @@ class TrainingLoss(Callback):
             self._require_finite(trainer, losses.tolist(), trainer.global_step)
 
     def _require_finite(self, trainer: Trainer, values: list[float], last: int) -> None:
-        """Raise for the first that is not; the last value is of step `last`."""
+        """Raise DivergedError for the first value that is not finite; the last value is that of step `last`."""
         finite = sum(map(math.isfinite, values))
         if finite == len(values) or (self.skipping and finite):
             return
-        place = next(place for place, value in enumerate(values) if not math.isfinite(value))
+        index = next(index for index, value in enumerate(values) if not math.isfinite(value))
         if trainer.logger is not None and trainer.is_global_zero:
-            trainer.logger.log_metrics({"train/loss": values[place]}, step=last - len(values) + place + 1)
-        batch = (self.read + place) * trainer.accumulate_grad_batches
-        where = f"step {last - len(values) + place + 1} (epoch {trainer.current_epoch}, batch {batch})"
-        raise diverged(trainer, f"train/loss is {values[place]} at {where}")
+            trainer.logger.log_metrics({"train/loss": values[index]}, step=last - len(values) + index + 1)
+        batch = (self.read + index) * trainer.accumulate_grad_batches
+        where = f"step {last - len(values) + index + 1} (epoch {trainer.current_epoch}, batch {batch})"
+        raise diverged(trainer, f"train/loss is {values[index]} at {where}")
 
 
 def diverged(trainer: Trainer, what: str) -> DivergedError:
-    """The error, with the last good weights and what to try."""
+    """The error, which names the last good weights and what to try."""
     good = [path for c in trainer.checkpoint_callbacks if (path := getattr(c, "best_model_path", ""))]
     return DivergedError(
         f"{what}; last good weights: {good[0] if good else 'none yet'}; "
-        "try a lower optimizer.lr or trainer.gradient_clip_val=1, or look at the data; "
-        "trainer.on_nan=rollback goes back and on at half the rate"
+        "try a lower optimizer.lr or trainer.gradient_clip_val=1, or check the data; "
+        "trainer.on_nan=rollback goes back to the last state and halves the learning rate"
     )
 
 
 def require_finite_weights(trainer: Trainer, module: LightningModule) -> None:
-    """Raise DivergedError if a weight is not a number, as after a step whose gradient was not."""
+    """Raise DivergedError if a weight is not finite, as after a step with a gradient of NaN."""
     bad = next((name for name, p in module.named_parameters() if not torch.isfinite(p).all()), "")
     if bad:
         where = f"after step {trainer.global_step} (epoch {trainer.current_epoch})"
-        raise diverged(trainer, f"the weights {bad} are not numbers {where}")
+        raise diverged(trainer, f"the weights {bad} are not finite {where}")

@@ -1,4 +1,4 @@
-"""Going on with a run that was interrupted, or beginning another one with its weights. Imports nothing heavy."""
+"""Prepare the job of a run that is resumed, or of a new run that starts from its weights. Imports nothing heavy."""
 
 import os
 from collections.abc import Collection, Sequence
@@ -20,8 +20,8 @@ from regente.jobs.runs import find, find_job, shown
 from regente.jobs.trust import inside, read_config, require_known_env, require_trusted, require_trusted_job
 from regente.tracking.recorder import attempts, parameters
 
-# What may change without being allowed by name: it leaves the weights of a step as they were
-FREE = (
+# Settings that may change without --allow: they do not change what a step does to the weights
+MAY_CHANGE = (
     *(
         "trainer.max_epochs",
         "trainer.max_steps",
@@ -30,85 +30,69 @@ FREE = (
         "trainer.max_minutes",
     ),
     *("trainer.log_every_n_steps", "trainer.limit_test_batches", "trainer.profiler", "trainer.max_restarts"),
-    *("callbacks.", "data.on_device", "tracking.checkpoints", "tracking.log_model", "on_nan", "on_oom"),
+    *(
+        "callbacks.",
+        "data.on_device",
+        "tracking.checkpoints",
+        "tracking.log_model",
+        "trainer.on_nan",
+        "trainer.on_oom",
+    ),
 )
-# What cannot change: the position in the epoch is counted in it, or the run is recorded by it
-FIXED = {
+# Settings that must not change, with the reason
+MUST_NOT_CHANGE = {
     "data.batch_size": "the position in the epoch is counted in batches",
     "trainer.accumulate_grad_batches": "the position in the epoch is counted in its steps",
-    "tracking.uri": "it goes on in the same MLflow run",
-    "tracking.experiment": "it goes on in the same MLflow run",
-    "init_from": "it has weights already",
+    "tracking.uri": "the run continues in the same MLflow run",
+    "tracking.experiment": "the run continues in the same MLflow run",
+    "init_from": "the run has weights already",
 }
 
 
 @dataclass(frozen=True)
-class Next:
-    """What is to be run: a job with its config; or nothing, for the reason in `done`."""
+class PreparedRun:
+    """A job that is ready to run, with its config; `finished`: a line that says why there is nothing to run."""
 
     job: Job
     config: dict[str, Any]
-    done: str = ""
-
-
-def named(words: Sequence[str]) -> tuple[str, list[str]] | None:
-    """The run that the words of `train` ask to go on with, by `resume=RUN` or as a job directory, and the overrides.
-
-    Raises:
-        ConfigError: when they name an experiment too, and it is not that run's.
-    """
-    given = [word.partition("=")[2] for word in words if word.startswith("resume=")]
-    rest = [word for word in words if not word.startswith("resume=")]
-    if given:
-        experiment = rest.pop(0) if rest and "=" not in rest[0] and rest[0][:1] not in "+~-" else ""
-        name = given[-1]
-        if experiment and (job := job_of(name)).experiment != experiment:
-            what = f"a run of {job.experiment}, not of {experiment}; leave {experiment} out"
-            raise ConfigError([Problem(f"resume={name}", what)])
-        return name, rest
-    if rest and (Path(rest[0]) / "job.json").is_file():
-        return rest[0], rest[1:]
-    return None
+    finished: str = ""
 
 
 def job_of(name: str) -> Job:
-    """The job that a run's name, or the path of one of its states, means.
+    """The job of a run that is given by its name, or by the path of one of its resume states.
 
     Raises:
-        CheckpointError: when it is the path of something else than a state to go on from.
-        TrackingError: when no run is meant, or several are.
+        CheckpointError: when the path is not that of an undamaged resume state.
+        TrackingError: when the name fits no run, or several.
     """
     path = Path(name)
     if path.suffix == ".ckpt" or path.is_file():
-        return open_job(_state(path).parent.parent)
+        return open_job(_resume_state(path).parent.parent)
     return find_job(name, Path.cwd())
 
 
-def _state(path: Path) -> Path:
-    """The file, if it is a whole state of a run; `last.ckpt` leads to one."""
-    what = checkpoint_files.damage(path)
-    whole = path.resolve()
-    home = whole.parent.parent
-    if what:
-        folder = path.parent.parent / "resume"
-        newest = next(
-            (each for each in checkpoint_files.points(folder) if not checkpoint_files.damage(each)), None
-        )
-        hint = f"newest whole one: {shown(newest)}" if newest else "name a run; regente train makes one"
+def _resume_state(path: Path) -> Path:
+    """The resume state at a path, which may be the link `last.ckpt`."""
+    if what := checkpoint_files.damage(path):
+        states = checkpoint_files.resume_states(path.parent.parent / "resume")
+        newest = next((each for each in states if not checkpoint_files.damage(each)), None)
+        hint = f"newest undamaged one: {shown(newest)}" if newest else "give the name of a run"
         raise CheckpointError(f"{path}: {what}; {hint}")
-    if checkpoint_files.POINT.fullmatch(whole.name) is None or not (home / "job.json").is_file():
+    found = path.resolve()
+    is_state = checkpoint_files.RESUME_STATE.fullmatch(found.name) is not None
+    if not is_state or not (found.parent.parent / "job.json").is_file():
         given = f"init_from={path}" if "=" not in str(path) else f"'init_from=\"{path}\"'"
-        what = "weights alone, not the state of a run to go on from"
+        what = "holds weights only, a run cannot be resumed from it"
         raise CheckpointError(f"{path}: {what}; regente train EXPERIMENT {given}")
-    return whole
+    return found
 
 
-def resume(name: str, overrides: Sequence[str], allow: Collection[str] = ()) -> Next:
-    """Get the job of a run ready to go on where it was interrupted.
+def prepare_resume(name: str, overrides: Sequence[str], allow: Collection[str] = ()) -> PreparedRun:
+    """Prepare the job of an interrupted run; `allow`: dotted keys of settings that may change.
 
     Raises:
-        ConfigError: when it runs, or something changes that must not.
-        CheckpointError: when none of its states is whole.
+        ConfigError: when the run is running, or a setting changes that must not.
+        CheckpointError: when all of its resume states are damaged.
     """
     job = job_of(name)
     require_trusted_job(job, Path.cwd())
@@ -116,34 +100,29 @@ def resume(name: str, overrides: Sequence[str], allow: Collection[str] = ()) -> 
     node = recompose(job.config, overrides, job.experiment, job.overrides)
     config, before = _checked(node), resolve(job.config)
     changes = _changes(before, config)
-    _refuse(before, config, changes, allow)
-    if done := _done(job, before, config):
-        return Next(job, config, done)
+    _require_allowed(before, config, changes, allow)
+    if finished := _finished(job, before, config):
+        return PreparedRun(job, config, finished)
     if Path(name).suffix == ".ckpt":
-        _go_back(job, Path(name).resolve())
-    point, _ = checkpoint_files.newest_valid(job.resume_states)
-    if point is None and attempts(job):
-        kept = [
-            node
-            for node in before["callbacks"].values()
-            if node and str(node["_target_"]).endswith("ResumeStates")
-        ]
-        if not kept and (job.path / "result.json").is_file():
-            raise CheckpointError(
-                f"{shown(job.path)}: kept no states to go on from; train with callbacks=default"
-            )
-    (job.path / "result.json").unlink(missing_ok=True)  # it is no longer done
+        _remove_newer_states(job, Path(name).resolve())
+    state, _ = checkpoint_files.newest_undamaged(job.resume_states)
+    if state is None and attempts(job) and (job.path / "result.json").is_file():
+        targets = [str(node["_target_"]) for node in before["callbacks"].values() if node]
+        if not any(target.endswith("ResumeStates") for target in targets):
+            what = "has no resume states; train with callbacks=default to keep them"
+            raise CheckpointError(f"{shown(job.path)}: {what}")
+    (job.path / "result.json").unlink(missing_ok=True)  # the run is no longer finished
     if changes:
         text, secrets = externalize(OmegaConf.to_yaml(node))
         os.environ.update(secrets)
         redact = Redactor(secrets.values(), env_references(text))
-        was_to_be = {key: redact.text(ARROW.join(pair)) for key, pair in changes.items()}
-        job = refreeze(job, text, attempts(job), was_to_be)
-    return Next(job, config)
+        old_and_new = {key: redact.text(ARROW.join(pair)) for key, pair in changes.items()}
+        job = refreeze(job, text, attempts(job), old_and_new)
+    return PreparedRun(job, config)
 
 
-def fork(name: str, overrides: Sequence[str]) -> Next:
-    """Make a job of a run's config under overrides, which begins with the run's best weights."""
+def prepare_fork(name: str, overrides: Sequence[str]) -> PreparedRun:
+    """Make a job with the config of a run under overrides, which starts from the best weights of that run."""
     run = find(name, Path.cwd())
     require_known_env(run.job)
     inside(Path.cwd() / "runs", run.job.experiment)
@@ -163,7 +142,7 @@ def fork(name: str, overrides: Sequence[str]) -> Next:
         choices=run.job.choices,
         env=run.job.env,
     )
-    return Next(job, config)
+    return PreparedRun(job, config)
 
 
 def _checked(node: DictConfig) -> dict[str, Any]:
@@ -175,7 +154,7 @@ def _checked(node: DictConfig) -> dict[str, Any]:
 
 
 def _changes(before: dict[str, Any], after: dict[str, Any]) -> dict[str, tuple[str, str]]:
-    """Old and new value of what differs, by dotted key."""
+    """Old and new value of each setting that differs, by dotted key."""
     old, new = (parameters({**config, "tracking": None}, {}) for config in (before, after))
     for flat, config in ((old, before), (new, after)):
         flat |= {f"tracking.{key}": str(value) for key, value in config["tracking"].items()}
@@ -183,7 +162,7 @@ def _changes(before: dict[str, Any], after: dict[str, Any]) -> dict[str, tuple[s
     return {key: (old.get(key, "none"), new.get(key, "none")) for key in keys if old.get(key) != new.get(key)}
 
 
-def _refuse(
+def _require_allowed(
     before: dict[str, Any],
     config: dict[str, Any],
     changes: dict[str, tuple[str, str]],
@@ -191,23 +170,26 @@ def _refuse(
 ) -> None:
     problems = []
     for key, (old, new) in changes.items():
-        if key in FIXED:
+        if key in MUST_NOT_CHANGE:
             problems.append(
-                Problem(f"{key}={new}", f"cannot change from {old}, {FIXED[key]}; regente fork begins anew")
+                Problem(
+                    f"{key}={new}",
+                    f"cannot change from {old}, {MUST_NOT_CHANGE[key]}; regente fork starts a new run",
+                )
             )
-        elif not key.startswith(FREE) and key not in allow:
-            what = f"changes the steps that follow, it was {old}; if that is meant, add --allow {key}"
+        elif not key.startswith(MAY_CHANGE) and key not in allow:
+            what = f"changes the steps that follow, it was {old}; to change it, add --allow {key}"
             problems.append(Problem(f"{key}={new}", what))
     onecycle = str(config["scheduler"].get("_target_")).endswith("OneCycleLR")
     if onecycle and (epochs := changes.get("trainer.max_epochs")):
-        what = f"cannot change from {epochs[0]}, the schedule ends with it; regente fork begins anew"
+        what = f"cannot change from {epochs[0]}, the schedule ends with it; regente fork starts a new run"
         problems.append(Problem(f"trainer.max_epochs={epochs[1]}", what))
     if problems:
         raise ConfigError(problems)
 
 
-def _done(job: Job, before: dict[str, Any], config: dict[str, Any]) -> str:
-    """Why there is nothing to do, if that is so."""
+def _finished(job: Job, before: dict[str, Any], config: dict[str, Any]) -> str:
+    """A line that says that the run is finished, empty if it is not."""
     result = read_json(job.path / "result.json")
     limits = [
         (key, before["trainer"].get(key), config["trainer"].get(key))
@@ -218,12 +200,12 @@ def _done(job: Job, before: dict[str, Any], config: dict[str, Any]) -> str:
     most = before["trainer"].get("max_epochs")
     return (
         f"nothing to do: {shown(job.path)} ended at epoch {result['epochs']} of {most}; "
-        f"to go on: trainer.max_epochs={int(most or result['epochs']) + 10}"
+        f"to train longer: trainer.max_epochs={int(most or result['epochs']) + 10}"
     )
 
 
-def _go_back(job: Job, point: Path) -> None:
-    """Forget the states that are newer than the one that is asked for."""
-    for each in checkpoint_files.points(job.resume_states):
-        if checkpoint_files.place(each) > checkpoint_files.place(point):
-            checkpoint_files.remove(each)
+def _remove_newer_states(job: Job, state: Path) -> None:
+    newest = checkpoint_files.step_and_stage(state)
+    for each in checkpoint_files.resume_states(job.resume_states):
+        if checkpoint_files.step_and_stage(each) > newest:
+            each.unlink()

@@ -1,7 +1,8 @@
-"""Lightning's way to the files of `checkpoints`: written by a thread while the training goes on."""
+"""Lightning's interface to checkpoint files: a thread writes them while the training goes on."""
 
+import pickle
 from collections.abc import Callable, Mapping, MutableMapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from copy import copy as shallow
 from enum import Enum
 from pathlib import Path
@@ -13,42 +14,43 @@ import torch
 from lightning_fabric.plugins import CheckpointIO
 from torch import Tensor
 
-from regente.jobs import checkpoint_files
-from regente.jobs.checkpoint_loading import load
+from regente.errors import CheckpointError
+from regente.jobs.checkpoint_files import load
+from regente.training.checkpoints.writing import link, write
 
-SHARE = 0.25  # of the memory that is free: what a copy for the background may take
+MEMORY_SHARE = 0.25  # of the free memory, which the copy for the background thread may take
 
 
 class SafeSaving(CheckpointIO):
-    """Saves one after the other, in the order they were asked for, removals among them; waits where it must.
+    """Saves, removes and links files in the order of the calls, in one background thread.
 
-    A disk that is full or refuses does not end the training: the file that was to be replaced stays, `trouble` says
-    what happened, `warn` is called once. The first file is loaded again before the training goes on.
+    A full disk does not end the training: the file that would have been replaced stays, `failure` describes what
+    happened, and `warn` is called once. The first file is loaded again before the training goes on.
     """
 
     def __init__(self, warn: Callable[[str], None]) -> None:
         self.warn = warn
-        self.trouble = ""  # of the last save, if it could not be written
-        self.instead: dict[
-            Path, Path
-        ] = {}  # the older file that stays because a newer one could not be written
+        self.failure = ""  # why the last file could not be written, if it could not
+        self.older: dict[Path, Path] = {}  # for a file that could not be written: the older one that stays
         self._failed: Path | None = None  # the last file that could not be written
         self._tested = False
         self._writer: ThreadPoolExecutor | None = None
-        self._last: Future[None] | None = None
+        self._pending: list[Future[None]] = []
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Copy a checkpoint, as plain types, and have it written to `path`.
 
         Raises:
-            CheckpointError: when the first one holds what would not load again.
+            CheckpointError: when this one (the first) cannot be loaded again, or the one before holds what cannot be saved.
         """
         self.flush()
         path = Path(path)
         if not self._tested:
             self._write(_plain(checkpoint, copy=False), path)
-            self._test(path)
-        elif _size(checkpoint) > SHARE * psutil.virtual_memory().available:
+            if self._failed is None:
+                load(path)
+                self._tested = True
+        elif _size(checkpoint) > MEMORY_SHARE * psutil.virtual_memory().available:
             self._write(_plain(checkpoint, copy=False), path)
         else:
             self._submit(self._write, _plain(checkpoint, copy=True), path)
@@ -56,7 +58,7 @@ class SafeSaving(CheckpointIO):
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """A checkpoint; never more than plain data is read, wherever it comes from.
+        """The content of a checkpoint; only plain data is ever loaded, whatever `weights_only` is.
 
         Raises:
             CheckpointError: when it is missing, damaged or holds code.
@@ -65,76 +67,73 @@ class SafeSaving(CheckpointIO):
         return load(Path(path), map_location or "cpu")
 
     def remove_checkpoint(self, path: Any) -> None:
-        """Remove a file once what is being saved is; it stays if that could not be written."""
+        """Remove a file after the saves before it; it stays if the newer file could not be written."""
         self._submit(self._remove, Path(path))
 
-    def point_to(self, path: Path, pointer: Path) -> None:
-        """Let `pointer` lead to a file once that is written."""
-
-        def move() -> None:
-            if path.exists():
-                checkpoint_files.point_to(path, pointer)
-
-        self._submit(move)
+    def link(self, path: Path, to: Path) -> None:
+        """Make `path` a link to a file once that is written."""
+        self._submit(lambda: link(path, to) if to.exists() else None)
 
     def flush(self) -> None:
-        """Wait until nothing is being written."""
-        if self._last is not None:
-            self._last.result()
-            self._last = None
+        """Wait until everything is written.
+
+        Raises:
+            CheckpointError: when one of the saves holds what cannot be saved.
+        """
+        pending, self._pending = self._pending, []
+        wait(pending)
+        for each in pending:
+            each.result()
 
     def teardown(self) -> None:
-        self.flush()
-        if self._writer is not None:
-            self._writer.shutdown()
-            self._writer = None
+        try:
+            self.flush()
+        finally:
+            if self._writer is not None:
+                self._writer.shutdown()
+                self._writer = None
 
     def kept(self, path: str) -> str:
-        """The file that stands for `path`: itself, or the older one that stayed in its place; empty if neither is there."""
+        """`path` or, if it could not be written, the older file that stayed; empty if neither exists."""
         self.flush()
         found = Path(path)
-        while path and not found.is_file() and found in self.instead:
-            found = self.instead[found]
+        while path and not found.is_file() and found in self.older:
+            found = self.older[found]
         return str(found) if path and found.is_file() else ""
 
     def _submit(self, work: Callable[..., None], *args: Any) -> None:
         if self._writer is None:
             self._writer = ThreadPoolExecutor(1, "saving")
-        self._last = self._writer.submit(work, *args)
+        self._pending.append(self._writer.submit(work, *args))
 
     def _write(self, checkpoint: dict[str, Any], path: Path) -> None:
         try:
-            checkpoint_files.write(
-                path, int(checkpoint.get("global_step", 0)), lambda file: torch.save(checkpoint, file)
-            )
+            write(path, lambda file: torch.save(checkpoint, file))
+        except (pickle.PicklingError, AttributeError, TypeError) as error:  # pickle raises all three
+            what = f"cannot be saved ({error}); a state holds plain types and tensors"
+            raise CheckpointError(f"{path}: {what}") from error
         except (OSError, RuntimeError) as error:
-            cause = _os_error(error)
-            if cause is None:
+            refusal = _os_error(error)
+            if refusal is None:
                 raise
-            first, self._failed = not self.trouble, path
-            self.trouble = f"{path}: could not be written ({cause.strerror})"
+            first, self._failed = not self.failure, path
+            self.failure = f"{path}: could not be written ({refusal.strerror})"
             if first:
-                self.warn(f"{self.trouble}; training goes on, what was saved before stays")
+                self.warn(f"{self.failure}; training goes on, older checkpoints stay")
         else:
-            self.trouble, self._failed = "", None
-
-    def _test(self, path: Path) -> None:
-        if self._failed is not None:
-            return
-        self._tested = True
-        load(path)
+            self.failure, self._failed = "", None
 
     def _remove(self, path: Path) -> None:
         if self._failed is not None and path != self._failed:
-            self.instead[self._failed] = path
+            self.older[self._failed] = path
             return
-        while path in self.instead and not path.is_file():
-            path = self.instead.pop(path)
-        checkpoint_files.remove(path)
+        while path in self.older and not path.is_file():
+            path = self.older.pop(path)
+        path.unlink(missing_ok=True)
 
 
 def _os_error(error: BaseException) -> OSError | None:
-    """The refusal of a disk behind an error; torch wraps what a file says."""
+    """The OSError behind an error: torch wraps those of a file in its own."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError):
@@ -144,7 +143,7 @@ def _os_error(error: BaseException) -> OSError | None:
 
 
 def _plain(value: Any, *, copy: bool) -> Any:
-    """The same with numbers for numpy's scalars, text for paths, values for enums; tensors on the CPU."""
+    """The same with plain numbers for numpy's, text for paths, values for enums; tensors on the CPU."""
     if isinstance(value, Tensor):
         value = value.detach()
         return value.clone() if copy and value.device.type == "cpu" else value.cpu()
@@ -163,7 +162,7 @@ def _plain(value: Any, *, copy: bool) -> Any:
 
 
 def _size(value: Any) -> int:
-    """Bytes of the tensors in it."""
+    """The size of the tensors in it, in bytes."""
     if isinstance(value, Tensor):
         return value.nbytes
     if isinstance(value, Mapping):

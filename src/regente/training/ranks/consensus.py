@@ -1,112 +1,75 @@
-"""Where several ranks stop: all at the same place, with no word between them until one is told to."""
+"""Values that all ranks of a job agree on."""
 
 import os
-import threading
+import time
 from collections import Counter
 from datetime import timedelta
 
-from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
+import torch
+from pytorch_lightning import Trainer
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from regente.training.ranks.rank import this_rank
 
-ASKED = "asked"
-PATIENCE = timedelta(seconds=10)  # for the others' promises, from threads that wait for nothing else
-ANSWER = timedelta(minutes=10)  # for what another rank has to measure or to read first
-NEVER = timedelta(days=1)
-ASKED_FOR: Counter[str] = Counter()  # how often, by name
-KEPT: list[Store] = []  # else the store would close with the first that is done with it
+INTERVAL = 0.5  # seconds between two exchanges, about
+MAX_CALLS = 64  # between two exchanges, where calls suddenly take longer
+TIMEOUT = timedelta(minutes=10)  # for a value that rank 0 has to measure or to read first
+QUESTIONS: Counter[str] = Counter()  # values of each name that this process has asked for
+OPEN_STORES: list[Store] = []  # a store closes when the last reference to it is gone
 
 
-class Alone:
-    """One rank, which agrees with itself."""
+class Consensus:
+    """The largest number that any rank has, known to all of them at the same call.
 
-    def here(self, number: int) -> int:
-        """The signal that it was told, or 0."""
-        return number
-
-
-class Agreement:
-    """Counts the places at which a rank may stop, which all ranks come to in the same order.
-
-    A rank that is told to stop says so in the store of the process group, and each rank, by a thread that waits for
-    this word, promises to pass no further place. They stop at the place after the last that any of them has passed:
-    those that wait there wait for none that waits for them. Until then it costs a comparison for each place.
+    All ranks make the same calls. They exchange their numbers about twice a second, in a call that all count to: how many
+    calls come between follows from the time that the slowest rank took, so that a fast step does not wait for it.
     """
 
-    def __init__(self, rank: int, of: int) -> None:
-        self.rank, self.of = rank, of
-        self.passed = 0  # places
-        self.promise: int | None = None  # the last place that may be passed before it is known where to stop
-        self.stop_at: int | None = None
-        self.lock = threading.Lock()
-        self.store = connect()
-        threading.Thread(target=self._listen, args=(connect(),), daemon=True).start()
+    def __init__(self) -> None:
+        self.calls, self.interval = 0, 1  # calls since the last exchange, and from one to the next
+        self.exchanged_at = time.monotonic()
 
-    def here(self, number: int) -> int:
-        """The signal for which all ranks stop at this place, or 0; `number` is what this rank was told, or 0."""
-        if number and self.promise is None:
-            self.store.set(ASKED, str(number))
-            self._promise(self.store)
-        with self.lock:
-            if self.promise is None:
-                self.passed += 1
-                return 0
-        if self.stop_at is None:
-            self.stop_at = self._last_passed() + 1
-        if self.passed + 1 < self.stop_at:
-            self.passed += 1
+    def largest(self, trainer: Trainer, number: int) -> int:
+        """The largest of the ranks' numbers in a call with an exchange, 0 in the others."""
+        if trainer.world_size == 1:
+            return number
+        self.calls += 1
+        if self.calls < self.interval:
             return 0
-        return int(self.store.get(ASKED))
-
-    def _listen(self, store: Store) -> None:
-        try:
-            store.wait([ASKED], NEVER)
-            self._promise(store)
-        except DistError:  # the others have gone
-            return
-
-    def _promise(self, store: Store) -> None:
-        with self.lock:
-            if self.promise is not None:
-                return
-            self.promise = self.passed
-        store.set(f"passed/{self.rank}", str(self.promise))
-
-    def _last_passed(self) -> int:
-        """The last place that any rank has passed.
-
-        Raises:
-            torch.distributed.DistError: when a rank does not answer.
-        """
-        names = [f"passed/{rank}" for rank in range(self.of)]
-        self.store.wait(names, PATIENCE)
-        return max(int(value) for value in self.store.multi_get(names))
+        mine = torch.tensor(
+            [number, time.monotonic() - self.exchanged_at], device=trainer.strategy.root_device
+        )
+        torch.distributed.all_reduce(mine, torch.distributed.ReduceOp.MAX)
+        largest, seconds = mine.tolist()
+        self.interval = max(1, min(MAX_CALLS, int(self.calls * INTERVAL / max(seconds, 1e-6))))
+        self.calls, self.exchanged_at = 0, time.monotonic()
+        return int(largest)
 
 
 def of_rank_0(name: str, value: str) -> str:
-    """Rank 0's value, on all ranks, and before they are a process group; all ask for the same names in turn."""
+    """The value of rank 0, on all ranks. Works before they form a process group; all ask for the same names in turn."""
     rank = this_rank()
     if rank.of == 1:
         return value
-    ASKED_FOR[name] += 1
-    key = f"{name}/{ASKED_FOR[name]}"  # a second question is not to get the first answer
-    store = connect()
+    QUESTIONS[name] += 1
+    key = f"{name}/{QUESTIONS[name]}"  # the answer to an earlier question stays in the store
+    store = _connect()
     if rank.number == 0:
         store.set(key, value)
     return store.get(key).decode()
 
 
-def connect() -> Store:
-    """A connection of its own to the store where the process group meets, which rank 0 keeps, or an outer agent."""
-    outer = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+def _connect() -> Store:
+    """A connection to the store at MASTER_ADDR, which rank 0 or an outer agent hosts."""
+    agent_hosts_it = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     store = TCPStore(
         os.environ["MASTER_ADDR"],
         int(os.environ["MASTER_PORT"]),
-        is_master=os.environ["RANK"] == "0" and not outer,
+        is_master=os.environ["RANK"] == "0" and not agent_hosts_it,
         wait_for_workers=False,
-        multi_tenant=True,  # one in a process, for all that ask
-        timeout=ANSWER,
+        multi_tenant=True,  # the process group opens it too
+        timeout=TIMEOUT,
     )
-    KEPT.append(store)
+    OPEN_STORES.append(store)
     return PrefixStore(f"regente/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
