@@ -20,11 +20,8 @@ from regente.sweeps.state import SweepFolder
 from regente.sweeps.trials_file import table
 
 OURS = "regente.sweeps."
-BASIC = {  # of Hydra, whose settings ours take
-    "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper": "regente.sweeps.search.Search",
-    "hydra._internal.core_plugins.basic_sweeper.BasicSweeper": "regente.sweeps.grid.Grid",
-    "hydra._internal.core_plugins.basic_launcher.BasicLauncher": "regente.sweeps.local.Local",
-}
+BASIC = {"sweeper": "regente.sweeps.grid.Grid", "launcher": "regente.sweeps.local.Local"}  # for Hydra's own
+OPTUNA_PLUGIN = "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper"  # Search takes its settings
 SHOWN = 40  # problems in one message
 
 
@@ -130,7 +127,9 @@ class Plan:
 
     def _target(self, kind: str) -> str:
         target = str(self.base.hydra[kind]._target_)
-        return BASIC.get(target, target)
+        if target.startswith("hydra."):
+            return BASIC[kind]
+        return "regente.sweeps.search.Search" if target == OPTUNA_PLUGIN else target
 
     def _node(self, kind: str) -> dict[str, Any]:
         node: Any = OmegaConf.to_container(self.base.hydra[kind], resolve=True)
