@@ -15,7 +15,7 @@ CASES = {
     "A02 typo in an option": (["model=mpl"], 2, "model=mpl", "did you mean mlp?"),
     "A03 typo in a group": (["modle=cnn"], 2, "modle", "did you mean model?"),
     "A04 word for a number": (["trainer.max_epochs=ten"], 2, "trainer.max_epochs=ten", "needs a whole number"),
-    "A06 negative learning rate": (["optimizer.lr=-1"], 2, "optimizer.lr=-1", "0.0 <= lr"),
+    "A06 negative learning rate": (["optimizer.lr=-1"], 2, "optimizer.lr=-1", "must be at least 0"),
     "A07 negative batch": (["data.batch_size=-4"], 2, "data.batch_size=-4", "needs a whole number >= 1"),
     "A08 empty batch": (["data.batch_size=0"], 2, "data.batch_size=0", "needs a whole number >= 1"),
     "A10 no value": (["model=own"], 2, "model.widths", "give it one: model.widths=..."),

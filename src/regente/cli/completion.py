@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from regente.config.compose import compose
 from regente.config.discovery import DEFAULT_EXPERIMENT, experiment_files, groups
-from regente.config.own_settings import OURS
+from regente.config.own_settings import OWN_SETTINGS
 from regente.config.signatures import TargetNotFound, read
 from regente.errors import ConfigError
 
@@ -56,13 +56,12 @@ def _values(config: dict[str, Any], key: str) -> list[object]:
     node: Any = config
     for part in path:
         node = node.get(part) if isinstance(node, dict) else None
-    if path and (ours := OURS.get(path[0], {}).get(name)) and len(path) == 1:
-        return list(ours.listed)
+    if len(path) == 1 and (limit := OWN_SETTINGS.get(path[0], {}).get(name)):
+        return list(limit.choices)
     if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
         return []
     try:
         parameter = read(node["_target_"]).parameters.get(name)
     except (TargetNotFound, SyntaxError):
         return []
-    annotation = parameter.annotation if parameter is not None else None
-    return list(dict.fromkeys(annotation.listed())) if annotation is not None else []
+    return list(dict.fromkeys(parameter.annotation.choices)) if parameter else []

@@ -1,7 +1,7 @@
 """A composed config as plain data, its references followed. Needs OmegaConf alone, without Hydra."""
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from functools import lru_cache
 from typing import Any
 
@@ -20,17 +20,10 @@ def resolve(config: DictConfig | str, parts: Collection[str] | None = None) -> d
     """
     node = _parsed(config) if isinstance(config, str) else config
     problems: list[Problem] = []
-    if parts is not None:
-        plain: Any = {
-            key: _plain(_value(node, key, key, problems), key, problems)
-            for key in map(str, node)
-            if key in parts
-        }
-    else:
-        plain = _plain(node, "", problems)
+    keys: list[Any] = [key for key in node if parts is None or str(key) in parts]
+    plain = {key: _plain(_value(node, key, str(key), problems), str(key), problems) for key in keys}
     if problems:
         raise ConfigError(problems)
-    assert isinstance(plain, dict)
     return plain
 
 
@@ -44,15 +37,12 @@ def _parsed(text: str) -> DictConfig:
 
 def _plain(node: Any, path: str, problems: list[Problem]) -> Any:
     if isinstance(node, DictConfig):
-        keys: list[Any] = list(node.keys())
-        join: Callable[[Any], str] = lambda key: f"{path}.{key}" if path else str(key)  # noqa: E731
-    elif isinstance(node, ListConfig):
-        keys = list(range(len(node)))
-        join = lambda key: f"{path}[{key}]"  # noqa: E731
-    else:
-        return node
-    values = {key: _plain(_value(node, key, join(key), problems), join(key), problems) for key in keys}
-    return values if isinstance(node, DictConfig) else list(values.values())
+        names: dict[Any, str] = {key: f"{path}.{key!s}" for key in node}
+        return {key: _plain(_value(node, key, name, problems), name, problems) for key, name in names.items()}
+    if isinstance(node, ListConfig):
+        names = {index: f"{path}[{index}]" for index in range(len(node))}
+        return [_plain(_value(node, index, name, problems), name, problems) for index, name in names.items()]
+    return node
 
 
 def _value(node: DictConfig | ListConfig, key: Any, path: str, problems: list[Problem]) -> Any:
@@ -63,15 +53,15 @@ def _value(node: DictConfig | ListConfig, key: Any, path: str, problems: list[Pr
     try:
         return node[key]
     except InterpolationToMissingValueError:
-        return None  # the place that has no value is a problem already
+        return None  # the key that has no value is a problem already
     except OmegaConfBaseException as error:
-        text = node._get_node(key)._value()  # type: ignore[union-attr]
+        unresolved: Any = OmegaConf.to_container(node, resolve=False)
         found = re.search(r"Interpolation key '(.*?)' not found", str(error))
         reason = f"{found[1]} does not exist" if found else str(error).splitlines()[0]
-        problems.append(Problem(path, f"refers to {text}, but {reason}"))
+        problems.append(Problem(path, f"refers to {unresolved[key]}, but {reason}"))
         return None
 
 
 def to_yaml(node: Any, *, resolve: bool = False) -> str:
-    """A config as YAML text; with `resolve` the references are replaced by what they point to."""
+    """A config as YAML text; with `resolve` the references are replaced by their values."""
     return OmegaConf.to_yaml(node, resolve=resolve)

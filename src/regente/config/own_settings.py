@@ -1,61 +1,42 @@
-"""Settings of a part that its class does not take, because they are Regente's to carry out."""
+"""Settings of a part that its class does not take, because Regente itself carries them out."""
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-FINDERS = {"find_lr": ("optimizer", "lr"), "find_batch_size": ("data", "batch_size")}
-ON_NAN = ("stop", "skip_step", "rollback")
-ON_OOM = ("stop", "halve", "halve_batchnorm")
-MATMUL = ("highest", "high", "medium")
+from regente.config.limits import Limit, is_number, is_whole, one_of
 
-
-@dataclass(frozen=True)
-class Limit:
-    """What a value must be, and the words for it."""
-
-    admits: Callable[[Any], bool]
-    words: str
-    listed: tuple[object, ...] = ()  # the values, where they are few
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _one_of(*values: str | None) -> Limit:
-    null = " or null" if None in values else ""
-    return Limit(lambda v: v in values, f"needs one of {', '.join(filter(None, values))}{null}", values)
-
-
-FLAG = Limit(lambda v: isinstance(v, bool), "needs true or false", (True, False))
-OURS = {
-    "model": {"compile": FLAG},
+_boolean = Limit(lambda v: isinstance(v, bool), "needs true or false", (True, False))
+_count = Limit(lambda v: is_whole(v) and v >= 0, "needs a whole number >= 0")
+OWN_SETTINGS = {
+    "model": {"compile": _boolean},
     "trainer": {
-        "max_minutes": Limit(lambda v: v is None or (_number(v) and v > 0), "needs a number > 0 or null"),
-        "matmul_precision": _one_of(*MATMUL, None),
-        "find_lr": FLAG,
-        "find_batch_size": FLAG,
+        "max_minutes": Limit(lambda v: v is None or (is_number(v) and v > 0), "needs a number > 0 or null"),
+        "matmul_precision": one_of("highest", "high", "medium", None),
+        "find_lr": _boolean,
+        "find_batch_size": _boolean,
         "steps_per_call": Limit(
-            lambda v: v == "auto" or (_whole(v) and v >= 1), "needs a whole number >= 1 or auto"
+            lambda v: v == "auto" or (is_whole(v) and v >= 1), "needs a whole number >= 1 or auto"
         ),
-        "profile_calls": Limit(lambda v: _whole(v) and v >= 0, "needs a whole number >= 0"),
+        "profile_calls": _count,
         "endpoint": Limit(
             lambda v: v is None or (isinstance(v, str) and bool(re.fullmatch(r".+:\d{1,5}", v))),
             "needs HOST:PORT, an address of the first machine",
         ),
-        "on_nan": _one_of(*ON_NAN),
-        "on_oom": _one_of(*ON_OOM),
-        "max_restarts": Limit(lambda v: _whole(v) and v >= 0, "needs a whole number >= 0"),
+        "on_nan": one_of("stop", "skip_step", "rollback"),
+        "on_oom": one_of("stop", "halve", "halve_batchnorm"),
+        "max_restarts": _count,
     },
 }
+_COUNTS = ("min_steps", "max_steps", "min_epochs", "max_epochs")
 
 
-def theirs(part: str, node: dict[str, Any]) -> dict[str, Any]:
-    """A part's settings without Regente's own."""
-    return {key: value for key, value in node.items() if key not in OURS[part]}
+def without_own_settings(part: str, node: dict[str, Any]) -> dict[str, Any]:
+    """A part's settings as its class takes them."""
+    own = OWN_SETTINGS.get(part, {})
+    return {key: as_count(part, key, value) for key, value in node.items() if key not in own}
+
+
+def as_count(part: str, key: str, value: Any) -> Any:
+    """A number of steps or epochs that YAML reads as a float, such as 1e5, as an int; any other value as it is."""
+    count = part == "trainer" and key in _COUNTS and isinstance(value, float) and value.is_integer()
+    return int(value) if count else value

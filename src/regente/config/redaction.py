@@ -1,12 +1,12 @@
-"""Secrets stay out: what has a secret's name or shape, stands in a URL or comes from the environment is masked."""
+"""Masks secrets in texts and configs: by the name of their key, by shape, in URLs and from the environment."""
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 MASK = "***"
-Put = Callable[[str], str]  # a secret -> what stands in its place
+Substitute = Callable[[str], str]  # a secret -> what takes its place
 
 
 def _words(text: str) -> frozenset[str]:
@@ -25,7 +25,7 @@ PLAIN_TOKENS = _words(  # of a text or an image: `pad_token: <pad>`, `loss_per_t
     " next stop prefix suffix register text time audio video word blank query target source sink forced"
 )
 PUBLIC = _words("HOME USER LOGNAME PWD OLDPWD PATH SHELL LANG TMPDIR HOSTNAME")
-PROSE = _words(  # what follows a secret's name in annotations and in messages
+PROSE = _words(  # follows a secret's name in annotations and in messages
     "true false none null str string int float bool bytes any tensor optional secretstr no not needs has is was must"
     " it the for in of on and or missing takes cannot unknown expected required invalid refers several should"
 )
@@ -51,14 +51,12 @@ URL = re.compile(  # a port, and the digest of a container image, are not passwo
     r"""(?<=://)[^\s:/?#@"'<>]{,200}:(?!\d+[/?#,])[^\s"'<>]{1,400}(?=@(?!sha256:))|(?<=https://)[^\s:/?#@"'<>]{1,400}(?=@)"""
 )
 DEFAULT = re.compile(r"""(\$\{oc\.env:\s*(\w+)\s*,\s*["']?)([^${}"']+)""")
-PAIR = (
-    re.compile(  # a key and what parts it from its value: key=, key: , "key": , key: str = , --key , "--key",
-        r"""(?<![\w.])(?<![\w.]-)(?P<open>\\?["'])?[+~]{0,2}(?P<flag>--)?(?P<key>[A-Za-z_][\w.-]*+)(?:\[\d+\])?
+PAIR = re.compile(  # a key and what separates it from its value: key=, key: , "key": , key: str = , --key , "--key",
+    r"""(?<![\w.])(?<![\w.]-)(?P<open>\\?["'])?[+~]{0,2}(?P<flag>--)?(?P<key>[A-Za-z_][\w.-]*+)(?:\[\d+\])?
     (?P<close>\\?["']\]?)?
     (?:[ \t]*(?: :[ \t]*[A-Za-z_][\w.|\[\] ]*[ ]=[ ] | :=|={1,3}|=>|(?P<colon>:(?!//|:)) )[ \t]*
     | (?(flag),?[ \t]+(?!-)|(?!)))""",
-        re.VERBOSE,
-    )
+    re.VERBOSE,
 )
 QUOTED = re.compile(
     r"""[rbfu]{0,2}(?P<quote>\\?(?:"{3}|'{3}|["']))(?P<body>(?:(?P=quote){2}(?=\w)|(?!(?P=quote))(?:\\.|[^\n\\]))*)(?P=quote)""",
@@ -69,7 +67,7 @@ BARE = re.compile(
     |\\(?!["'])|,(?!\s|$|[\w.-]+\s*[=:])|&(?![\w.-]+=|\s|$)|[;)}\]"'](?=\w))+""",
     re.VERBOSE | re.IGNORECASE,
 )
-HOLLOW = re.compile(  # a reference, a template, `<pad>`, `???`: nothing of its own
+EMPTY = re.compile(  # a reference, a template, `<pad>`, `???`
     r"\$?\{(?:[^{}]|\{[^{}]*\})*\}|\$\(.*|\$[A-Z_]+\b|%\(\w+\)s|<[^<>]*>|\*{3}|\?{3}|\.{3}|(?i:bearer|basic|token)\b|[\[\]]"
 )
 CODE = re.compile(r"[A-Za-z_][\w.]*[(\[]|(?:self|cls|os|args|kwargs|cfg|config|settings|env|request)\.")
@@ -89,30 +87,46 @@ def looks_secret(key: str) -> bool:
     return (last == "token" and kind not in PLAIN_TOKENS) or (last == "tokens" and kind in KINDS_OF_TOKENS)
 
 
+Leaf = Callable[[Any, bool], Any]  # a value, and whether its key names a secret -> what takes its place
+
+
+def map_leaves(node: Any, key: str, leaf: Leaf, secret: bool | None = None) -> Any:
+    """A copy of a plain config with `leaf` of each leaf; all below a secret name is secret, except in an object."""
+    secret = looks_secret(key) if secret is None else secret
+    if isinstance(node, list):
+        return [map_leaves(part, f"{key}[{index}]", leaf, secret) for index, part in enumerate(node)]
+    if not isinstance(node, dict):
+        return leaf(node, secret)
+    inherited = (secret and "_target_" not in node) or None
+    return {
+        name: map_leaves(part, f"{key}.{name}" if key else str(name), leaf, inherited)
+        for name, part in node.items()
+    }
+
+
 def secret_values(node: Any, prefix: str = "") -> set[str]:
     """The literal secrets of a plain config, by the names of their keys or by their own shape."""
     found: set[str] = set()
 
-    def keep(secret: str) -> str:
-        found.add(secret)
+    def keep(value: str) -> str:
+        found.add(value)
         return MASK
 
-    for secret, value in _leaves(node, prefix, looks_secret(prefix)):
-        if isinstance(value, str):
-            if secret and literal(value):
-                found.add(value)
-            else:
-                replace_secrets(value, keep, secret=secret)
-                found |= {
-                    part[1] for part in re.finditer(r"://[^\s:/@]*:([^\s/@]+)@", value) if literal(part[1])
-                }
+    def leaf(value: Any, secret: bool) -> None:
+        if isinstance(value, str) and secret and literal(value):
+            found.add(value)
+        elif isinstance(value, str):
+            replace_secrets(value, keep, secret=secret)
+            found.update(filter(literal, re.findall(r"://[^\s:/@]*:([^\s/@]+)@", value)))
+
+    map_leaves(node, prefix, leaf)
     return found
 
 
 class Redactor:
-    """Masks secrets in texts and configs: those it is told of wherever they are, the others by name and shape.
+    """Masks secrets in texts and configs: known ones wherever they are, others by name and shape.
 
-    `environment` is what `env_references` found: secret by origin, except for numbers, words of YAML and paths.
+    `environment` has the variables that a config reads: secret, except for numbers, words of YAML and paths.
     """
 
     def __init__(self, known: Iterable[str] = (), environment: Mapping[str, str] | None = None) -> None:
@@ -136,57 +150,26 @@ class Redactor:
         return self._leaf(value, looks_secret(key))
 
     def tree(self, node: Any, prefix: str = "") -> Any:
-        """A copy of a plain config with every leaf as `value` has it."""
-        return self._tree(node, prefix, looks_secret(prefix))
-
-    def _tree(self, node: Any, key: str, secret: bool) -> Any:
-        if isinstance(node, dict | list):
-            parts = {
-                name: self._tree(part, path, hidden) for name, part, path, hidden in _parts(node, key, secret)
-            }
-            return parts if isinstance(node, dict) else list(parts.values())
-        return self._leaf(node, secret)
+        """A copy of a plain config with every leaf as `value` shows it."""
+        return map_leaves(node, prefix, self._leaf)
 
     def _leaf(self, value: Any, secret: bool) -> Any:
         if isinstance(value, str):
-            return (
-                MASK if secret and literal(value) else replace_secrets(self.text(value), _mask, secret=secret)
-            )
+            whole = secret and literal(value)
+            return MASK if whole else replace_secrets(self.text(value), _mask, secret=secret)
         number = isinstance(value, int | float) and not isinstance(value, bool)
         return MASK if secret and number else value
 
 
-def _parts(node: dict[Any, Any] | list[Any], key: str, secret: bool) -> Iterator[tuple[Any, Any, str, bool]]:
-    """Name, part, dotted key and secrecy of each part; all is secret below a secret name, except in an object."""
-    if isinstance(node, list):
-        yield from ((index, part, f"{key}[{index}]", secret) for index, part in enumerate(node))
-        return
-    inherited = secret and "_target_" not in node
-    for name, part in node.items():
-        path = f"{key}.{name}" if key else str(name)
-        yield name, part, path, inherited or looks_secret(path)
-
-
-def _leaves(node: Any, key: str, secret: bool) -> Iterator[tuple[bool, Any]]:
-    if isinstance(node, dict | list):
-        for _, part, path, hidden in _parts(node, key, secret):
-            yield from _leaves(part, path, hidden)
-    else:
-        yield secret, node
-
-
 def literal(value: str) -> bool:
-    """Whether a value is something by itself, against a reference, a template or a blank."""
-    return bool(HOLLOW.sub("", value).strip()) and "${" not in value
+    """Whether a value has text of its own: it is no reference, template or blank."""
+    return bool(EMPTY.sub("", value).strip()) and "${" not in value
 
 
 def _private(name: str, value: str) -> bool:
     plain = re.fullmatch(r"[-+]?[\d_.]+(?:e[-+]?\d+)?|true|false|null|none", value, re.IGNORECASE)
-    return len(value) >= 4 and not plain and name not in PUBLIC and not _exists(value)
-
-
-def _exists(path: str) -> bool:
-    return path.startswith("/") and os.access(path, os.F_OK)
+    is_path = value.startswith("/") and os.access(value, os.F_OK)
+    return len(value) >= 4 and not plain and name not in PUBLIC and not is_path
 
 
 def _forms(value: str) -> set[str]:
@@ -209,24 +192,24 @@ def _mask(secret: str) -> str:
     return MASK + "".join(mark + MASK for mark in re.findall(r"\n(?:[+ ]|-(?=[^-]|-----E))?", secret))
 
 
-def replace_secrets(text: str, put: Put, *, secret: bool = False) -> str:
-    """The text with `put` of every secret in place of it; with `secret`, its key has a secret name."""
+def replace_secrets(text: str, substitute: Substitute, *, secret: bool = False) -> str:
+    """The text with every secret substituted; with `secret`, the key of the text has a secret name."""
 
     def login(found: re.Match[str]) -> str:
-        user, colon, password = HOLLOW.sub("", found[0]).partition(":")
-        return put(found[0]) if (password if colon else user) else found[0]
+        user, colon, password = EMPTY.sub("", found[0]).partition(":")
+        return substitute(found[0]) if (password if colon else user) else found[0]
 
     def default(found: re.Match[str]) -> str:
         hidden = (secret or looks_secret(found[2])) and not _ordinary(found[3], found[2], quoted=True)
-        return found[1] + (put(found[3]) if hidden else found[3])
+        return found[1] + (substitute(found[3]) if hidden else found[3])
 
-    text = PEM.sub(lambda found: put(found[0]), text)
-    text = SHAPES.sub(lambda found: put(found[0]), text)
+    text = PEM.sub(lambda found: substitute(found[0]), text)
+    text = SHAPES.sub(lambda found: substitute(found[0]), text)
     text = DEFAULT.sub(default, URL.sub(login, text))
     pieces, done = [], 0
     for pair in PAIR.finditer(text):
         if pair.start() >= done and looks_secret(_named(text, pair)) and (span := _value(text, pair)):
-            pieces += [text[done : span[0]], put(text[span[0] : span[1]])]
+            pieces += [text[done : span[0]], substitute(text[span[0] : span[1]])]
             done = span[1]
     return "".join([*pieces, text[done:]])
 
@@ -239,7 +222,7 @@ def _named(text: str, pair: re.Match[str]) -> str:
 
 
 def _value(text: str, pair: re.Match[str]) -> tuple[int, int] | None:
-    """Where the value of a pair is, if it has one that is worth masking."""
+    """Where the value of a pair starts and ends, if it has one to mask."""
     start = pair.end()
     end_of_line = text.find("\n", start) % (len(text) + 1)
     if quoted := QUOTED.match(text, start):
@@ -260,6 +243,6 @@ def _ordinary(value: str, key: str, *, quoted: bool) -> bool:
     name = key.rpartition(".")[2]
     word = re.match(r"(\w+)[,.;)\]]*(?:\s|$|[|=])", value)
     prose = word and word[1].lower() in PROSE
-    if not HOLLOW.sub("", value).strip() or prose or value.strip(",;)").lower() == name.lower():
+    if not EMPTY.sub("", value).strip() or prose or value.strip(",;)").lower() == name.lower():
         return True
     return not quoted and bool(CODE.match(value) or re.fullmatch(r"\{.*|\W{0,2}", value))

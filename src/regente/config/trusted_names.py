@@ -4,54 +4,46 @@ import importlib
 import re
 import sys
 import tomllib
-from collections.abc import Collection
+from collections.abc import Iterable
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from regente.config.limits import is_below
 from regente.errors import ConfigError, Problem
 
-PACKAGES = (  # classes below these, of one of the kinds below
-    *(f"regente.{room}" for room in ("data", "models", "tasks", "training.callbacks")),
+PACKAGES = (  # a class below one of these is trusted, if it is of one of the KINDS
+    *("regente.data", "regente.models", "regente.tasks", "regente.training.callbacks"),
     *("torch.nn", "torch.optim", "torchvision.models", "torchvision.ops", "torchvision.transforms"),
-    *(
-        "pytorch_lightning.callbacks",
-        "pytorch_lightning.Trainer",
-        "pytorch_lightning.trainer.trainer.Trainer",
-    ),
-)
-DENIED = (  # also where the project trusts all of torch: they load, compile or run what they are told to
+    *("pytorch_lightning.callbacks", "pytorch_lightning.Trainer", "pytorch_lightning.trainer.trainer.Trainer"),
+)  # fmt: skip
+DENIED = (  # also where the project trusts all of torch: they load, compile or run their arguments
     *("torch.hub", "torch.jit", "torch.package", "torch.distributed", "torch.multiprocessing", "torch.serialization"),
     *("torch.utils", "torch.fx", "torch.onnx", "torch.export", "torch.ops", "torch.classes", "torch.library"),
     *("torch._C", "torch._dynamo", "torch._inductor", "torch.testing", "torch.nn.parallel"),
     *("pytorch_lightning.callbacks.LambdaCallback", "pytorch_lightning.callbacks.lambda_function"),
 )  # fmt: skip
 KINDS = (
-    *(
-        "torch.nn.Module",
-        "torch.optim.Optimizer",
-        "torch.optim.lr_scheduler.LRScheduler",
-        "torch.utils.data.Dataset",
-    ),
+    *("torch.nn.Module", "torch.optim.Optimizer", "torch.optim.lr_scheduler.LRScheduler", "torch.utils.data.Dataset"),
     *("pytorch_lightning.LightningDataModule", "pytorch_lightning.Callback", "pytorch_lightning.Trainer"),
-)
+)  # fmt: skip
 PLAIN = ("regente.data.augmentation", "regente.models.feature_bank")  # whose classes are of no such kind
 NAME = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)+", re.ASCII)  # nothing private, nothing with dunders
 OUTPUTS = ("runs", "multirun", "mlartifacts", "mlruns")  # folders of a project that hold no code
 INSTALLED = ("site-packages", "dist-packages")
 
 
-def why_not(target: str, project: Path, listed: tuple[str, ...]) -> str:
-    """Why a name is not to be trusted; nothing is imported to tell."""
+def refusal_by_name(target: str, project: Path, listed: tuple[str, ...]) -> str:
+    """Why a name is refused; "" if it is trusted. Nothing is imported."""
     refused = f"refused: {target[:100]} "
     if not NAME.fullmatch(target):
         return refused + "is not the name of a class"
     first = target.partition(".")[0]
     if first in sys.stdlib_module_names or _below(target, DENIED):
         return refused + "is not a component"
-    if _below(target, PACKAGES) or _below(target, listed) or is_own(target, project):
+    if _below(target, (*PACKAGES, *listed)) or is_own(target, project):
         return ""
     return refused + f"is not of a trusted package; start in the folder of its project, or {remedy(first)}"
 
@@ -60,28 +52,25 @@ def remedy(name: str) -> str:
     return f'write in pyproject.toml [tool.regente] trusted = ["{name}"]'
 
 
-def _below(target: str, names: Collection[str]) -> bool:
-    return any(target == name or target.startswith(f"{name}.") for name in names)
+def _below(target: str, packages: Iterable[str]) -> bool:
+    return any(is_below(target, package) for package in packages)
 
 
-def why_not_imported(target: str, project: Path, listed: tuple[str, ...]) -> str:
-    """Why what stands under a name is not to be trusted, now that it is imported."""
-    place, _, name = target.rpartition(".")
+def refusal_by_import(target: str, project: Path, listed: tuple[str, ...]) -> str:
+    """Why the object of a name is refused once it is imported; "" if it is trusted."""
+    module, _, name = target.rpartition(".")
     refused = f"refused: {target[:100]} "
     try:
-        found = getattr(importlib.import_module(place), name)
+        found = getattr(importlib.import_module(module), name)
     except (ModuleNotFoundError, AttributeError) as error:
         return refused + f"is not there ({error})"
     if target in listed:
         return ""
     if not isinstance(found, type):
-        return (
-            ""
-            if _builds_a_model(target, found)
-            else refused + f"is no class; {remedy(target)} if it may be called"
-        )
+        builds = _builds_a_model(target, found)
+        return "" if builds else refused + f"is no class; {remedy(target)} if it may be called"
     real = f"{found.__module__}.{found.__qualname__}"
-    if real != target and (why := why_not(real, project, listed)):
+    if real != target and (why := refusal_by_name(real, project, listed)):
         return f"{why} ({target})"
     if _below(real, PLAIN) or any(issubclass(found, _kind(name)) for name in KINDS):
         return ""
@@ -105,9 +94,10 @@ def _builds_a_model(target: str, found: Any) -> bool:
 
 
 def is_own(target: str, project: Path) -> bool:
-    """Whether a dotted name leads to a module of the project, found where an import would find it.
+    """Whether a dotted name is in a module of the project, which an import would find there.
 
-    Not to what is installed in a folder of it, nor to what lies in or around a job directory: that may be a download.
+    Packages installed in a folder of the project are not its own. Nor is what lies in or around a job directory: that
+    may be a download.
     """
     names, project = target.split("."), project.resolve()
     if any(package.startswith(f"{names[0]}.") for package in PACKAGES):
@@ -141,7 +131,7 @@ def _source(spec: ModuleSpec | None) -> Path | None:
 
 
 def listed_by(project: Path) -> tuple[str, ...]:
-    """What the project says that it trusts; a job directory says nothing."""
+    """The names that the project trusts; a job directory has no say."""
     file = project / "pyproject.toml"
     if not file.is_file() or (project / "job.json").exists():
         return ()
@@ -151,12 +141,8 @@ def listed_by(project: Path) -> tuple[str, ...]:
 @cache
 def _trusted_of(file: Path, changed: int) -> tuple[str, ...]:
     try:
-        names = (
-            tomllib.loads(file.read_text(encoding="utf-8"))
-            .get("tool", {})
-            .get("regente", {})
-            .get("trusted", [])
-        )
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+        names = content.get("tool", {}).get("regente", {}).get("trusted", [])
     except (ValueError, AttributeError) as error:
         raise ConfigError([Problem(str(file), f"cannot be read: {error}")]) from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

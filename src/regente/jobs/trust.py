@@ -1,8 +1,8 @@
-"""What comes out of a run, an artifact or a download is data, not code: it may only be made of known parts.
+"""A config from a run, an artifact or a download is data, not code: it may only name trusted parts.
 
-The command line, `conf/` and the folder that the user starts in are code, and free to name anything. A config that
-was recorded may name classes under the packages of trusted_names.py, and component classes of the project in that
-folder. What else it may name the project itself says, never the config, in its pyproject.toml:
+The command line, `conf/` and the folder that the user starts in are code, and may name anything. A recorded config
+may name classes below the packages of trusted_names.py, and component classes of the project in that folder. The
+project, never the config, may trust more in its pyproject.toml:
 
     [tool.regente]
     trusted = ["segmentation_models_pytorch", "own_models.make_net", "env:DATASET_TOKEN"]
@@ -23,11 +23,11 @@ from regente.config.environment import from_environment
 from regente.config.interpolation import resolve
 from regente.config.redaction import looks_secret
 from regente.config.tracking_uri import sqlite_path
-from regente.config.trusted_names import listed_by, remedy, why_not, why_not_imported
+from regente.config.trusted_names import listed_by, refusal_by_import, refusal_by_name, remedy
 from regente.errors import ConfigError, Problem
 from regente.jobs.job import Job
 
-SPECIAL = {  # Hydra's own keys
+HYDRA_KEYS = {  # Hydra's own keys
     "_target_": lambda value: value is None or isinstance(value, str),
     "_partial_": lambda value: isinstance(value, bool),
     "_recursive_": lambda value: isinstance(value, bool),
@@ -38,7 +38,7 @@ KEY = r"[A-Za-z_][\w.\[\]]*"
 READS = rf"oc\.env:\s*(?P<name>[A-Za-z_]\w*)\s*(?:,[^${{}}]*)?|oc\.(?:select|dict\.keys|dict\.values):\s*{KEY}|\.*{KEY}"
 REFERENCE = re.compile(rf"\$\{{\s*(?:{READS})\s*\}}", re.ASCII)
 DECODED = re.compile(r"\$\{oc\.decode:(\$\{[^${}]*\})\}")
-OUT = re.compile(
+LEADS_OUT = re.compile(
     r"[/\\~]|[A-Za-z]:|[A-Za-z][\w+.-]*://|(?:.*[/\\])?\.\.(?:[/\\]|$)"
 )  # at the start of a path
 HARMLESS = "|".join(  # variables of the environment that a run may set
@@ -56,13 +56,13 @@ def read_config(job: Job, project: Path, parts: Collection[str] | None = None) -
     """The recorded config of a job, or these `parts` of it, resolved and made of trusted parts alone.
 
     Raises:
-        ConfigError: naming each place that is not to be trusted, or that cannot be resolved.
+        ConfigError: naming each key that is not to be trusted, or that cannot be resolved.
     """
     try:
         text = job.config
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError([Problem(f"{job.path}/config.yaml", f"cannot be read ({error})")]) from error
-    if problems := list(_text(text, parts, listed_by(project))):
+    if problems := list(_text_problems(text, parts, listed_by(project))):
         raise ConfigError(problems)
     config = resolve(text, parts)
     if missing := [part for part in parts or () if not isinstance(config.get(part), dict)]:
@@ -74,30 +74,32 @@ def read_config(job: Job, project: Path, parts: Collection[str] | None = None) -
 def require_trusted(config: dict[str, Any], project: Path) -> None:
     """Refuse a plain config that names anything but trusted parts; `project` is the folder the user started in.
 
-    Names are looked at before anything is imported, and what was imported once more by where it is really from.
+    All names are checked before anything is imported; then each imported class is checked by the module that defines it.
 
     Raises:
-        ConfigError: naming each place.
+        ConfigError: naming each key.
     """
     listed = listed_by(project)
-    problems = list(_plain(config, ""))
+    problems = list(_plain_problems(config))
     if "tracking" in config:
-        problems += _store(config["tracking"], project)
-    places = [] if problems else list(_targets(config, ""))
-    problems += [Problem(where, why) for where, name in places if (why := why_not(name, project, listed))]
-    if not problems:
-        problems += [
-            Problem(where, why) for where, name in places if (why := why_not_imported(name, project, listed))
-        ]
+        problems += _store_problems(config["tracking"], project)
+    targets = [
+        (where, each) for where, key, each, _ in _items(config) if key == "_target_" and each is not None
+    ]
+    for refusal in (refusal_by_name, refusal_by_import):
+        if not problems:
+            problems = [
+                Problem(where, why) for where, each in targets if (why := refusal(each, project, listed))
+            ]
     if problems:
         raise ConfigError(problems)
 
 
 def require_trusted_job(job: Job, project: Path) -> None:
-    """Refuse to run a found job in its place unless it may: its environment, its folder to start in, its config.
+    """Refuse to run a found job in its own directory unless its environment, project and config are trusted.
 
     Raises:
-        ConfigError: naming each place.
+        ConfigError: naming each key.
     """
     require_known_env(job)
     if Path(job.project).resolve() != project.resolve():
@@ -107,20 +109,20 @@ def require_trusted_job(job: Job, project: Path) -> None:
 
 
 def require_known_env(job: Job) -> None:
-    """Refuse what a found job would set in the environment, unless it is harmless or set already.
+    """Refuse the variables that a found job would set, unless they are harmless or set already.
 
     Raises:
         ConfigError: naming each variable.
     """
-    strange = [
+    refused = [
         name
         for name, value in job.env.items()
         if not (re.fullmatch(HARMLESS, name) and "${" not in value)
         and os.environ.get(name) != from_environment(value)
     ]
-    if strange:
+    if refused:
         what = "refused: a run does not set it; set it in your shell, if it should be"
-        raise ConfigError([Problem(f"hydra.job.env_set.{name}", what) for name in strange])
+        raise ConfigError([Problem(f"hydra.job.env_set.{name}", what) for name in refused])
 
 
 def inside(folder: Path, name: str) -> Path:
@@ -130,13 +132,18 @@ def inside(folder: Path, name: str) -> Path:
         ConfigError: when it leads elsewhere: absolute, with a drive, `..`, or a link that points out.
     """
     path = folder / name
-    if not name or "\0" in name or OUT.match(name) or not path.resolve().is_relative_to(folder.resolve()):
+    if (
+        not name
+        or "\0" in name
+        or LEADS_OUT.match(name)
+        or not path.resolve().is_relative_to(folder.resolve())
+    ):
         raise ConfigError([Problem(ascii(name)[:100], f"refused: it leads out of {folder}")])
     return path
 
 
-def _text(text: str, parts: Collection[str] | None, listed: tuple[str, ...]) -> Iterator[Problem]:
-    """What a recorded config may not hold as text, before any reference in it is followed."""
+def _text_problems(text: str, parts: Collection[str] | None, listed: tuple[str, ...]) -> Iterator[Problem]:
+    """What the text of a recorded config may not hold, checked before any reference in it is followed."""
     if len(text) > LARGEST:
         yield Problem("config.yaml", f"{len(text)} characters; a recorded config is never so large")
         return
@@ -153,7 +160,7 @@ def _text(text: str, parts: Collection[str] | None, listed: tuple[str, ...]) -> 
         yield Problem("config.yaml", "is not a config")
         return
     unread = "tracking" if parts is not None and "tracking" not in parts else ""
-    for where, value in _leaves({key: value for key, value in content.items() if key != unread}, ""):
+    for where, value in _texts({key: value for key, value in content.items() if key != unread}):
         if unread and re.search(rf"\$\{{[^}}]*\b{unread}\b", value):
             yield Problem(where, f"refused: it reads {unread}, whose part this is not")
         for found in REFERENCE.finditer(value):
@@ -164,55 +171,49 @@ def _text(text: str, parts: Collection[str] | None, listed: tuple[str, ...]) -> 
             yield Problem(where, f"refused: {value[:60]} is more than a reference")
 
 
-def _leaves(node: Any, where: str) -> Iterator[tuple[str, str]]:
-    """Every text in a config, its keys too."""
-    if isinstance(node, dict | list):
-        for path, key, value in _items(node, where):
-            if isinstance(key, str):
-                yield path, key
-            yield from _leaves(value, path)
-    elif isinstance(node, str):
-        yield where, node
+def _items(node: Any, where: str = "", depth: int = 1) -> Iterator[tuple[str, Any, Any, int]]:
+    """Dotted key, last key, value and depth of everything in a config; one level more than it may be deep."""
+    pairs = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in pairs:
+        name = f"{where}[{key}]" if isinstance(node, list) else f"{where}.{key}" if where else str(key)
+        yield name, key, value, depth
+        if depth <= DEEPEST:
+            yield from _items(value, name, depth + 1)
 
 
-def _items(node: dict[Any, Any] | list[Any], where: str) -> Iterator[tuple[str, Any, Any]]:
-    """Dotted place, key and value of each part."""
-    if isinstance(node, dict):
-        yield from ((f"{where}.{key}" if where else str(key), key, value) for key, value in node.items())
-    else:
-        yield from ((f"{where}[{index}]", index, value) for index, value in enumerate(node))
+def _texts(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Every text in a config with its dotted key, the keys too."""
+    for where, key, value, _ in _items(config):
+        yield from ((where, text) for text in (key, value) if isinstance(text, str))
 
 
-def _plain(node: Any, where: str, depth: int = 0) -> Iterator[Problem]:
+def _plain_problems(config: dict[str, Any]) -> Iterator[Problem]:
     """What is not plain data, or would be read once more when the part is made."""
-    if depth > DEEPEST:
-        yield Problem(where, f"refused: nested more than {DEEPEST} levels")
-    elif isinstance(node, dict | list):
-        for path, key, value in _items(node, where):
-            if isinstance(key, str) and re.fullmatch(r"_\w*_", key):
-                if key not in SPECIAL or not SPECIAL[key](value):
-                    yield Problem(path, f"refused: {str(value)[:60]} is no setting of Hydra's")
-            elif isinstance(node, dict) and not isinstance(key, str | int):
-                yield Problem(path, f"refused: a key of type {type(key).__name__}")
-            elif isinstance(value, str) and _leads_out(path, value):
-                yield Problem(path, f"refused: {value[:60]} leads out of the job directory; leave it out")
-            yield from _plain(value, path, depth + 1)
-    elif isinstance(node, str):
-        if "${" in node:
-            yield Problem(where, f"refused: {node[:60]} is a reference that would be followed later")
-    elif node is not None and type(node) not in (int, float, bool):
-        yield Problem(where, f"refused: {type(node).__name__} is not plain data")
+    for where, key, value, depth in _items(config):
+        if depth > DEEPEST:
+            yield Problem(where, f"refused: nested more than {DEEPEST} levels")
+        elif isinstance(key, str) and re.fullmatch(r"_\w*_", key):
+            if key not in HYDRA_KEYS or not HYDRA_KEYS[key](value):
+                yield Problem(where, f"refused: {str(value)[:60]} is no setting of Hydra's")
+        elif not isinstance(key, str | int):
+            yield Problem(where, f"refused: a key of type {type(key).__name__}")
+        elif isinstance(value, str) and _leads_out(where, value):
+            yield Problem(where, f"refused: {value[:60]} leads out of the job directory; leave it out")
+        if isinstance(value, str) and "${" in value:
+            yield Problem(where, f"refused: {value[:60]} is a reference that would be followed later")
+        elif value is not None and type(value) not in (int, float, bool, str, dict, list):
+            yield Problem(where, f"refused: {type(value).__name__} is not plain data")
 
 
 def _leads_out(where: str, text: str) -> bool:
     """Whether a callback or the trainer would write elsewhere; Regente itself says where checkpoints go."""
     return where.startswith(("callbacks.", "trainer.")) and (
-        where.endswith(".dirpath") or bool(OUT.match(text)) or "\0" in text
+        where.endswith(".dirpath") or bool(LEADS_OUT.match(text)) or "\0" in text
     )
 
 
-def _store(tracking: Any, project: Path) -> Iterator[Problem]:
-    """A store that only the config names gets neither results nor the credentials of the environment."""
+def _store_problems(tracking: Any, project: Path) -> Iterator[Problem]:
+    """Refuse a store that only the config names: it would get results, and credentials of the environment."""
     uri = tracking.get("uri") if isinstance(tracking, dict) else tracking
     if uri is None or uri == os.environ.get("MLFLOW_TRACKING_URI") or uri in listed_by(project):
         return
@@ -224,12 +225,3 @@ def _store(tracking: Any, project: Path) -> Iterator[Problem]:
         shown = str(uri).rpartition("@")[2][:80]
         what = f"refused: {shown} is not this project's; if it is, give it as MLFLOW_TRACKING_URI, or"
         yield Problem("tracking.uri", f"{what} {remedy('ADDRESS')}")
-
-
-def _targets(node: Any, where: str) -> Iterator[tuple[str, Any]]:
-    """Every `_target_` with its place, wherever it is."""
-    if isinstance(node, dict | list):
-        for path, key, value in _items(node, where):
-            if key == "_target_" and value is not None:
-                yield path, value
-            yield from _targets(value, path)

@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from regente.config.compose import parse
-from regente.config.signatures.modules import Module, TargetNotFound, Unreadable, top
+from regente.config.signatures.modules import Module, TargetNotFound, Unreadable, top_module
 
 IRRELEVANT = ("hydra", "tracking", "sweep")  # where and how a job runs
 PACKAGE = Path(__file__).parents[1]
@@ -76,7 +76,7 @@ def _modules(name: str) -> Iterator[Module]:
     """The modules along a dotted name, packages included."""
     first, *rest = name.split(".")
     try:
-        module: Module | None = top(first)
+        module: Module | None = top_module(first)
     except (TargetNotFound, Unreadable):
         return
     while module is not None:

@@ -22,11 +22,8 @@ from regente.sweeps.protocols import Launcher, SearchSource, TrialSource, TrialS
 from regente.sweeps.state import SweepFolder
 from regente.sweeps.trials_file import table
 
-EQUIVALENTS = {  # classes of Hydra, in whose place ours take the same settings
-    "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper": "regente.sweeps.search.Search",
-    "hydra._internal.core_plugins.basic_sweeper.BasicSweeper": "regente.sweeps.grid.Grid",
-    "hydra._internal.core_plugins.basic_launcher.BasicLauncher": "regente.sweeps.local.Local",
-}
+BASIC = {"sweeper": "regente.sweeps.grid.Grid", "launcher": "regente.sweeps.local.Local"}  # for Hydra's own
+OPTUNA_PLUGIN = "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper"  # Search takes its settings
 PARTS = {  # by the key below `hydra`: the class of Hydra's plugins, our protocol, and its methods
     "sweeper": (Sweeper, TrialSource, ("ask", "tell")),
     "launcher": (HydraLauncher, Launcher, ("submit", "poll", "stop", "close")),
@@ -133,7 +130,11 @@ class Plan:
             ConfigError: for any other class, and for one that cannot be imported.
         """
         target = str(self.base.hydra[part].get("_target_"))
-        module, _, name = EQUIVALENTS.get(target, target).rpartition(".")
+        if target.startswith("hydra."):
+            target = BASIC[part]
+        elif target == OPTUNA_PLUGIN:
+            target = "regente.sweeps.search.Search"
+        module, _, name = target.rpartition(".")
         where = f"hydra.{part}._target_={target}"
         try:
             cls = getattr(importlib.import_module(module), name)

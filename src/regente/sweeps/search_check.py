@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from regente.config.check import LOGGED, part_problems
+from regente.config.check_consistency import LOGGED
+from regente.config.check_part import part_problems
 from regente.config.signatures import TargetNotFound, read
 from regente.errors import ConfigError, Problem
 from regente.sweeps.distributions import Interval, Space

@@ -15,7 +15,7 @@ from pytorch_lightning.loggers import Logger
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from regente.config.own_settings import theirs
+from regente.config.own_settings import without_own_settings
 from regente.errors import ConfigError, Problem, RegenteError
 from regente.jobs.job import Job
 from regente.models.features.cached_features import cache_features
@@ -63,7 +63,7 @@ def assemble(
     data = make("data", config["data"])
     if fitted_state is not None:
         data.load_fitted_state(fitted_state)
-    model = make("model", theirs("model", config["model"]))
+    model = make("model", without_own_settings("model", config["model"]))
     materialise(model, data)
     model = channels_last(model)
     if config["model"].get("compile"):
@@ -118,7 +118,7 @@ def _overfit_note(trainer: Any) -> list[str]:
 
 def _lightnings(trainer: dict[str, Any]) -> dict[str, Any]:
     """The trainer's node as Lightning takes it."""
-    node = theirs("trainer", trainer)
+    node = without_own_settings("trainer", trainer)
     if (minutes := trainer.get("max_minutes")) is not None:
         node["max_time"] = {"minutes": minutes}
     if trainer.get("overfit_batches") and trainer.get("max_steps", -1) > 0:

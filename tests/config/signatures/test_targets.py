@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from regente.config.signatures import NOT_LITERAL, read, refusals
+from regente.config.signatures import NOT_LITERAL, read
 from tests.config.signatures.conftest import REAL
 
 
@@ -31,10 +31,10 @@ def test_names_and_requiredness_are_those_of_the_imported_thing():
         assert found.open == any(p.kind is p.VAR_KEYWORD for p in real), target
 
 
-def test_a_usual_config_is_read_in_a_blink_and_without_torch_or_lightning():
+def test_a_usual_config_is_read_fast_and_without_torch_or_lightning():
     program = """
         import json, sys, time
-        from regente.config.signatures import read, refusals
+        from regente.config.signatures import read
         start = time.process_time()
         given = {"pytorch_lightning.Trainer": {"precision": "16-mixed", "max_epochs": 3, "strategy": "auto"},
                  "torch.optim.AdamW": {"lr": 0.1},
@@ -43,8 +43,7 @@ def test_a_usual_config_is_read_in_a_blink_and_without_torch_or_lightning():
                  "pytorch_lightning.callbacks.EarlyStopping": {"mode": "min"}}
         for target, arguments in given.items():
             signature = read(target)
-            assert all(signature.parameters[name].annotation.admits(v) for name, v in arguments.items())
-            assert refusals(signature, arguments) == []
+            assert all(signature.parameters[name].annotation.allows(v) for name, v in arguments.items())
         heavy = {"torch", "pytorch_lightning", "lightning_fabric", "numpy", "mlflow"}
         print(json.dumps([time.process_time() - start, list(heavy & sys.modules.keys())]))
     """
@@ -54,14 +53,13 @@ def test_a_usual_config_is_read_in_a_blink_and_without_torch_or_lightning():
     assert (took < 0.4, heavy) == (True, [])
 
 
-def test_what_only_running_would_show_is_not_certain(package):
+def test_what_only_running_the_code_would_tell_is_unknown(package):
     name = package(__init__="def __getattr__(name): ...")
     for target in ("math.sqrt", "builtins.dict", "torch._C.Generator", f"{name}.Lazy"):
         found = read(target)
         assert (found.kind, found.open, found.name, found.parameters) == ("unknown", True, "", {}), target
-        assert refusals(found, {"x": 1}) == []
 
 
-def test_a_module_that_does_not_parse_says_so(package):
+def test_a_module_that_does_not_parse_raises_its_syntax_error(package):
     with pytest.raises(SyntaxError):
         read(f"{package(there='def it(:')}.there.it")

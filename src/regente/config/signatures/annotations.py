@@ -1,178 +1,134 @@
-"""The values that an annotation admits, and how to say in plain words what it wants."""
+"""The values that an annotation allows, and how a message names them."""
 
 from __future__ import annotations
 
 import ast
 import operator
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import NoneType
 from typing import Any
 
-from regente.config.signatures.expressions import NOT_LITERAL, is_plain, literal
 from regente.config.signatures.lookup import Found
 from regente.config.signatures.modules import Module, TargetNotFound, Unreadable
 
+NOT_LITERAL = object()  # the value of what is missing or no literal
 
+
+def literal(node: ast.expr | None) -> Any:
+    """The value of a literal, else NOT_LITERAL."""
+    try:
+        return ast.literal_eval(node) if node else NOT_LITERAL
+    except (ValueError, TypeError):
+        return NOT_LITERAL
+
+
+def is_plain(value: object) -> bool:
+    """Whether `value` is YAML data: no object, and nothing that Hydra makes an object of."""
+    plain = isinstance(value, NoneType | bool | int | float | str | list | tuple | dict)
+    return plain and not (isinstance(value, dict) and "_target_" in value)
+
+
+@dataclass(frozen=True, eq=False)
 class Annotation:
-    """The values that a parameter takes; `str()` says them in plain words."""
+    """The values that a parameter takes; `str()` names them as a message does."""
 
-    def admits(self, value: object) -> bool:
-        return not is_plain(value) or self.holds(value)
-
-    def holds(self, value: Any) -> bool:
-        raise NotImplementedError
-
-    def words(self, many: bool = False) -> str:
-        raise NotImplementedError
-
-    def listed(self) -> tuple[object, ...]:
-        """The values that it names one by one."""
-        return ()
-
-    def __str__(self) -> str:
-        return self.words()
-
-
-@dataclass(eq=False)
-class Kind(Annotation):
     one: str
     several: str
-    types: tuple[type, ...] = (object,)
+    matches: Callable[[Any], bool]  # asked of plain values alone
+    choices: tuple[object, ...] = ()  # the values, where they are listed
+    options: tuple[Annotation, ...] = ()  # of a union
 
-    def holds(self, value: Any) -> bool:
-        return isinstance(value, self.types) and not (isinstance(value, bool) and int in self.types)
+    def allows(self, value: object) -> bool:
+        """Whether the value fits; objects and nested `_target_` nodes always do."""
+        return not is_plain(value) or self.matches(value)
 
-    def words(self, many: bool = False) -> str:
-        return self.several if many else self.one
-
-    def listed(self) -> tuple[object, ...]:
-        return {bool: (True, False), NoneType: (None,)}.get(self.types[0], ()) if self.types else ()
-
-
-@dataclass(eq=False)
-class OneOf(Annotation):
-    values: tuple[object, ...]
-
-    def holds(self, value: Any) -> bool:
-        return any(type(value) is type(each) and value == each for each in self.values)
-
-    def words(self, many: bool = False) -> str:
-        # as one types them on a command line, where 16 and "16" are one
-        said = dict.fromkeys("null" if each is None else str(each) for each in self.values)
-        return ", ".join(said) if len(said) == 1 else f"one of {', '.join(said)}"
-
-    def listed(self) -> tuple[object, ...]:
-        return self.values
+    def __str__(self) -> str:
+        return self.one
 
 
-@dataclass(eq=False)
-class AnyOf(Annotation):
-    options: tuple[Annotation, ...]
-
-    def holds(self, value: Any) -> bool:
-        return any(option.admits(value) for option in self.options)
-
-    def flat(self) -> Iterator[Annotation]:
-        for option in self.options:
-            yield from option.flat() if isinstance(option, AnyOf) else (option,)
-
-    def words(self, many: bool = False) -> str:
-        flat = list(self.flat())
-        values = [value for option in flat if isinstance(option, OneOf) for value in option.values]
-        said = [OneOf(tuple(dict.fromkeys(values))).words()] if values else []
-        covered = (NULL, WHOLE) if NUMBER in flat else (NULL,)
-        said += [each.words(many) for each in flat if not isinstance(each, OneOf) and each not in covered]
-        return " or ".join(dict.fromkeys(said + ["null"] * (NULL in flat)))
-
-    def listed(self) -> tuple[object, ...]:
-        return tuple(value for option in self.options for value in option.listed())
+def _kind(one: str, several: str, *types: type, choices: tuple[object, ...] = ()) -> Annotation:
+    number = int in types and bool not in types
+    return Annotation(
+        one, several, lambda v: isinstance(v, types) and not (number and isinstance(v, bool)), choices
+    )
 
 
-@dataclass(eq=False)
-class Each(Annotation):
-    """A list or a mapping, the items of which are of one kind."""
-
-    item: Annotation
-    types: tuple[type, ...]
-    key: Annotation  # of a mapping
-
-    def holds(self, value: Any) -> bool:
-        fits = isinstance(value, self.types)
-        if fits and self.types == (dict,):
-            return all(self.key.admits(key) and self.item.admits(each) for key, each in value.items())
-        return fits and all(self.item.admits(each) for each in value)
-
-    def words(self, many: bool = False) -> str:
-        one, several, of = _MAPPING if self.types == (dict,) else _LIST
-        return (several if many else one) + ("" if self.item is ANYTHING else of + self.item.words(True))
+def _object(name: str) -> Annotation:
+    return _kind(f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name} object", f"{name} objects", object)
 
 
-@dataclass(eq=False)
-class Row(Annotation):
-    """A list of fixed length: tuple[int, str]."""
-
-    items: tuple[Annotation, ...]
-
-    def holds(self, value: Any) -> bool:
-        if not isinstance(value, list | tuple) or (len(value) != len(self.items) and len(self.items) > 1):
-            return False  # `tuple[int]` is often written for `tuple[int, ...]`
-        return all(item.admits(each) for item, each in zip(self.items, value, strict=False))
-
-    def words(self, many: bool = False) -> str:
-        return f"{'lists' if many else 'a list'} of ({', '.join(map(str, self.items))})"
+def _one_of(values: tuple[object, ...]) -> Annotation:
+    # named as one types them on a command line, where 16 and "16" are the same
+    names = list(dict.fromkeys("null" if each is None else str(each) for each in values))
+    text = names[0] if len(names) == 1 else f"one of {', '.join(names)}"
+    listed = Annotation(text, text, lambda v: any(type(v) is type(each) and v == each for each in values))
+    return replace(listed, choices=values)
 
 
-@dataclass(eq=False)
-class Ranged(Annotation):
+def _union(members: Iterable[Annotation]) -> Annotation:
+    options = tuple(option for each in members for option in (each.options or (each,)))
+    literals = [option for option in options if option.choices and option not in (FLAG, NULL)]
+    values = tuple(dict.fromkeys(value for option in literals for value in option.choices))
+    covered = [NULL, *literals, *[WHOLE] * (NUMBER in options)]
+    named = [_one_of(values)] * bool(values) + [option for option in options if option not in covered]
+    named += [NULL] * (NULL in options)
+    return Annotation(
+        " or ".join(dict.fromkeys(option.one for option in named)),
+        " or ".join(dict.fromkeys(option.several for option in named)),
+        lambda value: any(option.allows(value) for option in options),
+        tuple(value for option in options for value in option.choices),
+        options,
+    )
+
+
+def _list(item: Annotation, types: tuple[type, ...]) -> Annotation:
+    of = "" if item is ANYTHING else f" of {item.several}"
+
+    def matches(value: Any) -> bool:
+        return isinstance(value, types) and all(item.allows(each) for each in value)  # type: ignore[attr-defined]
+
+    return Annotation(f"a list{of}", f"lists{of}", matches)
+
+
+def _mapping(key: Annotation, item: Annotation) -> Annotation:
+    to = "" if item is ANYTHING else f" to {item.several}"
+
+    def matches(value: Any) -> bool:
+        return isinstance(value, dict) and all(key.allows(k) and item.allows(v) for k, v in value.items())
+
+    return Annotation(f"a mapping{to}", f"mappings{to}", matches)
+
+
+def _row(items: list[Annotation]) -> Annotation:
+    """A list of fixed length: tuple[int, str]. `tuple[int]` is often written for `tuple[int, ...]`."""
+
+    def matches(value: Any) -> bool:
+        fits = isinstance(value, list | tuple) and (len(value) == len(items) or len(items) == 1)
+        return fits and all(item.allows(each) for item, each in zip(items, value, strict=False))
+
+    of = f"of ({', '.join(map(str, items))})"
+    return Annotation(f"a list {of}", f"lists {of}", matches)
+
+
+def _ranged(inner: Annotation, rules: list[tuple[str, Any]]) -> Annotation:
     """A range from `annotated_types`, e.g. Annotated[int, Ge(1)]."""
-
-    inner: Annotation
-    rules: tuple[tuple[str, Any], ...]
-
-    def holds(self, value: Any) -> bool:
-        return self.inner.admits(value) and all(_within(value, rule, limit) for rule, limit in self.rules)
-
-    def words(self, many: bool = False) -> str:
-        sizes = [f"{_SIGNS[rule]} {limit}" for rule, limit in self.rules if rule in _SIGNS]
-        lengths = [(f"{_LENGTHS[rule]} {limit}", limit) for rule, limit in self.rules if rule in _LENGTHS]
-        length = f"of length {' and '.join(words for words, _ in lengths)}" if lengths else ""
-        if len(lengths) == 2 and lengths[0][1] == lengths[1][1]:
-            length = f"of length {lengths[0][1]}"
-        return " ".join(filter(None, (self.inner.words(many), " and ".join(sizes), length)))
-
-    def listed(self) -> tuple[object, ...]:
-        return self.inner.listed()
-
-
-ANYTHING = Kind("anything", "anything")
-WHOLE = Kind("a whole number", "whole numbers", (int,))
-NUMBER = Kind("a number", "numbers", (int, float))
-FLAG = Kind("true or false", "true or false", (bool,))
-TEXT = Kind("a text", "texts", (str,))
-PATH = Kind("a path", "paths", (str,))
-NULL = Kind("null", "null", (NoneType,))
-TENSOR = Kind("a tensor", "tensors", ())  # no YAML value is one; objects are admitted anyway
-
-_KINDS = {"int": WHOLE, "Integral": WHOLE, "float": NUMBER, "Real": NUMBER, "Number": NUMBER, "bool": FLAG}
-_KINDS |= {"str": TEXT, "None": NULL, "NoneType": NULL, "Any": ANYTHING, "object": ANYTHING}
-_KINDS |= dict.fromkeys(("Path", "PurePath", "PosixPath", "PathLike"), PATH)
-_STANDARD = {"builtins", "typing", "typing_extensions", "collections", "numbers", "pathlib", "os", "types"}
-_STANDARD |= {"dataclasses", "datetime", "annotated_types"}
-_LIST, _MAPPING = ("a list", "lists", " of "), ("a mapping", "mappings", " to ")
-_ITEMS: dict[str, tuple[type, ...]] = {}  # what YAML may give for it; a text or a mapping is an Iterable too
-for _names, _types in (
-    ("list List MutableSequence set Set AbstractSet MutableSet frozenset FrozenSet", (list, tuple)),
-    ("Sequence Iterable Collection Container", (list, tuple, str, dict)),
-    ("dict Dict Mapping MutableMapping OrderedDict defaultdict DefaultDict", (dict,)),
-):
-    _ITEMS |= dict.fromkeys(_names.split(), _types)
-
-_SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
-_LENGTHS = {"min_length": ">=", "max_length": "<="}
-_RULES = {"Gt": ("gt",), "Ge": ("ge",), "Lt": ("lt",), "Le": ("le",), "Interval": ("gt", "ge", "lt", "le")}
-_RULES |= {"MinLen": ("min_length",), "MaxLen": ("max_length",), "Len": ("min_length", "max_length")}
+    if inner.options:
+        return _union(_ranged(option, rules) for option in inner.options)
+    if not rules or inner is NULL:
+        return inner
+    sizes = " and ".join(f"{_SIGNS[rule]} {limit}" for rule, limit in rules if rule in _SIGNS)
+    lengths = [(f"{_LENGTHS[rule]} {limit}", limit) for rule, limit in rules if rule in _LENGTHS]
+    exact = len(lengths) == 2 and lengths[0][1] == lengths[1][1]
+    length = str(lengths[0][1]) if exact else " and ".join(text for text, _ in lengths)
+    range_ = " ".join([sizes] * bool(sizes) + [f"of length {length}"] * bool(length))
+    return Annotation(
+        f"{inner.one} {range_}",
+        f"{inner.several} {range_}",
+        lambda value: inner.allows(value) and all(_within(value, rule, limit) for rule, limit in rules),
+        inner.choices,
+    )
 
 
 def _within(value: Any, rule: str, limit: Any) -> bool:
@@ -180,22 +136,53 @@ def _within(value: Any, rule: str, limit: Any) -> bool:
         size = len(value) if isinstance(value, str | list | tuple | dict) else limit
         return bool(size >= limit if rule == "min_length" else size <= limit)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return True  # whether it may be no number is for the annotation to say
+        return True  # the annotation itself refuses what is no number
     return bool(getattr(operator, rule)(value, limit))
 
 
-def understand(node: ast.AST, module: Module, trail: frozenset[str] = frozenset()) -> Annotation:
-    """The annotation that `node` writes down in the module; what cannot be read admits everything."""
+ANYTHING = _kind("anything", "anything", object)
+WHOLE = _kind("a whole number", "whole numbers", int)
+NUMBER = _kind("a number", "numbers", int, float)
+FLAG = _kind("true or false", "true or false", bool, choices=(True, False))
+TEXT = _kind("a text", "texts", str, int)  # YAML reads a text of digits as an int
+PATH = _kind("a path", "paths", str)
+NULL = _kind("null", "null", NoneType, choices=(None,))
+TENSOR = _kind("a tensor", "tensors")  # no YAML value is one, and objects are always allowed
+
+_KINDS = {"int": WHOLE, "Integral": WHOLE, "float": NUMBER, "Real": NUMBER, "Number": NUMBER, "bool": FLAG}
+_KINDS |= {"str": TEXT, "None": NULL, "NoneType": NULL, "Any": ANYTHING, "object": ANYTHING}
+_KINDS |= dict.fromkeys(("Path", "PurePath", "PosixPath", "PathLike"), PATH)
+_STANDARD = {"builtins", "typing", "typing_extensions", "collections", "numbers", "pathlib", "os", "types"}
+_STANDARD |= {"dataclasses", "datetime", "annotated_types"}
+# What YAML may give for a collection; a text or a mapping is an Iterable too
+_LISTS: dict[str, tuple[type, ...]] = dict.fromkeys(
+    ["list", "List", "MutableSequence", "set", "Set", "AbstractSet", "MutableSet", "frozenset", "FrozenSet"],
+    (list, tuple),
+)
+_LISTS |= dict.fromkeys(["Sequence", "Iterable", "Collection", "Container"], (list, tuple, str, dict))
+_MAPPINGS = {"dict", "Dict", "Mapping", "MutableMapping", "OrderedDict", "defaultdict", "DefaultDict"}
+
+_SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+_LENGTHS = {"min_length": ">=", "max_length": "<="}
+_RULES = {"Gt": ("gt",), "Ge": ("ge",), "Lt": ("lt",), "Le": ("le",), "Interval": ("gt", "ge", "lt", "le")}
+_RULES |= {"MinLen": ("min_length",), "MaxLen": ("max_length",), "Len": ("min_length", "max_length")}
+
+
+def optional(annotation: Annotation) -> Annotation:
+    """The annotation or null."""
+    return _union([annotation, NULL])
+
+
+def parse_annotation(node: ast.AST, module: Module, trail: frozenset[str] = frozenset()) -> Annotation:
+    """The annotation that `node` writes in the module; what cannot be read allows everything."""
     match node:
         case ast.Constant(value=None):
             return NULL
         case ast.Constant(value=str(text)):
-            try:
-                return understand(ast.parse(text.strip(), mode="eval").body, module, trail)
-            except SyntaxError:
-                return ANYTHING
+            with suppress(SyntaxError):
+                return parse_annotation(ast.parse(text.strip(), mode="eval").body, module, trail)
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-            return AnyOf((understand(left, module, trail), understand(right, module, trail)))
+            return _union(parse_annotation(side, module, trail) for side in (left, right))
         case ast.Name() | ast.Attribute():
             return _named(ast.unparse(node), module, trail)
         case ast.Subscript(value=ast.Name() | ast.Attribute() as outer, slice=inner):
@@ -204,25 +191,21 @@ def understand(node: ast.AST, module: Module, trail: frozenset[str] = frozenset(
     return ANYTHING
 
 
-def _object(name: str) -> Kind:
-    return Kind(f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name} object", f"{name} objects")
-
-
 def _named(name: str, module: Module, trail: frozenset[str]) -> Annotation:
     path = module.absolute(name)
     above, _, last = path.rpartition(".")
     if path == "torch.Tensor":
         return TENSOR
     if above.partition(".")[0] in _STANDARD:
-        types = _ITEMS.get("list" if last in ("tuple", "Tuple") else last)
-        return Each(ANYTHING, types, ANYTHING) if types else _KINDS.get(last) or _object(last)
-    if (
-        above not in ("torch", "numpy") and path not in trail
-    ):  # torch/__init__.py is too long to read for a dtype
+        if types := _LISTS.get("list" if last in ("tuple", "Tuple") else last):
+            return _list(ANYTHING, types)
+        return _mapping(ANYTHING, ANYTHING) if last in _MAPPINGS else _KINDS.get(last) or _object(last)
+    # torch/__init__.py is too long to read for a dtype
+    if above not in ("torch", "numpy") and path not in trail:
         with suppress(TargetNotFound, Unreadable):
             found = Found(module).reach(name)
             if isinstance(found.node, ast.Name | ast.Attribute | ast.Subscript | ast.BinOp):
-                return understand(found.node, found.module, trail | {path})
+                return parse_annotation(found.node, found.module, trail | {path})
     return _object(last)
 
 
@@ -230,27 +213,20 @@ def _subscripted(name: str, inside: list[ast.expr], module: Module, trail: froze
     root, _, last = module.absolute(name).rpartition(".")
     if root.partition(".")[0] not in _STANDARD:
         return _named(name, module, trail)
-    match last:
-        case "Literal":
-            values = tuple(map(literal, inside))
-            return ANYTHING if NOT_LITERAL in values else OneOf(values)
-        case "Annotated":
-            return _ranged(understand(inside[0], module, trail), tuple(_rules(inside[1:])))
-    each = [understand(node, module, trail) for node in inside]
+    if last == "Literal":
+        values = tuple(map(literal, inside))
+        return ANYTHING if NOT_LITERAL in values else _one_of(values)
+    if last == "Annotated":
+        return _ranged(parse_annotation(inside[0], module, trail), list(_rules(inside[1:])))
+    each = [parse_annotation(node, module, trail) for node in inside]
     if last in ("Optional", "Union"):
-        return AnyOf((*each, *[NULL] * (last == "Optional")))
-    if types := _ITEMS.get(last):
-        return Each(each[-1], types, each[0])
+        return optional(_union(each)) if last == "Optional" else _union(each)
+    if last in _MAPPINGS:
+        return _mapping(each[0], each[-1])
     if last in ("tuple", "Tuple"):
         endless = isinstance(inside[-1], ast.Constant) and inside[-1].value is ...
-        return Each(each[0], (list, tuple), ANYTHING) if endless else Row(tuple(each))
-    return _named(name, module, trail)
-
-
-def _ranged(inner: Annotation, rules: tuple[tuple[str, Any], ...]) -> Annotation:
-    if isinstance(inner, AnyOf):
-        return AnyOf(tuple(_ranged(option, rules) for option in inner.options))
-    return inner if not rules or inner is NULL else Ranged(inner, rules)
+        return _list(each[0], (list, tuple)) if endless else _row(each)
+    return _list(each[-1], _LISTS[last]) if last in _LISTS else _named(name, module, trail)
 
 
 def _rules(metadata: Iterable[ast.expr]) -> Iterator[tuple[str, Any]]:

@@ -7,7 +7,15 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from regente.config.signatures.modules import Contents, Module, TargetNotFound, Unreadable, bind, closest, top
+from regente.config.signatures.modules import (
+    Contents,
+    Module,
+    TargetNotFound,
+    Unreadable,
+    bind,
+    closest,
+    top_module,
+)
 
 _MODULE = "torch.nn.modules.module.Module"
 _LIGHTNING_MODULE = "pytorch_lightning.core.module.LightningModule"
@@ -15,7 +23,7 @@ _LIGHTNING_MODULE = "pytorch_lightning.core.module.LightningModule"
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """A module, or what stands under a name in it."""
+    """A module, or what a name in it is bound to."""
 
     module: Module
     node: ast.AST | None = None
@@ -26,7 +34,7 @@ class Found:
         return f"{self.module.name}.{self.name}" if self.name else self.module.name
 
     def reach(self, name: str, seen: frozenset[str] = frozenset(), more: bool = False) -> Found:
-        """What `name` leads to from here; with `more`, a module is meant where there is one of the name."""
+        """What the dotted name leads to from here; with `more`, names follow, so that a module is preferred."""
         found, parts = self, name.split(".")
         for i, part in enumerate(parts):
             found = found._step(part, seen, more or i < len(parts) - 1)
@@ -40,19 +48,19 @@ class Found:
         sub = self.module.submodule(part)
         if sub and (more or not self._shadows(part)):
             return Found(sub)
-        return self._bound(part, seen, more)
+        return self._look_up(part, seen, more)
 
     def _shadows(self, part: str) -> bool:
-        """Whether the package may give the name of one of its modules to something else."""
+        """Whether the package may bind the name of one of its modules to something else."""
         contents, own = self.module.contents, f"{self.module.name}.{part}"
         return bool(contents.stars) or any(meaning != own for meaning in contents.names.get(part, []))
 
-    def _bound(self, name: str, seen: frozenset[str], more: bool) -> Found:
+    def _look_up(self, name: str, seen: frozenset[str], more: bool) -> Found:
         contents, key = self.module.contents, f"{self.module.name}.{name}"
         unclear = contents.dynamic
         for meaning in contents.names.get(name, []) if key not in seen else ():
             try:
-                return self._meant(name, meaning, seen | {key}, more)
+                return self._resolve_meaning(name, meaning, seen | {key}, more)
             except (TargetNotFound, Unreadable) as error:
                 if isinstance(error.__cause__, SyntaxError):
                     raise
@@ -60,7 +68,7 @@ class Found:
         for star in reversed(contents.stars) if key not in seen else ():
             try:
                 there = find(star, more=True)
-                if there.module.contents.shows(name):
+                if there.module.contents.exported(name):
                     return there._step(name, seen | {key}, more)
             except TargetNotFound:
                 continue
@@ -68,11 +76,11 @@ class Found:
                 unclear = True
         if sub := self.module.submodule(name):
             return Found(sub)
-        if unclear and not (more and self._misspelt(name)):
+        if unclear and not (more and self._is_misspelt(name)):
             raise Unreadable(f"{key} is decided at run time")
         raise TargetNotFound(key if more else name, self._names())
 
-    def _meant(self, name: str, meaning: str | ast.AST, seen: frozenset[str], more: bool) -> Found:
+    def _resolve_meaning(self, name: str, meaning: str | ast.AST, seen: frozenset[str], more: bool) -> Found:
         if isinstance(meaning, str):
             return find(meaning, seen, more)
         if isinstance(meaning, ast.Name | ast.Attribute):
@@ -82,8 +90,8 @@ class Found:
                 pass
         return Found(self.module, meaning, name)
 
-    def _misspelt(self, name: str) -> bool:
-        """Whether a name that might appear at run time is surely a module's name gone wrong: torch.optm."""
+    def _is_misspelt(self, name: str) -> bool:
+        """Whether a name that might appear at run time is rather a misspelt module: torch.optm."""
         mentioned = re.search(rb"\b%s\b" % name.encode(), self.module.contents.text)
         return name.islower() and not mentioned and bool(closest(name, self.module.submodules()))
 
@@ -94,7 +102,7 @@ class Found:
                 contents = find(star, more=True).module.contents
             except (TargetNotFound, Unreadable):
                 continue
-            names += filter(contents.shows, contents.names)
+            names += filter(contents.exported, contents.names)
         return names
 
     def _member(self, part: str) -> Found:
@@ -117,25 +125,26 @@ class Found:
         return members
 
     def own(self, name: str) -> ast.AST | None:
-        """What the body of the class itself binds to the name."""
+        """What the body of the class itself binds the name to."""
         meanings = self.members.names.get(name, [])
         return next((meaning for meaning in meanings if isinstance(meaning, ast.AST)), None)
 
 
 def find(path: str, seen: frozenset[str] = frozenset(), more: bool = False) -> Found:
-    """What stands under the dotted path.
+    """The module, class or function with the dotted path.
 
-    Raises TargetNotFound if there is nothing, Unreadable if only running would show.
+    Raises TargetNotFound if there is none, Unreadable if only running the code would tell.
     """
     first, dot, rest = path.partition(".")
-    return Found(top(first)).reach(rest, seen, more) if dot else Found(top(first))
+    return Found(top_module(first)).reach(rest, seen, more) if dot else Found(top_module(first))
 
 
-Line = list[tuple[str, Found | None]]  # dotted names, and the classes where there is source
+# A class and its ancestors: their dotted names, and the classes where there is source
+Lineage = list[tuple[str, Found | None]]
 
 
 def roots(path: str) -> tuple[str, ...]:
-    """The names of a class that takes no arguments of its own and is too large to read for that."""
+    """The names of a class that takes no arguments and needs no reading, with its ancestors; else empty."""
     if path in ("torch.nn.Module", _MODULE):
         return (_MODULE,)
     if path.endswith(".LightningModule") and path.startswith(("pytorch_lightning.", "lightning.pytorch.")):
@@ -144,15 +153,15 @@ def roots(path: str) -> tuple[str, ...]:
     return (path,) if plain or path.startswith("collections.abc.") else ()
 
 
-def lineage(cls: Found) -> Line:
-    """The class and its ancestors in the order in which they are asked."""
+def lineage(cls: Found) -> Lineage:
+    """The class and its ancestors, in the order in which Python looks for a method."""
     above = [pair for base in cls.class_node.bases for pair in base_line(cls, base)]
     last = {path: i for i, (path, _) in enumerate(above)}  # of a diamond, the last occurrence counts
     return [(cls.path, cls), *(pair for i, pair in enumerate(above) if last[pair[0]] == i)]
 
 
-def readable(line: Line) -> Iterator[Found]:
-    """The classes in the line; raises Unreadable at one that has no source."""
+def readable(line: Lineage) -> Iterator[Found]:
+    """The classes of a lineage; raises Unreadable at one that has no source."""
     for path, cls in line:
         if cls:
             yield cls
@@ -160,8 +169,8 @@ def readable(line: Line) -> Iterator[Found]:
             raise Unreadable(f"{path} cannot be read")
 
 
-def base_line(cls: Found, written: ast.expr) -> Line:
-    """The lineage of the base that the class calls so."""
+def base_line(cls: Found, written: ast.expr) -> Lineage:
+    """The lineage of a base, as the class names it."""
     name = ast.unparse(written.value if isinstance(written, ast.Subscript) else written)  # Generic[T]
     path = cls.module.absolute(name)
     if not roots(path):

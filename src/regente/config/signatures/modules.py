@@ -1,4 +1,4 @@
-"""Modules as they lie on the disk, and the names that their source binds."""
+"""Modules on the disk, and the names that their source binds."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ import ast
 import builtins
 import difflib
 import importlib.util
+import operator
 import pkgutil
 import re
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
-
-from regente.config.signatures.expressions import verdict
+from typing import Any
 
 
 class TargetNotFound(LookupError):  # noqa: N818 - the house drops the suffix
-    """No module, or no name in a module, is there under the dotted path."""
+    """No module, or no name in a module, has the dotted path."""
 
     def __init__(self, part: str, siblings: Iterable[str] = ()) -> None:
         self.target = self.part = part
@@ -32,11 +33,11 @@ class TargetNotFound(LookupError):  # noqa: N818 - the house drops the suffix
 
 
 class Unreadable(Exception):  # noqa: N818
-    """The source does not say: C code, a module `__getattr__`, names made at run time."""
+    """The source does not tell: C code, a module `__getattr__`, names made at run time."""
 
 
 def closest(name: str, siblings: Iterable[str]) -> list[str]:
-    """Up to three siblings much like the name, whatever their case; of two that differ in case only, one."""
+    """Up to three siblings like the name, in any case; of two that differ in case only, one."""
     ordered = sorted(siblings, key=lambda sibling: sibling.islower() == name.islower())
     lower = {sibling.lower(): sibling for sibling in ordered if name[:1] == "_" or sibling[:1] != "_"}
     return [lower[match] for match in difflib.get_close_matches(name.lower(), lower)]
@@ -44,18 +45,19 @@ def closest(name: str, siblings: Iterable[str]) -> list[str]:
 
 @dataclass(eq=False, repr=False)
 class Contents:
-    """What a module binds to names: a dotted path to import from, or a node; the likeliest comes first."""
+    """What a body binds to each name: a dotted path to import from, or a node; the likeliest comes first."""
 
     names: dict[str, list[str | ast.AST]] = field(default_factory=dict)
-    stars: list[str] = field(default_factory=list)
+    stars: list[str] = field(default_factory=list)  # modules of `import *`
     exports: set[str] = field(default_factory=set)  # __all__; empty if there is none
-    partly: bool = False  # __all__ is computed
+    all_exports_known: bool = True  # __all__ is a literal
     dynamic: bool = False  # more names may appear at run time
     text: bytes = b""
 
-    def shows(self, name: str) -> bool:
-        listed = self.exports and not self.partly and not self.dynamic
-        return name in self.exports or not (listed or name.startswith("_"))
+    def exported(self, name: str) -> bool:
+        """Whether `import *` brings the name."""
+        only_listed = self.exports and self.all_exports_known and not self.dynamic
+        return name in self.exports or not (only_listed or name.startswith("_"))
 
     def bind(self, name: str, meaning: str | ast.AST, fallback: bool = False) -> None:
         known = self.names.setdefault(name, [])
@@ -79,7 +81,7 @@ class Module:
         return _contents(self.name, path, bool(self.dirs), (state.st_mtime_ns, state.st_size))
 
     def submodule(self, part: str) -> Module | None:
-        # found by its last name alone, since a namespace package would look among the imported for its parent
+        # found by its last name alone: for a namespace package, find_spec would look for an imported parent
         return _module(f"{self.name}.{part}", PathFinder.find_spec(part, self.dirs)) if self.dirs else None
 
     def submodules(self) -> list[str]:
@@ -94,8 +96,11 @@ class Module:
         return f"builtins.{name}" if not bound and hasattr(builtins, first) else f"{self.name}.{name}"
 
 
-def top(name: str) -> Module:
-    """The module or package of this name on the import path."""
+def top_module(name: str) -> Module:
+    """The module or package of this name on the import path.
+
+    Raises TargetNotFound if there is none, Unreadable if it cannot be looked for.
+    """
     try:
         module = _module(name, importlib.util.find_spec(name)) if name else None
     except (ImportError, ValueError) as error:
@@ -111,7 +116,7 @@ def _module(name: str, spec: ModuleSpec | None) -> Module | None:
 
 
 def _top_names() -> Iterator[str]:
-    """What can be imported: what lies on the path, what is imported, what is installed to be edited."""
+    """What can be imported: modules on the path, imported modules, editable installs."""
     yield from (found.name for found in pkgutil.iter_modules())
     for name, module in list(sys.modules.items()):
         editable = getattr(module, "MAPPING", {}) if name.startswith("__editable__") else {}
@@ -123,7 +128,7 @@ def _contents(name: str, file: Path, package: bool, state: tuple[int, int]) -> C
     text = file.read_bytes()
     found = Contents(text=text)
     try:
-        with warnings.catch_warnings(action="ignore"):  # "\d" in a text that is not ours to judge
+        with warnings.catch_warnings(action="ignore"):  # "\d" in the source of others
             tree = ast.parse(text, file)
     except (SyntaxError, ValueError) as error:
         raise Unreadable(str(error)) from error
@@ -133,12 +138,27 @@ def _contents(name: str, file: Path, package: bool, state: tuple[int, int]) -> C
     return found
 
 
-_FACTS = {"TYPE_CHECKING": True, "typing.TYPE_CHECKING": True, "sys.platform": sys.platform}
-_FACTS |= {"sys.version_info": tuple(sys.version_info[:3])}
+_VALUES: dict[str, Any] = {"sys.platform": sys.platform, "sys.version_info": tuple(sys.version_info)}
+_COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {ast.Eq: operator.eq, ast.NotEq: operator.ne}
+_COMPARE |= {ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge}
+
+
+def _outcome(test: ast.expr) -> bool | None:
+    """Whether a condition on TYPE_CHECKING, Python's version or the platform holds; None for any other condition."""
+    match test:
+        case ast.Name(id="TYPE_CHECKING") | ast.Attribute(attr="TYPE_CHECKING"):
+            return True
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            outcome = _outcome(operand)
+            return None if outcome is None else not outcome
+        case ast.Compare(left=left, ops=[op], comparators=[ast.Constant() | ast.Tuple() as right]):
+            with suppress(KeyError, TypeError, ValueError):
+                return bool(_COMPARE[type(op)](_VALUES[ast.unparse(left)], ast.literal_eval(right)))
+    return None
 
 
 def bind(body: list[ast.stmt], into: Contents, package: str = "", fallback: bool = False) -> None:
-    """Notes what the statements bind, those of a failed `try` or an uncertain `else` as a fallback."""
+    """Note what the statements bind; what a failed `try` or an uncertain `else` binds is a fallback."""
     for statement in body:
         match statement:
             case ast.Import(names=names):
@@ -168,11 +188,11 @@ def bind(body: list[ast.stmt], into: Contents, package: str = "", fallback: bool
             case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
                 into.bind(name, value, fallback)
             case ast.If(test=test):
-                known = verdict(test, _FACTS)
-                if known is not False:
+                outcome = _outcome(test)
+                if outcome is not False:
                     bind(statement.body, into, package, fallback)
-                if known is not True:
-                    bind(statement.orelse, into, package, fallback or known is None)
+                if outcome is not True:
+                    bind(statement.orelse, into, package, fallback or outcome is None)
             case ast.Try() | ast.TryStar():
                 bind([*statement.body, *statement.orelse, *statement.finalbody], into, package, fallback)
                 for handler in statement.handlers:
@@ -185,5 +205,5 @@ def _export(listed: ast.expr, into: Contents) -> None:
     try:
         into.exports.update(ast.literal_eval(listed))
     except (ValueError, TypeError):
-        into.partly = True
+        into.all_exports_known = False
         into.exports.update(str(n.value) for n in ast.walk(listed) if isinstance(n, ast.Constant))

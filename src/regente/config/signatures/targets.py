@@ -1,17 +1,17 @@
-"""`read`: what the class or function under a dotted path takes."""
+"""`read`: what the class or function with a dotted path takes."""
 
 import ast
 from dataclasses import dataclass, field
 from typing import Literal
 
-from regente.config.signatures.classes import Function, Parameter, of_class, of_function
 from regente.config.signatures.lookup import Found, find, lineage, roots
 from regente.config.signatures.modules import TargetNotFound, Unreadable
+from regente.config.signatures.parameters import Function, Parameter, of_class, of_function
 
 
 @dataclass(frozen=True, eq=False)
 class Signature:
-    """What a target takes. `open`: further arguments may be."""
+    """What a target takes. `open`: it may take further arguments."""
 
     target: str
     kind: Literal["class", "function", "unknown"] = "unknown"
@@ -21,7 +21,7 @@ class Signature:
 
     @property
     def name(self) -> str:
-        """The dotted path where it is defined; "" if only running would show."""
+        """The dotted path where it is defined; "" if only running the code would tell."""
         return self.found.path if self.found else ""
 
     def derives_from(self, path: str) -> bool | None:
@@ -35,7 +35,7 @@ class Signature:
 
 
 def read(target: str) -> Signature:
-    """The signature of the class or function under the dotted path.
+    """The signature of the class or function with the dotted path.
 
     Raises TargetNotFound if there is none, SyntaxError if a module on the way to it does not parse.
     """

@@ -1,0 +1,67 @@
+"""What two parts of a config must agree on."""
+
+from collections.abc import Iterator
+from difflib import get_close_matches
+from typing import Any
+
+from regente.config.check_part import shorten
+from regente.errors import Problem
+
+# The metrics that can be watched while a task trains
+LOGGED = {
+    "regente.tasks.classifier.Classifier": ("train/loss", "val/loss", "val/acc"),
+    "regente.tasks.regressor.Regressor": ("train/loss", "val/loss", "val/mae"),
+    "regente.tasks.language_model.LanguageModel": ("train/loss", "val/loss", "val/acc", "val/perplexity"),
+}
+# What each finder of the trainer finds: part and setting
+FINDERS = {"find_lr": ("optimizer", "lr"), "find_batch_size": ("data", "batch_size")}
+
+
+def consistency_problems(config: dict[str, Any]) -> Iterator[Problem]:
+    """The problems between parts, each of which is right by itself."""
+    yield from _data_and_model(config["data"], config["model"])
+    yield from _trainer(config)
+    yield from _metrics(config)
+
+
+def _data_and_model(data: dict[str, Any], model: dict[str, Any]) -> Iterator[Problem]:
+    for key in ("num_classes", "input_shape", "vocab_size", "every_position"):
+        if key in data and key in model and data[key] != model[key]:
+            what = f"the data has {data[key]}; leave it at ${{data.{key}}}"
+            yield Problem(f"model.{key}={shorten(model[key])}", what)
+    names, number = data.get("class_names"), data.get("num_classes")
+    if isinstance(names, list) and number is not None and len(names) != number:
+        what = f"data.class_names has {len(names)} names; one for each class"
+        yield Problem(f"data.num_classes={shorten(number)}", what)
+    if "vocab_size" in data and "vocab_size" not in model and model["_target_"].startswith("regente."):
+        what = "does not take numbers of words, which the data gives; use model=lstm"
+        yield Problem(f"model._target_={model['_target_']}", what)
+
+
+def _trainer(config: dict[str, Any]) -> Iterator[Problem]:
+    trainer = config["trainer"]
+    for key, (part, setting) in FINDERS.items():
+        if trainer.get(key) and setting not in config[part]:
+            what = f"finds {part}.{setting}, which is no setting here; add it, or leave this out"
+            yield Problem(f"trainer.{key}", what)
+        if trainer.get(key) and type(trainer.get("devices")) is int and trainer["devices"] > 1:
+            what = "takes one device; find it with trainer.devices=1, and give it to the run of several"
+            yield Problem(f"trainer.{key}", what)
+    if trainer.get("max_time") is not None and trainer.get("max_minutes") is not None:
+        yield Problem("trainer.max_time", "goes without trainer.max_minutes; give one of them")
+
+
+def _metrics(config: dict[str, Any]) -> Iterator[Problem]:
+    """Metrics that the task never logs, each once: a callback mostly refers to the monitor."""
+    logged = LOGGED.get(config["task"]["_target_"])
+    if logged is None:
+        return
+    watched = {
+        f"callbacks.{name}.monitor": node.get("monitor") for name, node in config["callbacks"].items() if node
+    }
+    watched["monitor.metric"] = config["monitor"]["metric"]
+    for metric, where in {metric: where for where, metric in watched.items()}.items():
+        if metric is not None and metric not in logged:
+            close = get_close_matches(metric, logged, n=1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            yield Problem(f"{where}={metric}", f"never logged; {hint}logged: {', '.join(logged)}")

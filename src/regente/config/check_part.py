@@ -1,0 +1,156 @@
+"""What is wrong with one part of a config: its class, or its arguments."""
+
+import sys
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from difflib import get_close_matches
+from typing import Any
+
+from regente.config.limits import RELATIONS, is_below, limit_of
+from regente.config.own_settings import OWN_SETTINGS, as_count
+from regente.config.signatures import Signature, TargetNotFound, read
+from regente.errors import Problem
+
+# Arguments that Regente gives to a part itself
+SET_BY_REGENTE = {
+    "task": ("model", "optimizer", "scheduler", "monitor", "take_steps"),
+    "optimizer": ("params",),
+    "scheduler": ("optimizer", "total_steps"),
+    "trainer": (
+        *("callbacks", "logger", "default_root_dir"),
+        *("enable_checkpointing", "enable_progress_bar", "enable_model_summary"),
+    ),
+}
+# What the target of a part must derive from, and the name of that in a message
+BASE_CLASSES = {
+    "data": ("pytorch_lightning.LightningDataModule", "a LightningDataModule"),
+    "model": ("torch.nn.Module", "a torch.nn.Module"),
+    "task": ("pytorch_lightning.LightningModule", "a LightningModule"),
+    "optimizer": ("torch.optim.Optimizer", "a torch optimizer"),
+    "trainer": ("pytorch_lightning.Trainer", "Lightning's Trainer"),
+    "callbacks": ("pytorch_lightning.Callback", "a Lightning callback"),
+}
+
+
+def part_problems(where: str, node: Any) -> list[Problem]:
+    """The problems of one part, or of a node inside of a part; `where` is its dotted key in the config."""
+    if not isinstance(node, dict) or "_target_" not in node:
+        what = "has no _target_, the class to make"
+        if where.startswith("callbacks.") and isinstance(node, dict):
+            what = f"no such callback here, and it {what}; give callbacks.NAME._target_, or mend the name"
+        return [Problem(where, what)]
+    target = node["_target_"]
+    if not isinstance(target, str) or target.split(".")[0] in sys.stdlib_module_names:
+        nested = isinstance(target, str) and not _part(where)
+        # an argument may be of the standard library: pathlib.Path, datetime.timedelta, functools.partial
+        return [] if nested else [Problem(f"{where}._target_", f"refused: {target} is not a component")]
+    try:
+        signature = read(target)
+    except SyntaxError as error:
+        return [Problem(f"{where}._target_", f"{error.filename}:{error.lineno}: {error.msg}; mend that line")]
+    except TargetNotFound as error:
+        hint = f"; did you mean {error.closest[0]}?" if error.closest else ""
+        return [Problem(f"{where}._target_", f"{target}: {error.part} not found{hint}")]
+    return list(_class_problems(where, signature)) or list(_argument_problems(where, node, signature))
+
+
+def _part(where: str) -> str:
+    """Which of the config's parts a node is; empty for a node inside of a part, such as data.augment."""
+    root, *inner = where.split(".")
+    return root if len(inner) == (root == "callbacks") else ""
+
+
+def _class_problems(where: str, signature: Signature) -> Iterator[Problem]:
+    base, name = BASE_CLASSES.get(_part(where), ("", ""))
+    if base and signature.kind == "class" and signature.derives_from(base) is False:
+        yield Problem(f"{where}._target_", f"{_class_name(signature)} is not {name}")
+
+
+def _argument_problems(where: str, node: dict[str, Any], signature: Signature) -> Iterator[Problem]:
+    part = _part(where)
+    reserved = SET_BY_REGENTE.get(part, ())
+    arguments = {key: as_count(part, key, each) for key, each in node.items() if not key.startswith("_")}
+    own = {key: each for key, each in OWN_SETTINGS.get(part, {}).items() if key not in signature.parameters}
+    for key in [key for key in own if key in arguments]:
+        if not own[key].allows(value := arguments.pop(key)):
+            yield Problem(f"{where}.{key}={shorten(value)}", own[key].message)
+    for key in [key for key in arguments if key in reserved]:
+        what = "is set by Regente; see the groups callbacks and tracking, or leave it out"
+        yield Problem(f"{where}.{key}", what)
+        del arguments[key]
+    if not signature.open:
+        settings = [name for name in [*signature.parameters, *own] if name not in reserved]
+        yield from unknown_settings(where, arguments, settings, _class_name(signature))
+    yield from _missing(where, node, signature, [*arguments, *reserved])
+    fitting = {}
+    for name, value in arguments.items():
+        if found := list(_value_problems(f"{where}.{name}", name, value, signature, node)):
+            yield from found
+        else:
+            fitting[name] = value
+    yield from _relation_problems(where, fitting, signature)
+
+
+def _missing(
+    where: str, node: dict[str, Any], signature: Signature, given: Collection[str]
+) -> Iterator[Problem]:
+    """The required arguments that nobody gives; a nested `_partial_` is called with more arguments later."""
+    if node.get("_partial_") and not _part(where):
+        return
+    positional = list(signature.parameters)[: len(node.get("_args_") or ())]
+    for name, parameter in signature.parameters.items():
+        if parameter.required and name not in given and name not in positional:
+            what = f"has no value, and {_class_name(signature)} needs one; give it: {where}.{name}=..."
+            yield Problem(f"{where}.{name}", what)
+
+
+def _value_problems(
+    where: str, name: str, value: Any, signature: Signature, node: dict[str, Any]
+) -> Iterator[Problem]:
+    """What is wrong with the value of one argument."""
+    if isinstance(value, dict) and "_target_" in value:
+        if (
+            node.get("_recursive_") is not False
+        ):  # else the class itself makes the object, with arguments of its own
+            yield from part_problems(where, value)
+    elif parameter := signature.parameters.get(name):
+        limit = limit_of(parameter.owner, name)
+        if not parameter.annotation.allows(value):
+            yield Problem(f"{where}={shorten(value)}", f"needs {parameter.annotation}")
+        elif limit is not None and value != parameter.default and not limit.allows(value):
+            yield Problem(f"{where}={shorten(value)}", f"{limit.message} ({_class_name(signature)})")
+
+
+def _relation_problems(where: str, arguments: dict[str, Any], signature: Signature) -> Iterator[Problem]:
+    values = {name: each.default for name, each in signature.parameters.items()} | arguments
+    for relation in RELATIONS:
+        if relation.blamed not in arguments or not is_below(
+            signature.parameters[relation.blamed].owner, relation.owner
+        ):
+            continue
+        with suppress(KeyError, TypeError):  # a value that is not known is no reason to refuse
+            if not relation.holds(values):
+                value = shorten(arguments[relation.blamed])
+                yield Problem(f"{where}.{relation.blamed}={value}", relation.message)
+
+
+def _class_name(signature: Signature) -> str:
+    """The class's own name, without its module; that of the target where the source does not tell."""
+    return (signature.name or signature.target).rpartition(".")[2]
+
+
+def unknown_settings(
+    where: str, keys: Collection[str], known: Collection[str], owner: str
+) -> Iterator[Problem]:
+    """A problem for each key that is no setting of `owner`, with the closest one that is."""
+    for key in keys:
+        if key not in known:
+            close = get_close_matches(key, known, n=1)
+            hint = f"did you mean {where}.{close[0]}?" if close else f"{owner} takes: {', '.join(known)}"
+            yield Problem(f"{where}.{key}", f"no such setting; {hint}")
+
+
+def shorten(value: Any) -> str:
+    """A value in a message, in at most 60 characters."""
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
