@@ -209,6 +209,8 @@ class ForkedProcess:
             try:
                 os.setsid()
                 code = target()
+            except SystemExit as error:
+                code = error.code if isinstance(error.code, int) else int(error.code is not None)
             except BaseException:
                 traceback.print_exc()
             finally:
