@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from regente.data.core.in_memory import InMemory
     from regente.errors import RegenteError
     from regente.jobs.runs import Run
-    from regente.sweeps.protocols import Launcher, TrialResult, TrialSource, TrialSpec
+    from regente.sweeps.protocols import Launcher, SearchSource, TrialResult, TrialSource, TrialSpec
     from regente.tasks.supervised import Supervised
 
 __version__ = "0.1.0"
@@ -23,7 +23,9 @@ _PLACES = {
     "InMemory": "regente.data.core.in_memory",
     "RegenteError": "regente.errors",
     "Run": "regente.jobs.runs",
-    **dict.fromkeys(("Launcher", "TrialResult", "TrialSource", "TrialSpec"), "regente.sweeps.protocols"),
+    **dict.fromkeys(
+        ("Launcher", "SearchSource", "TrialResult", "TrialSource", "TrialSpec"), "regente.sweeps.protocols"
+    ),
     "Supervised": "regente.tasks.supervised",
 }
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "Launcher",
     "RegenteError",
     "Run",
+    "SearchSource",
     "Supervised",
     "SweptJob",
     "TrialResult",

@@ -9,6 +9,7 @@ import torch
 from rich.console import Console
 from torchmetrics.functional import classification, mean_squared_error, r2_score
 
+from regente.data.protocols import SupportsNotes
 from regente.jobs import console
 from regente.jobs.hardware import fit_trainer
 from regente.jobs.job import Job, write_json
@@ -57,7 +58,7 @@ def evaluate_weights(
     for evaluate in (parts.trainer.validate, parts.trainer.test):
         evaluate(task, datamodule=parts.data, verbose=False)
         metrics |= {name: float(value) for name, value in parts.trainer.callback_metrics.items()}
-    for note in (*notes, *getattr(parts.data, "notes", ())):
+    for note in (*notes, *(parts.data.notes if isinstance(parts.data, SupportsNotes) else ())):
         console.note(out, note)
     rows = {}
     for split in SPLITS:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from regente.data.core.decoding import reason_of
 from regente.data.core.file_inputs import Inputs
+from regente.data.protocols import SupportsText
 from regente.errors import DataError
 from regente.inference.predictor import LoadedRun, load_run
 from regente.jobs.hardware import cores
@@ -78,7 +79,7 @@ def _sources(loaded: LoadedRun, inputs: Iterable[str]) -> Iterator[Path | str]:
                 and file.is_file()
             )
             yield from files or [path]
-        elif hasattr(loaded.data, "word_ids") and not path.suffix and not path.exists():
+        elif isinstance(loaded.data, SupportsText) and not path.suffix and not path.exists():
             yield given
         else:
             yield path

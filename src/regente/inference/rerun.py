@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from regente.config.check import check
+from regente.data.protocols import SupportsIdentity
 from regente.errors import ConfigError, Problem, first_of
 from regente.jobs.job import DATA, PROVENANCE, Job, freeze, read_json
 from regente.jobs.runs import find_job, run_id, shown
@@ -105,7 +106,8 @@ def _data(then: dict[str, Any], config: dict[str, Any]) -> Iterator[str]:
     from hydra.utils import instantiate
 
     data: Any = instantiate(config["data"], _convert_="all")
-    if not hasattr(data, "identity"):
+    has_identity = isinstance(data, SupportsIdentity)
+    if not has_identity:
         return
     data.prepare_data()
     data.setup("fit")

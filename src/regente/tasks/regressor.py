@@ -5,6 +5,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from regente.data.protocols import SupportsNaiveForecast, SupportsUnscale
 from regente.errors import ConfigError, Problem
 from regente.tasks.supervised import Batch, Supervised
 
@@ -37,8 +38,9 @@ class Regressor(Supervised):
         x, y = batch
         outputs, y = self._outputs(x, y).float(), y.float()
         loss = (outputs - y).square().view(len(y), -1).mean(1)
-        unscale = getattr(self._data, "unscale", lambda values: values)
-        label, prediction = unscale(y), unscale(outputs)
+        label, prediction = y, outputs
+        if isinstance(self._data, SupportsUnscale):
+            label, prediction = self._data.unscale(y), self._data.unscale(outputs)
         self.totals[0] += loss.sum(dtype=self.totals.dtype)
         self.totals[1] += (prediction - label).abs().view(len(y), -1).mean(1).sum(dtype=self.totals.dtype)
         self.totals[2] += len(y)
@@ -46,7 +48,7 @@ class Regressor(Supervised):
 
     def on_test_epoch_end(self) -> None:
         super().on_test_epoch_end()
-        if hasattr(self._data, "naive_mae"):
+        if isinstance(self._data, SupportsNaiveForecast):
             self.log_measures({"test/naive_mae": self._data.naive_mae("test")})
 
     @property

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from regente.data.core.batches import Batches
+from regente.data.protocols import SupportsNotes
 from regente.jobs import console
 from regente.training.callbacks.training_loss import TrainingLoss
 
@@ -36,7 +37,8 @@ class ProgressLine(Callback):
         self.drawn = 0.0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for note in getattr(trainer.datamodule, "notes", ()):  # type: ignore[attr-defined]
+        data: object = trainer.datamodule  # type: ignore[attr-defined]
+        for note in data.notes if isinstance(data, SupportsNotes) else ():
             console.note(self.console, note)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

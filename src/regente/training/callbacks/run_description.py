@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from regente.data.protocols import SupportsFittedState, SupportsIdentity
 from regente.jobs.hardware import has_bfloat16
 from regente.jobs.job import DATA, EXAMPLE, FITTED_STATE, Job, write_json
 from regente.tracking.journal import Journal
@@ -45,12 +46,12 @@ class RunDescription(Callback):
         write_json(self.job.path / "torch.json", torch_facts())
         self.journal.write("artifact", path=str(self.job.path / "torch.json"), to="environment")
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-        if hasattr(datamodule, "identity"):
+        if isinstance(datamodule, SupportsIdentity):
             identity = datamodule.identity()
             write_json(self.job.path / DATA, identity)
             self.journal.write("artifact", path=str(self.job.path / DATA), to="environment")
             self.journal.write("dataset", **identity)
-        if hasattr(datamodule, "fitted_state"):
+        if isinstance(datamodule, SupportsFittedState):
             write_json(self.job.path / FITTED_STATE, datamodule.fitted_state())
             self.journal.write("artifact", path=str(self.job.path / FITTED_STATE), to="model")
 

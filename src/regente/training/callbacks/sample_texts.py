@@ -6,6 +6,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from regente.data.core.vocabulary import VOCABULARY, write_vocabulary
+from regente.data.protocols import SupportsText
 from regente.jobs.job import Job
 from regente.models.text_generation import Sampling, continue_text
 from regente.tracking.journal import Journal
@@ -25,13 +26,15 @@ class SampleTexts(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        if hasattr(data, "detokenise") and trainer.is_global_zero:
+        is_text = isinstance(data, SupportsText)
+        if is_text and trainer.is_global_zero:
             write_vocabulary(self.job.path / VOCABULARY, data.vocabulary)
             self.journal.write("artifact", path=str(self.job.path / VOCABULARY), to="model")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        if trainer.sanity_checking or not hasattr(data, "detokenise"):
+        is_text = isinstance(data, SupportsText)
+        if trainer.sanity_checking or not is_text:
             return
         model: Any = pl_module.model
         assert not model.training
