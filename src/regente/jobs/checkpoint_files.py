@@ -40,7 +40,7 @@ def load(path: Path, map_location: Any = "cpu", *, mmap: bool = False) -> dict[s
             raise CheckpointError(f"{path}: {what}") from error
         raise CheckpointError(f"{path}: not a checkpoint ({reason[:150]}); name another") from error
     # torch does not compare the checksums that it wrote
-    if not mmap and zipfile.is_zipfile(path) and (what := damage(path)):
+    if not mmap and _is_archive(path) and (what := damage(path)):
         raise CheckpointError(f"{path}: {what}; name another checkpoint or run")
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: not a checkpoint, but a {type(content).__name__}; name another")
@@ -56,12 +56,15 @@ def damage(path: Path) -> str:
     try:
         if (size := path.stat().st_size) == 0:
             return "damaged: it is empty"
-        with path.open("rb") as file:
-            if file.read(4) != b"PK\x03\x04":
-                return "not a checkpoint"
-        return _damage_of_archive(path, size)
+        return _damage_of_archive(path, size) if _is_archive(path) else "not a checkpoint"
     except OSError as error:
         return f"cannot be read ({error.strerror or error})"
+
+
+def _is_archive(path: Path) -> bool:
+    """Whether a file begins as a zip archive, which torch has written since 1.6."""
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
 
 
 def _damage_of_archive(path: Path, size: int) -> str:
