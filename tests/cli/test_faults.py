@@ -34,7 +34,7 @@ CASES = {
     "A25 word for a rate": (["optimizer.lr=1e-3x"], 2, "optimizer.lr=1e-3x", "needs a number"),
     "A26 a function of the system": (["model._target_=os.system"], 2, "model._target_", "is not a component"),
     "C01 no GPU": (["trainer=gpu"], 3, "trainer.accelerator=gpu", "use trainer=cpu"),
-    "C02 eight GPUs": (["trainer=gpu", "trainer.devices=8"], 3, "trainer.devices=8: 8 asked for", "use trainer=cpu"),
+    "C02 eight GPUs": (["trainer=gpu", "trainer.devices=8"], 3, "trainer.devices=8: 8 requested", "use trainer=cpu"),
     "C04 unknown precision": (["trainer.precision=fp17"], 2, "trainer.precision=fp17", "16-mixed"),
     "C07 negative epochs": (["trainer.max_epochs=-5"], 2, "trainer.max_epochs=-5", "at least 0, or -1"),
     "C10 accumulate nothing": (

@@ -157,8 +157,8 @@ def test_a_missing_value_is_refused_or_on_demand_the_one_before(tmp_path: Path) 
 
 ROWS = "\n".join(f"{i},{i % 5}" for i in range(60)) + "\n"
 FAULTS = {
-    "no number": ("a,b\nx,y\n", {}, r"no column of numbers, but a \(string\), b \(string\); commas"),
-    "semicolons": ("a;b\n1;2\n", {}, r"no column of numbers, but a;b \(string\); commas go between"),
+    "no number": ("a,b\nx,y\n", {}, r"no column of numbers, but a \(string\), b \(string\); a comma between columns"),
+    "semicolons": ("a;b\n1;2\n", {}, r"no column of numbers, but a;b \(string\); a comma between columns"),
     "target": ("load,b\n" + ROWS, {"target": "laod"}, r"data.target=laod: no column .*did you mean load\?"),
     "columns": ("a,b\n" + ROWS, {"columns": ["a", "c"]}, r"data.columns: no column 'c' in .*there is: a, b"),
     "text": (
@@ -176,7 +176,7 @@ FAULTS = {
     "short": (
         "a,b\n" + ROWS[:60],
         {},
-        r"of 14 rows 2 are for val, but data.window=4 .*horizon=1 take 5; give",
+        r"of 14 rows 2 are for val, but data.window=4 .*horizon=1 need 5; give",
     ),
     "empty": ("", {}, r"table.csv: cannot be read as CSV \(Empty CSV file\)"),
     "names alone": ("a,b\n", {}, r"table.csv: has no rows"),

@@ -139,7 +139,7 @@ def test_the_same_words_give_the_same_digest_and_others_another(poem: Path) -> N
         (b"", "text.txt: no words in it"),
         (b"\n \n", "text.txt: no words in it"),
         (b"a word\nbad \xff\n", r"text.txt: byte 11 \(0xff\) is not UTF-8; save the file as UTF-8"),
-        (b"one two three four " * 5, "the val part has 2 words, and a window with its next word takes 5"),
+        (b"one two three four " * 5, "the val part has 2 words, and a window with its next word needs 5"),
     ],
     ids=["missing", "empty", "blank", "not UTF-8", "short"],
 )

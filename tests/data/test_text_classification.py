@@ -92,7 +92,7 @@ def test_what_is_wrong_with_the_data_is_named(tmp_path: Path) -> None:
         (["data.num_classes=4"], ConfigError, r"data\.num_classes=3 would be right"),
         (["data.vocab_size=30522"], ConfigError, rf"data\.vocab_size={len(VOCABULARY)} would be right"),
         (["data.class_names=[animals,colours,foods]"], DataError, "the class 'food' is not among"),
-        (["data.split_column=label"], DataError, "'animals' in row 1 is no split"),
+        (["data.split_column=label"], DataError, "'animals' in row 1 is not a split"),
     ):
         with pytest.raises(error, match=words):
             read(file, *given)

@@ -109,7 +109,7 @@ def test_a_series_is_forecast_in_its_own_units_from_every_window(regente: Run, p
     ended = regente("predict", "latest", "series.csv", "short.csv", "other.csv", "--out", "out.json")
     assert ended.code == 4
     assert ended.lines[1:] == [
-        "short.csv: 4 rows; the model looks at 32 at a time",
+        "short.csv: 4 rows; the model takes windows of 32",
         "other.csv: a column: no column 'load' in other.csv; there is: rain, wind",
     ]
     lines = json.loads((project / "out.json").read_text())

@@ -382,7 +382,7 @@ def leave(job: Job, checkpoint: Any, **result: Any) -> Job:
     return job
 
 
-@pytest.mark.parametrize("command", ["evaluate", "rerun", "resume", "fork", "train"])
+@pytest.mark.parametrize("command", ["evaluate", "rerun", "resume", "fork"])
 @pytest.mark.parametrize(
     ("overrides", "facts", "where"),
     [

@@ -61,11 +61,11 @@ def batch(option: str, size: int = 16) -> tuple[Tensor, Tensor]:
     return torch.randn(shape, generator=key), y
 
 
-def test_each_model_file_has_an_option_of_its_name() -> None:
+def test_each_option_has_a_file_of_its_name() -> None:
     spec = find_spec("regente.models")
     assert spec is not None and spec.submodule_search_locations
     files = {path.stem for path in Path(spec.submodule_search_locations[0]).glob("*.py")} - {"__init__"}
-    assert files == set(OPTIONS)
+    assert set(OPTIONS) <= files
 
 
 @pytest.mark.parametrize("option", OPTIONS)

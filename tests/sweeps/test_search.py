@@ -240,7 +240,7 @@ def test_the_users_own_function_suggests_what_depends_on_what(
         (["seed=3"], "nothing to search"),
         (
             [LR, "hydra.sweeper.metric=[val/acc,val/loss]", "hydra.sweeper.direction=[maximize,minimize]",
-             "hydra/sweeper/pruner=asha"], "prunes by one objective alone",
+             "hydra/sweeper/pruner=asha"], "prunes with one objective only",
         ),
         (
             [LR, "hydra.sweeper.metric=test/acc", "hydra.sweeper.direction=maximize",

@@ -222,7 +222,7 @@ def test_each_epoch_takes_the_next_view(project: Path) -> None:
 def test_a_run_that_sees_few_samples_keeps_no_features(regente: Run, project: Path) -> None:
     ended = regente(*FAST, "trainer.limit_train_batches=2")
     assert ended.code == 0, ended.err
-    assert "not kept: trainer.limit_train_batches=2" in ended.out
+    assert "not stored: trainer.limit_train_batches=2" in ended.out
     assert not made(project)
 
 

@@ -77,8 +77,8 @@ def fragile(project: Path) -> Path:
     (project / "conf/data/own.yaml").write_text("# a DataLoader\n_target_: fragile.Own\nnum_classes: 10\n")
     (project / "experiments/mine.yaml").write_text(
         "# mine\ndefaults:\n  - /train\n  - override /model: fragile\n  - override /tracking: none\n  - _self_\n"
-        "data:\n  batch_size: 128\ntrainer:\n  max_epochs: 3\n  log_every_n_steps: 4\n"
-        "callbacks:\n  resume:\n    every_minutes: 0\ntrainer:\n  steps_per_call: 1\n"
+        "data:\n  batch_size: 128\ntrainer:\n  max_epochs: 3\n  log_every_n_steps: 4\n  steps_per_call: 1\n"
+        "callbacks:\n  resume:\n    every_minutes: 0\n"
     )
     (project / "experiments/loader.yaml").write_text(
         "# mine\ndefaults:\n  - /train\n  - override /data: own\n  - override /model: fragile\n"
