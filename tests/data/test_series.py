@@ -157,7 +157,11 @@ def test_a_missing_value_is_refused_or_on_demand_the_one_before(tmp_path: Path) 
 
 ROWS = "\n".join(f"{i},{i % 5}" for i in range(60)) + "\n"
 FAULTS = {
-    "no number": ("a,b\nx,y\n", {}, r"no column of numbers, but a \(string\), b \(string\); a comma between columns"),
+    "no number": (
+        "a,b\nx,y\n",
+        {},
+        r"no column of numbers, but a \(string\), b \(string\); a comma between columns",
+    ),
     "semicolons": ("a;b\n1;2\n", {}, r"no column of numbers, but a;b \(string\); a comma between columns"),
     "target": ("load,b\n" + ROWS, {"target": "laod"}, r"data.target=laod: no column .*did you mean load\?"),
     "columns": ("a,b\n" + ROWS, {"columns": ["a", "c"]}, r"data.columns: no column 'c' in .*there is: a, b"),

@@ -15,8 +15,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader, TensorDataset
 
 from regente.data.core.batches import Batches
-from regente.data.core.sources import Split
 from regente.data.core.seeded_loader import SeededLoader
+from regente.data.core.sources import Split
 from regente.training import lightning_internals as internals
 from regente.training.lightning_internals import optimizer_step_counter
 

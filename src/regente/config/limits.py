@@ -158,14 +158,14 @@ RELATIONS = (
     ),
     Relation(
         "regente.models.lstm.LSTM",
-        "tie",
-        lambda a: not a["tie"] or a["embedding"] == a["hidden"],
+        "tie_weights",
+        lambda a: not a["tie_weights"] or a["embedding"] == a["hidden"],
         "tied weights have one width; give model.embedding and model.hidden the same",
     ),
     Relation(
         "regente.models.lstm.LSTM",
-        "tie",
-        lambda a: not a["tie"] or a["vocab_size"] == a["num_classes"],
+        "tie_weights",
+        lambda a: not a["tie_weights"] or a["vocab_size"] == a["num_classes"],
         "tied weights predict the words that they read; model.vocab_size and model.num_classes are different",
     ),
     Relation(
