@@ -1,7 +1,7 @@
 """`python -m regente.training.start_ranks JOB_DIR` runs this machine's ranks of a job, under torch's elastic agent.
 
-The ranks are forked from a server that has imported torch and Lightning once: eight ranks, or a restart, cost no
-more imports than one. What a rank runs is what `python -m regente.training.worker JOB_DIR` runs.
+The ranks are forked from a server that has imported torch and Lightning once, so that more ranks or a restart need no
+further imports. A rank runs what `python -m regente.training.worker JOB_DIR` runs.
 """
 
 import logging
@@ -25,8 +25,8 @@ from regente.jobs.job import Job, open_job
 from regente.jobs.signals import SIGNALS
 from regente.jobs.streams import ignore_write_errors
 from regente.training.ranks.rank import (
-    cause,
     exits,
+    first_failure,
     log_to,
     logs,
     record_exit,
@@ -38,9 +38,9 @@ from regente.training.ranks.rendezvous import ENDPOINT, interface, own_address
 
 AGENT = "REGENTE_AGENT"
 GRACE = 60  # seconds that the ranks have to save and end after a signal
-SETTLE = 5  # seconds that a machine's ranks have to end by themselves when another machine was told to stop
-METHOD = "forkserver"  # how the ranks are made
-WARM = ["regente.training.fit"]  # what the server of the ranks imports before it forks the first
+EXIT_SECONDS = 5  # that the ranks of a machine have to end after a signal on another machine
+METHOD = "forkserver"  # of multiprocessing, to start the ranks
+PRELOAD = ["regente.training.fit"]  # imported by the server before it forks the first rank
 
 
 def main(path: Path, *, debug: bool) -> int:
@@ -50,10 +50,10 @@ def main(path: Path, *, debug: bool) -> int:
     job = open_job(path)
     trainer = resolve(job.config)["trainer"]
     os.environ[AGENT] = "1"
-    # the ranks that are started again would find the addresses of those before them in a store that the agent kept
+    # with a store kept by the agent, restarted ranks would find the addresses of the ranks before them
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     if METHOD == "forkserver":
-        multiprocessing.set_forkserver_preload(WARM)
+        multiprocessing.set_forkserver_preload(PRELOAD)
         multiprocessing.forkserver.ensure_running()  # it imports while this process imports torch
     ending = run_ranks(job, trainer)
     say(ending, debug=debug)
@@ -61,7 +61,7 @@ def main(path: Path, *, debug: bool) -> int:
 
 
 def run_ranks(job: Job, trainer: dict[str, Any]) -> ExitStatus:
-    """How the job ended, in the words of the rank that failed first."""
+    """The exit status of the job: that of the rank that failed first."""
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.elastic.rendezvous.api import RendezvousError
@@ -74,7 +74,7 @@ def run_ranks(job: Job, trainer: dict[str, Any]) -> ExitStatus:
 
     for each in SIGNALS:
         signal.signal(each, stop)
-    logging.disable()  # its banner; what a rank has to say is in its ending
+    logging.disable()  # the banner of torch's agent
     machines, where = int(trainer.get("num_nodes") or 1), os.environ.get(ENDPOINT, "")
     address = own_address(where) if where else None
     if address and (name := interface(address)):
@@ -86,12 +86,12 @@ def run_ranks(job: Job, trainer: dict[str, Any]) -> ExitStatus:
         run_id=job.path.name,
         rdzv_backend="c10d",
         rdzv_endpoint=where or "localhost:0",
-        rdzv_configs={"is_host": False} if where else {},  # the driver keeps the store
+        rdzv_configs={"is_host": False} if where else {},  # the driver hosts the store
         local_addr=address,
         max_restarts=trainer.get("max_restarts") or 0,
         start_method=METHOD,
         logs_specs=DefaultLogsSpecs(log_dir=os.devnull),
-        signals_to_handle="SIGQUIT",  # the others are ours
+        signals_to_handle="SIGQUIT",  # Regente handles the others
         shutdown_timeout=GRACE,
     )
     if machines > 1:
@@ -114,53 +114,54 @@ def run_ranks(job: Job, trainer: dict[str, Any]) -> ExitStatus:
             else ExitStatus("FAILED", MachineError.exit_code, what)
         )
     finally:
-        for process in multiprocessing.active_children():  # a second signal left them
+        for process in multiprocessing.active_children():  # they are left after a second signal
             process.kill()
 
 
 def _follow_signal(job: Job) -> None:
-    """End with the ranks of the other machines, which were told to: else this agent would wait for them to come back."""
+    """End after a signal on another machine: else this agent would wait for its ranks to be restarted."""
     while not stop_signal(job):
         time.sleep(1)
-    time.sleep(SETTLE)
+    time.sleep(EXIT_SECONDS)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _failure(job: Job, codes: dict[int, int], restart: int) -> ExitStatus:
-    """What failed in the last restart: the first rank's own words; where it left none, how its process ended."""
+    """The exit status of the first rank that failed in the last restart; without one, how its process ended."""
     left = exits(job, restart)
-    if first := cause(left):
+    if first := first_failure(left):
         return first.ending
-    silent = [rank for rank in codes if rank not in {word.rank for word in left}]
+    silent = [rank for rank in codes if rank not in {each.rank for each in left}]
     for rank in silent:
         if codes[rank] < 0:
             name = signal.Signals(-codes[rank]).name
             hint = "; the machine may be out of memory" if name == "SIGKILL" else ""
             return ExitStatus("FAILED", 1, f"rank {rank} was killed by {name}{hint}")
-    return ExitStatus("FAILED", 1, f"a rank ended without a word; see {logs(job)}")
+    return ExitStatus("FAILED", 1, f"a rank ended without an error; see {logs(job)}")
 
 
 def run_rank(path: str) -> None:
-    """One rank, in a process forked for it: only the first one speaks, the others to their files."""
+    """Run one rank in a process forked for it: rank 0 prints, the others write to their log files."""
     from lightning_utilities.core.rank_zero import rank_zero_only
 
     from regente.training.run import run
 
-    for each in SIGNALS:  # one that comes before it trains, or while it ends, changes nothing
+    for each in SIGNALS:  # ignored before the training and while the process ends
         signal.signal(each, signal.SIG_IGN)
     rank, job = this_rank(), open_job(Path(path))
-    # Lightning asks for it when it is imported, which was before
+    # Lightning read it when the server imported it
     rank_zero_only.rank = rank.number  # type: ignore[attr-defined]
     if rank.number > 0:
         if rank.local == 0 and rank.restart == 0:
-            print(f"ranks from {rank.number} on of {rank.of}; rank 0 speaks, on {os.environ['MASTER_ADDR']}")  # noqa: T201
+            where = os.environ["MASTER_ADDR"]
+            print(f"ranks from {rank.number} on of {rank.of}; the output of rank 0 is on {where}")  # noqa: T201
         log_to(logs(job) / rank.log)
     ignore_write_errors()
     if stop_signal(job):
         sys.exit(128 + signal.SIGTERM)
-    before = cause(exits(job, rank.restart - 1)) if rank.restart else None
-    if before is not None and before.final:  # it would come to the same
-        record_exit(job, rank, before.ending, lost=True)
+    before = first_failure(exits(job, rank.restart - 1)) if rank.restart else None
+    if before is not None and before.final:  # a restart would end the same way
+        record_exit(job, rank, before.ending, peer_lost=True)
         sys.exit(before.ending.exit_code)
     if code := run(job.path).exit_code:
         sys.exit(code)

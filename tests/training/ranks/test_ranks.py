@@ -123,7 +123,7 @@ def test_a_rank_that_is_killed_is_named(regente: Run, project: Path) -> None:
     assert "rank 1 was killed by SIGKILL" in ended.err
     assert len(ended.err.splitlines()) == 1
     assert '"status":"FAILED"' in (jobs(project)[0] / "journal.jsonl").read_text()
-    assert json.loads((jobs(project)[0] / "logs" / "rank-0.json").read_text())["lost"]
+    assert json.loads((jobs(project)[0] / "logs" / "rank-0.json").read_text())["peer_lost"]
 
 
 def test_a_rank_that_is_killed_is_started_again_and_the_run_comes_out_the_same(

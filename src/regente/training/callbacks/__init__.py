@@ -1,1 +1,1 @@
-"""What is measured, logged and saved while a model trains."""
+"""What is measured, logged and saved during a training."""

@@ -1,4 +1,4 @@
-"""Checkpoints that say how good they are."""
+"""The metrics in a checkpoint."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 
 class CheckpointMetrics(Callback):
-    """Writes the metrics of the moment into each checkpoint, as plain floats under `metrics`."""
+    """Writes the current metrics into each checkpoint, as plain floats under `metrics`."""
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

@@ -1,4 +1,4 @@
-"""Pruning: a trial of a search says how good it is while it trains, and stops when that is not good enough."""
+"""Pruning: a trial of a search reports its metric during the training, and stops early if it is not good enough."""
 
 import json
 import math
@@ -14,17 +14,17 @@ from regente.tracking.journal import Journal
 
 
 class Pruning(Callback):
-    """Reports a metric after each validation and asks whether to go on; all ranks stop together.
+    """Reports a metric after each validation and asks whether to stop; all ranks stop together.
 
-    A source of trials names its own subclass in the environment of each trial, see `TRIAL`. A storage that does not
-    answer ends the reports, not the training.
+    A source of trials names its own subclass in the environment of each trial, see `TRIAL`. If the storage fails, the
+    reports end and the training continues.
     """
 
     def __init__(self, metric: str, journal: Journal) -> None:
         self.metric, self.journal = metric, journal
         self.validations = 0
         self.pruned = False
-        self.open = False  # on rank 0, while the storage answers
+        self.open = False  # on rank 0, until the storage fails
 
     @abstractmethod
     def connect(self) -> None:
@@ -34,7 +34,7 @@ class Pruning(Callback):
     def report(self, value: float, validation: int) -> bool:
         """Store the metric after a validation, numbered from 0; whether the trial is to stop.
 
-        What an earlier attempt at the same trial has reported stays.
+        Values that an earlier attempt of the same trial reported stay.
         """
 
     def state_dict(self) -> dict[str, Any]:
@@ -72,6 +72,6 @@ class Pruning(Callback):
 
 
 def pruning(journal: Journal) -> Pruning | None:
-    """The callback that the source of trials asks for, if this job is such a trial."""
+    """The callback that the source of trials names, if this job is one of its trials."""
     node = os.environ.get(TRIAL)
     return instantiate(json.loads(node), journal=journal, _convert_="all") if node else None

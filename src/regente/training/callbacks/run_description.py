@@ -1,4 +1,4 @@
-"""What a run is made of, once everything is built."""
+"""The description of a run: model, data and device."""
 
 from pathlib import Path
 from typing import Any
@@ -13,22 +13,22 @@ from regente.jobs.job import DATA, EXAMPLE, FITTED_STATE, Job, write_json
 from regente.tracking.journal import Journal
 from regente.tracking.provenance import torch_facts
 
-# largest relative error of a product of float32, and what then has been done with it
+# largest relative error of a product of float32, and the arithmetic that has it
 FLOAT32 = [(1e-5, "float32"), (1e-3, "tfloat32"), (float("inf"), "bfloat16")]
 
 
 class RunDescription(Callback):
-    """Writes the size of the model, the digest of the data and what torch says of the machine into the journal.
+    """Writes the size of the model, the digest of the data and what torch reports about the machine into the journal.
 
-    And, in the job directory: what the data module learned of the training samples, and two samples of the first batch,
-    the example of inputs that is logged with the model.
+    And, in the job directory: the fitted state of the data module, and two samples of the first batch, the input
+    example of the logged model.
     """
 
     def __init__(self, job: Job, journal: Journal) -> None:
         self.job, self.journal = job, journal
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.is_global_zero or trainer.ckpt_path:  # said in an earlier attempt
+        if not trainer.is_global_zero or trainer.ckpt_path:  # written in an earlier attempt
             return
         sizes = [(p.numel(), p.numel() * p.element_size(), p.requires_grad) for p in pl_module.parameters()]
         # as tags: among the params they would differ wherever a width is swept
@@ -60,18 +60,18 @@ class RunDescription(Callback):
     ) -> None:
         if trainer.global_step == 0 and batch_idx == 0 and trainer.is_global_zero:
             data: Any = trainer.datamodule  # type: ignore[attr-defined]
-            served = getattr(data, "features", None) is not None
+            cached = getattr(data, "features", None) is not None
             x = batch[0] if isinstance(batch, list | tuple) else None
-            if served:
+            if cached:
                 x = data.model_inputs("train", torch.arange(2))
             if isinstance(x, torch.Tensor):
                 keep_example(self.job.path / EXAMPLE, x)
 
 
 def arithmetic(trainer: Trainer, pl_module: LightningModule) -> dict[str, str]:
-    """What the device really does: the dtype of the weights, and of a product of matrices of theirs.
+    """What the device really computes with: the dtype of the weights and of a product of two matrices.
 
-    A product of float32 is told by its error against float64: TF32 and bfloat16 keep 10 and 7 bits of a factor.
+    The error of a float32 product against float64 shows the arithmetic: TF32 and bfloat16 keep 10 and 7 bits of a factor.
     """
     weights, device = pl_module.dtype, trainer.strategy.root_device
     assert isinstance(weights, torch.dtype)

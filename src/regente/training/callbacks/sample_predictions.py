@@ -1,4 +1,4 @@
-"""What the model made of each sample."""
+"""The prediction for each sample."""
 
 from pathlib import Path
 from typing import Any
@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-WORST = 16  # mistakes that are kept as pictures
+WORST = 16  # mistakes whose inputs are kept
 
 
 class SamplePredictions(Callback):
     """Writes `test.npz` in the job directory: label, prediction and loss of each test sample, in the order of the
-    split, of classes also the confidence, and the numbers and inputs of the mistakes with the largest loss. Rank 0's
-    share, where there are several. `val.npz` alike when that is among the `splits`.
+    split, for classes also the confidence, and the numbers and inputs of the mistakes with the largest loss. With several
+    ranks: those of rank 0. `val.npz` has the same for validation, if `splits` has it.
     """
 
     def __init__(self, folder: Path, splits: tuple[str, ...] = ("test",)) -> None:
@@ -79,7 +79,7 @@ class SamplePredictions(Callback):
 
 
 def _inputs(split: Any, answers: torch.Tensor) -> np.ndarray:
-    """The inputs of the samples that gave these answers; a sample gives one, or one for each of its positions."""
+    """The inputs of these answers; a sample has one answer, or one for each of its positions."""
     device = split.tensors[0].device
     each = split.batch(torch.zeros(1, dtype=torch.int64, device=device))[1].numel()
     return np.asarray(split.batch((answers // each).to(device))[0].cpu())

@@ -1,4 +1,4 @@
-"""What a language model writes while it learns."""
+"""Texts that a language model generates during its training."""
 
 from typing import Any
 
@@ -11,14 +11,14 @@ from regente.jobs.job import Job
 from regente.models.text_generation import Sampling, continue_text
 from regente.tracking.journal import Journal
 
-PLACES, WORDS = 3, 50  # texts after each validation, and words of each
+TEXTS, WORDS = 3, 50  # texts after each validation, and words of each
 
 
 class SampleTexts(Callback):
-    """Writes `samples/epoch-001.txt` after each validation: the model goes on from places of the validation text.
+    """Writes `samples/epoch-001.txt` after each validation: the model continues parts of the validation text.
 
-    Also `vocabulary.txt`, which `regente generate` reads. Nothing where the data is no text (has no `detokenise`).
-    It draws with a generator of its own, keyed by seed and epoch: the run's numbers are the same without it.
+    Also `vocabulary.txt`, which `regente generate` reads. It does nothing where the data has no `detokenise`.
+    It has a random generator of its own, seeded by seed and epoch: the numbers of the run do not depend on it.
     """
 
     def __init__(self, job: Job, journal: Journal) -> None:
@@ -39,8 +39,8 @@ class SampleTexts(Callback):
         model: Any = pl_module.model
         assert not model.training
         split, key = data.splits["val"], torch.Generator()
-        places = torch.arange(PLACES) * len(split) // PLACES
-        start = split.batch(places.to(split.tensors[0].device))[0].to(pl_module.device)
+        starts = torch.arange(TEXTS) * len(split) // TEXTS
+        start = split.batch(starts.to(split.tensors[0].device))[0].to(pl_module.device)
         key.manual_seed(data.seed * 1_000_003 + trainer.current_epoch)
         # on every rank: where the weights are sharded, all of them take part in each step
         added = continue_text(model, start, WORDS, start.shape[1], Sampling(), key)

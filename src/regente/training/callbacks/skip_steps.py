@@ -1,4 +1,4 @@
-"""Steps that are left out."""
+"""Steps with NaN that are skipped."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,13 +8,13 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 
 class SkipSteps(Callback):
-    """Leaves out the optimizer's step where the loss or a gradient is not a number; each step waits for the device."""
+    """Skips the optimizer step where the loss or a gradient is not finite; each step waits for the device."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         def step(epoch: int, batch_idx: int, optimizer: Any, closure: Callable[[], Any]) -> None:
             loss = closure()
             if getattr(trainer.precision_plugin, "scaler", None) is not None:
-                # it leaves out such steps itself, and learns from them
+                # it skips such steps itself, and adapts its scale to them
                 optimizer.step(closure=lambda: loss)
                 return
             gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]

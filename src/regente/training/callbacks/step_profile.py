@@ -1,4 +1,4 @@
-"""Where the time of a training step goes."""
+"""A profile of the training step."""
 
 from pathlib import Path
 from typing import Any
@@ -9,15 +9,15 @@ from torch.profiler import ProfilerActivity, profile
 
 from regente.tracking.journal import Journal
 
-WARM = 1  # calls before the first that is recorded: they pay for what later ones do not
+WARMUP_CALLS = 1  # before the first recorded one: they compile and allocate
 ROWS = 40
 
 
 class StepProfile(Callback):
     """Records some calls of the training step on rank 0: a trace for ui.perfetto.dev or chrome://tracing, and a table.
 
-    A call is what Lightning's loop takes at once, with `task.steps_per_call` several steps. (Lightning's own profiler
-    starts over with each validation, so that its table tells of that alone.)
+    With `task.steps_per_call` a call is several steps. (Lightning's own profiler restarts with each validation, so that
+    its table shows only the validation.)
     """
 
     def __init__(self, folder: Path, journal: Journal, calls: int) -> None:
@@ -27,7 +27,7 @@ class StepProfile(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         only_one = trainer.max_epochs == 1 and trainer.num_training_batches == 1
-        self.first = 0 if only_one else WARM
+        self.first = 0 if only_one else WARMUP_CALLS
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -54,7 +54,7 @@ class StepProfile(Callback):
         self._keep()
 
     def _keep(self) -> None:
-        """End the recorder, if there is one, and write what it holds."""
+        """Stop the profiler, if it runs, and write its result."""
         if self.running is None:
             return
         self.running.stop()

@@ -1,4 +1,4 @@
-"""The trace of a run: what `regente rerun --verify` holds a second run against."""
+"""The trace of a run, which `regente rerun --verify` compares with a second run."""
 
 import json
 import os
@@ -19,22 +19,25 @@ from regente.tracking.journal import Journal
 
 TRACE = "trace.jsonl"  # in the job directory, and an artifact
 STEPS = [3, *(factor * 10**power for power in range(9) for factor in (1, 2, 5))]
-FREE, SHARE = 0.05, 0.002  # seconds that hashes of the weights may take, and of the time of training
+FREE, SHARE = (
+    0.05,
+    0.002,
+)  # hashes of the weights may take so many seconds, and this share of the training time
 
 Line = dict[str, Any]
 """step, its call's losses (the last one is the step's), weights (a hash), epoch and metrics (at its end)."""
 
 
 class Trace(Callback):
-    """Writes `trace.jsonl`: the losses of a few steps as they are, a hash of the weights after them, and of each epoch.
+    """Writes `trace.jsonl`: the exact losses of a few steps with a hash of the weights after them, and one of each epoch.
 
     A step is 1, 2, 3, 5, 10, 20, 50, ... or, where a call takes several steps, the last of the call that it is in.
-    The host waits for the device at these steps alone. A run that goes on continues the file behind its step.
+    The host waits for the device only at these steps. A resumed run continues the file after its step.
     """
 
     def __init__(self, file: Path, steps: Iterable[int] = STEPS) -> None:
         self.file, self.steps = file, sorted(steps)
-        self.step, self.due = 0, 0  # the last step seen, and the place in `steps` of the next one wanted
+        self.step, self.due = 0, 0  # the last step seen, and the index in `steps` of the next one to write
         self.spent, self.begun = 0.0, 0.0  # seconds for hashes, and when training began
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -65,7 +68,7 @@ class Trace(Callback):
             self.keep(line | self._weights(pl_module))
 
     def keep(self, line: Line) -> None:
-        """Append a line with one system call, so that a killed process tears at most the last."""
+        """Append a line with one system call, so that a killed process damages at most the last one."""
         file = os.open(self.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             os.write(file, json.dumps(line).encode() + b"\n")
@@ -73,7 +76,7 @@ class Trace(Callback):
             os.close(file)
 
     def _weights(self, module: LightningModule) -> dict[str, str]:
-        """The hash of the weights, unless those before took too much of the time."""
+        """The hash of the weights, unless the hashes before took too long."""
         begun = time.perf_counter()
         if self.spent > FREE + SHARE * (begun - self.begun):
             return {}
@@ -101,11 +104,11 @@ class RunTrace(Trace):
 
 
 class Enough(Exception):  # noqa: N818 - it is no error
-    """Ends a replay where the trace that it repeats ends."""
+    """Ends a replay where the recorded trace ends."""
 
 
 class Replay(Trace):
-    """The same points as those of a recorded trace, kept in `lines`; training ends with the last of them."""
+    """Takes a trace at the steps of a recorded one, into `lines`; the training ends after the last of them."""
 
     def __init__(self, recorded: Sequence[Line]) -> None:
         super().__init__(Path(os.devnull), {line["step"] for line in recorded if "losses" in line})
@@ -133,11 +136,11 @@ def weights_hash(module: torch.nn.Module) -> str:
 
 
 def read_trace(file: Path) -> Sequence[Line]:
-    """The whole lines of a trace; none where there is no such file, or what is in it is no trace."""
+    """The valid lines of a trace; none if there is no such file, or it is not a trace."""
     lines: list[Line] = []
     with suppress(OSError, UnicodeDecodeError):
         for text in file.read_text(encoding="utf-8").splitlines():
-            with suppress(ValueError):  # a torn last line
+            with suppress(ValueError):  # a damaged last line
                 line = json.loads(text)
                 if isinstance(line, dict) and isinstance(line.get("step"), int):
                     lines.append(line)

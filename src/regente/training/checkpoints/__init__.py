@@ -1,1 +1,1 @@
-"""Checkpoints that survive kills and full disks, and how a run goes on from them."""
+"""How checkpoints are written, and how a run is resumed from them or starts with their weights."""

@@ -1,1 +1,1 @@
-"""Several processes and machines of one job: how they start, meet, agree and stop."""
+"""Several processes and machines of one job: their rendezvous, what they agree on, how they end."""

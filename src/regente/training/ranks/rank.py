@@ -1,4 +1,4 @@
-"""The processes of one job, as each of them sees itself and the others."""
+"""The processes (ranks) of one job: which one this is, and how each of them ended."""
 
 import json
 import os
@@ -11,10 +11,10 @@ from regente.errors import Stopped
 from regente.jobs.exit_status import ExitStatus
 from regente.jobs.job import Job, write_json
 
-# Endings that the next restart would come to as well: the request, the machine, the data, ..., a signal
+# Exit codes that a restart would not change: the request, the machine, the data, ..., a signal
 FINAL = {2, 3, 4, 5, 6, 7, 129, 130, 143}
-# How torch's collectives say that another rank went away
-LOST = (
+# Messages of torch's collectives when another rank is gone
+PEER_LOST = (
     "Connection closed by peer",
     "Connection reset by peer",
     "Broken pipe",
@@ -29,23 +29,23 @@ class Rank:
 
     number: int
     of: int
-    local: int  # on its machine
+    local: int  # number on its machine
     restart: int  # restarts so far
     max_restarts: int  # restarts that are allowed
-    agent: bool  # whether Regente's own agent started it, which says how it ended
+    agent: bool  # whether Regente's own agent started it, which also reports how it ended
 
     def starts_again(self, ending: ExitStatus) -> bool:
-        """Whether the agent starts the ranks anew after this ending."""
+        """Whether the agent restarts the ranks after this exit status."""
         return self.restart < self.max_restarts and ending.exit_code not in {0, *FINAL}
 
     @property
     def log(self) -> str:
-        """The name of what it prints, under `logs` in the job directory."""
+        """The name of the file of its output, under `logs` in the job directory."""
         return f"rank-{self.number}.log"
 
 
 def this_rank() -> Rank:
-    """Which one this process is."""
+    """The rank that this process is."""
 
     def number(name: str, default: int) -> int:
         return int(os.environ.get(name, default))
@@ -62,93 +62,94 @@ def this_rank() -> Rank:
 
 @dataclass(frozen=True)
 class RankExit:
-    """How a rank ended, as it left word for the others; `lost`: only because another one had gone."""
+    """How a rank ended, in a file for the others; `peer_lost`: only because another rank was gone."""
 
     rank: int
     restart: int
     at: float
-    lost: bool
+    peer_lost: bool
     ending: ExitStatus
 
     @property
     def final(self) -> bool:
-        """Whether another restart is pointless."""
+        """Whether another restart would end the same way."""
         return self.ending.exit_code in FINAL
 
 
-def record_exit(job: Job, rank: Rank, ending: ExitStatus, *, lost: bool) -> None:
+def record_exit(job: Job, rank: Rank, ending: ExitStatus, *, peer_lost: bool) -> None:
     """Write down how this rank ends."""
-    word = RankExit(rank.number, rank.restart, time.time(), lost, ending)
-    write_json(logs(job) / f"rank-{rank.number}.json", asdict(word))
+    found = RankExit(rank.number, rank.restart, time.time(), peer_lost, ending)
+    write_json(logs(job) / f"rank-{rank.number}.json", asdict(found))
 
 
 def exits(job: Job, restart: int) -> list[RankExit]:
-    """What the ranks of an restart have left, the first to end first."""
+    """How the ranks of a restart ended, in the order of time."""
     found = []
     for file in logs(job).glob("rank-*.json"):
         content = json.loads(file.read_text(encoding="utf-8"))
         found.append(RankExit(**{**content, "ending": ExitStatus(**content["ending"])}))
-    return sorted((word for word in found if word.restart == restart), key=lambda word: word.at)
+    return sorted((each for each in found if each.restart == restart), key=lambda each: each.at)
 
 
-def cause(found: list[RankExit]) -> RankExit | None:
-    """The first of those that ended badly by themselves."""
-    return next((word for word in found if word.ending.exit_code and not word.lost), None)
+def first_failure(found: list[RankExit]) -> RankExit | None:
+    """The first rank that failed by itself."""
+    return next((each for each in found if each.ending.exit_code and not each.peer_lost), None)
 
 
-def lost_peer(error: BaseException) -> bool:
-    """Whether an error only says that another rank has gone."""
+def is_peer_lost(error: BaseException) -> bool:
+    """Whether an error only reports that another rank is gone."""
     import torch
 
     return isinstance(error, torch.distributed.DistError) or (
-        isinstance(error, RuntimeError) and any(words in str(error) for words in LOST)
+        isinstance(error, RuntimeError) and any(message in str(error) for message in PEER_LOST)
     )
 
 
-HEARD = 1.0  # seconds in which torch's agent, which tells of the first process that ended, hears of the one that was lost
+# seconds: torch's agent reports the first process that it sees ending, which must be the lost one
+AGENT_DELAY = 1.0
 
 
 def shared_exit_status(job: Job, rank: Rank, error: BaseException, ending: ExitStatus) -> ExitStatus:
-    """The ending that this rank reports: its own, or that of the rank which failed first."""
-    first = cause(exits(job, rank.restart))
-    if isinstance(error, Stopped):  # a signal may only mean that another rank has gone
-        lost = not error.agreed and not stop_signal(job) and (rank.agent or first is not None)
+    """The exit status that this rank reports: its own, or that of the rank that failed first."""
+    first = first_failure(exits(job, rank.restart))
+    if isinstance(error, Stopped):  # the agent also sends a signal when another rank is gone
+        peer_lost = not error.agreed and not stop_signal(job) and (rank.agent or first is not None)
     else:
-        lost = lost_peer(error)
-    if lost:
+        peer_lost = is_peer_lost(error)
+    if peer_lost:
         ending = first.ending if first else ExitStatus("FAILED", 1, "another rank was lost", ending.trace)
-    record_exit(job, rank, ending, lost=lost)
-    if lost and first is None:
-        time.sleep(HEARD)
+    record_exit(job, rank, ending, peer_lost=peer_lost)
+    if peer_lost and first is None:
+        time.sleep(AGENT_DELAY)
     return ending
 
 
 def forget_exits(job: Job) -> None:
-    """Remove what the ranks of the job's attempt before have left."""
+    """Remove the exit files of the attempt before."""
     for file in [*logs(job).glob("rank-*.json"), logs(job) / "signal"]:
         file.unlink(missing_ok=True)
 
 
 def set_stop_signal(job: Job, number: int) -> None:
-    """Mark that a signal asked the whole job to stop; without, it asks a rank only because another has gone."""
+    """Record that a signal stops the whole job; without this, a rank gets a signal because another is gone."""
     write_json(logs(job) / "signal", number)
 
 
 def stop_signal(job: Job) -> int:
-    """The signal that asked the whole job to stop, or 0."""
+    """The number of the signal that stops the whole job, or 0."""
     file = logs(job) / "signal"
     return int(file.read_text(encoding="utf-8") or 0) if file.exists() else 0
 
 
 def logs(job: Job) -> Path:
-    """The folder of what the ranks leave."""
+    """The folder of the ranks' output and exit files."""
     folder = job.path / "logs"
     folder.mkdir(exist_ok=True)
     return folder
 
 
 def log_to(file: Path) -> None:
-    """Send what this process prints, and what libraries in C print, to the end of a file."""
+    """Append the output of this process to a file, that of libraries in C too."""
     sys.stdout.flush()
     sys.stderr.flush()
     opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

@@ -1,4 +1,4 @@
-"""How the machines of one job find each other and its directory."""
+"""How the machines of one job find each other and the job directory."""
 
 import os
 import re
@@ -13,16 +13,16 @@ from regente.errors import ConfigError, MachineError, Problem
 from regente.jobs.hardware import world_size
 from regente.jobs.job import Job, open_job
 
-ENDPOINT = "REGENTE_ENDPOINT"  # for the agent: where the machines meet
-WAIT = timedelta(minutes=10)  # for the first machine, and for its job directory
-GOODBYE = timedelta(seconds=20)  # for the other machines, before the first one takes the store away
+ENDPOINT = "REGENTE_ENDPOINT"  # HOST:PORT for the agent
+TIMEOUT = timedelta(minutes=10)  # for the first machine, and for its job directory
+LEAVE_TIMEOUT = timedelta(seconds=20)  # for the other machines, before the first one closes the store
 
 
 def endpoint(trainer: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> str:
-    """HOST:PORT where the machines of a job meet, none for one machine; by itself under Slurm's srun.
+    """HOST:PORT where the machines of a job meet, empty for one machine; derived from the environment under srun.
 
     Raises:
-        ConfigError: when there are several machines and nothing says where.
+        ConfigError: when there are several machines and no endpoint.
     """
     machines = int(trainer.get("num_nodes") or 1)
     if machines == 1:
@@ -36,7 +36,7 @@ def endpoint(trainer: Mapping[str, Any], environ: Mapping[str, str] = os.environ
 
 
 def slurm_master(environ: Mapping[str, str]) -> tuple[str, int]:
-    """The first machine of a Slurm job, and a port that is this step's."""
+    """The first machine of a Slurm job, and a port for this job step."""
     nodes = environ.get("SLURM_STEP_NODELIST") or environ["SLURM_NODELIST"]
     found = re.match(r"([^,\[]+)(?:\[(\d+))?", nodes)
     assert found is not None
@@ -47,7 +47,7 @@ def slurm_master(environ: Mapping[str, str]) -> tuple[str, int]:
 def is_rank(trainer: Mapping[str, Any]) -> bool:
     """Whether an outer launcher (torchrun, srun with a task for each device) made this process one of the ranks.
 
-    What srun says is put into the words of torchrun, so that nothing else has to know of it.
+    The variables of srun are translated to those of torchrun.
     """
     ranks, env = world_size(dict(trainer)), os.environ
     if ranks == 1:
@@ -64,7 +64,7 @@ def is_rank(trainer: Mapping[str, Any]) -> bool:
 
 
 class Rendezvous:
-    """The store at an endpoint: one process, the first to come on the endpoint's machine, keeps it for the others."""
+    """The store at an endpoint, hosted by the first process on the machine of the endpoint."""
 
     def __init__(self, host: str, port: int, first: bool) -> None:
         from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
@@ -75,15 +75,15 @@ class Rendezvous:
             if first:
                 try:
                     self.store = TCPStore(
-                        host, port, is_master=True, wait_for_workers=False, timeout=WAIT, multi_tenant=True
+                        host, port, is_master=True, wait_for_workers=False, timeout=TIMEOUT, multi_tenant=True
                     )
-                except DistError:  # taken: by another driver of this job on the same machine
+                except DistError:  # another driver of this job on this machine hosts it
                     first = False
             if self.store is None:
-                self.store = TCPStore(host, port, timeout=WAIT)
+                self.store = TCPStore(host, port, timeout=TIMEOUT)
         except DistError as error:
             raise MachineError(
-                f"{where}: nobody answers there ({_first_line(error)}); start the first machine"
+                f"{where}: no answer ({_first_line(error)}); start the first machine"
             ) from error
         self.first, self.where = first, where
 
@@ -96,9 +96,11 @@ class Rendezvous:
         try:
             path = Path(self.store.get("job").decode())
         except RuntimeError as error:
-            raise MachineError(f"{self.where}: no job came ({_first_line(error)})") from error
+            raise MachineError(
+                f"{self.where}: the first machine sent no job ({_first_line(error)})"
+            ) from error
         if not (path / "job.json").is_file():
-            what = "is not seen from this machine; the project must be in a folder that all machines share"
+            what = "not found on this machine; the project must be in a folder that all machines share"
             raise MachineError(f"{path}: {what}")
         return open_job(path)
 
@@ -107,19 +109,19 @@ class Rendezvous:
         self.store.set("job", str(job.path))
 
     def leave(self, machines: int) -> None:
-        """The last word of a machine; the first one waits for those of the others, though not for long."""
+        """Sign off; the first machine waits up to LEAVE_TIMEOUT for the others."""
         try:
             if self.store.add("left", 1) == machines:
                 self.store.set("all left", "1")
             if self.first:
-                self.store.wait(["all left"], GOODBYE)
+                self.store.wait(["all left"], LEAVE_TIMEOUT)
         except RuntimeError:
             return
 
 
 @cache
 def rendezvous(where: str) -> Rendezvous:
-    """The meeting at HOST:PORT, kept as long as this process lives."""
+    """The rendezvous at HOST:PORT, kept until this process ends."""
     host, _, port = where.rpartition(":")
     return Rendezvous(host.strip("[]"), int(port), first=_is_here(host.strip("[]")))
 
@@ -144,7 +146,7 @@ def _rendezvous_of(trainer: Mapping[str, Any]) -> Rendezvous | None:
 
 @cache
 def _of_ranks() -> Rendezvous:
-    """Where the ranks of an outer launcher meet; its agent keeps the store, or rank 0 does."""
+    """The rendezvous of ranks that an outer launcher started; its agent or rank 0 hosts the store."""
     agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     found = Rendezvous(
         os.environ["MASTER_ADDR"],
@@ -156,7 +158,7 @@ def _of_ranks() -> Rendezvous:
 
 
 def own_address(where: str) -> str:
-    """The address of this machine that the endpoint is reached from."""
+    """The address of this machine on the network of the endpoint."""
     host, _, port = where.rpartition(":")
     family, kind, _, _, address = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)[0]
     with socket.socket(family, kind) as probe:
@@ -165,7 +167,7 @@ def own_address(where: str) -> str:
 
 
 def interface(address: str) -> str:
-    """The name of the network interface that has an address; none where it is not known."""
+    """The name of the network interface that has an address; empty if it is not known."""
     import psutil
 
     return next(
@@ -179,7 +181,7 @@ def interface(address: str) -> str:
 
 
 def _is_here(host: str) -> bool:
-    """Whether an address is this machine's: nothing else can be bound to."""
+    """Whether an address is that of this machine: only then can it be bound."""
     try:
         with socket.create_server((host, 0)):
             return True

@@ -10,11 +10,11 @@ DDP = {"auto", "ddp", "ddp_find_unused_parameters_false", "ddp_find_unused_param
 
 
 def strategy(trainer: dict[str, Any]) -> dict[str, Strategy]:
-    """The trainer's `strategy`, where it is to be set up otherwise than Lightning does by itself.
+    """The trainer's `strategy` argument, where Lightning's own defaults are not used.
 
-    ddp: gradients are views of the buckets that travel (a copy less for each step), and buffers such as the running
-    means of BatchNorm do not travel with each step: see callbacks/ranks_in_step.py. fsdp: torch's second
-    version; each layer with parameters of its own is sharded, see `Supervised.configure_model`.
+    ddp: gradients are views of the buckets that are reduced, which saves a copy in each step. Buffers such as the running
+    means of BatchNorm are not broadcast in each step: see callbacks/rank_sync.py. fsdp: torch's second version; each
+    layer with parameters of its own is sharded, see `Supervised.configure_model`.
     """
     name, ranks = str(trainer.get("strategy", "auto")), world_size(trainer)
     if ranks > 1 and name in DDP:
