@@ -42,7 +42,7 @@ def test_a_signal_saves_the_state_and_says_how_to_go_on(
     assert (project / "err").read_text().strip() == f"{name}: stopped, the state of step {step:,} is saved"
     assert (project / "out").read_text().splitlines()[
         -1
-    ] == f"go on       regente resume {job.relative_to(project)}"
+    ] == f"resume      regente resume {job.relative_to(project)}"
     assert query(project, "select status from runs") == [("KILLED",)]
 
 

@@ -59,7 +59,7 @@ class Commands(click.Group):
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="regente", prog_name="regente")
 def regente() -> None:
-    """Hydra composes, Lightning plays, MLflow records, Regente conducts.
+    """Hydra composes, Lightning trains, MLflow records, Regente conducts.
 
     \b
     regente train                 train the default experiment
@@ -154,7 +154,7 @@ def train(
 
 @regente.command(name="check", help=CHECK, context_settings={"ignore_unknown_options": True})
 @request
-@click.option("-m", "--multirun", is_flag=True, help="Look at a sweep.")
+@click.option("-m", "--multirun", is_flag=True, help="Check a sweep.")
 def check_(words: tuple[str, ...], debug: bool, multirun: bool) -> None:
     from regente.training.prepare import check, compose
 

@@ -71,7 +71,7 @@ def assemble(
     trainer = make_trainer(config, job, callbacks, logger, saving)
     notes = cache_features(model, data, config, trainer.strategy.root_device)
     if state is not None:  # positions are counted in calls
-        steps = GroupedSteps(state.group, config["seed"]) if state.grouped else None
+        steps = GroupedSteps(state.grouped_steps, config["seed"]) if state.grouped_steps else None
     else:
         steps, note = grouped_steps(config, data, model, callbacks)
         notes += [note] if note else []

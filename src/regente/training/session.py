@@ -80,7 +80,7 @@ def _open(job: Job, config: dict[str, Any], kind: str, rank: Rank) -> Session:
     if job.project not in sys.path:
         sys.path.append(job.project)  # the user's own modules
     if rank.number == 0:
-        if rank.restart == 0 and not rank.agent:
+        if rank.of > 1 and rank.restart == 0 and not rank.agent:
             forget_exits(job)
         start_heartbeat(job.path / PROCESS)
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler prints when it starts
@@ -103,7 +103,7 @@ def _close(current: Session, kind: str, status: ExitStatus, *, debug: bool) -> i
     recorded = current.recorder.finish(status.status)
     show(out, job, recorded, ended_well=status.exit_code == 0)
     if kind == "job" and status.exit_code in RESUMABLE:
-        console.row(out, "go on", f"regente resume {shown(job.path)}")
+        console.row(out, "resume", f"regente resume {shown(job.path)}")
     return status.exit_code or (TrackingError.exit_code if recorded.refused else 0)
 
 

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from regente.errors import MachineError, RegenteError
-from regente.jobs.driver import DRIVER, follow_driver
+from regente.jobs.driver import follow_driver
 from regente.jobs.exit_status import ExitStatus, say
 from regente.jobs.fast_exit import FastExit
 from regente.jobs.hardware import ranks_here
@@ -170,8 +170,7 @@ def run_rank(path: str) -> None:
 if __name__ == "__main__":
     leave = FastExit()
     ignore_write_errors()
-    if DRIVER in os.environ:
-        follow_driver()
+    follow_driver()
     try:
         leave(main(Path(sys.argv[1]), debug="--debug" in sys.argv))
     except RegenteError as error:

@@ -17,7 +17,7 @@ Run = Callable[..., Ended]
 FRAGILE = """
 import os, signal
 from torch import nn
-from pytorch_lightning import LightningDataModule
+from pytorch_lightning import LightningDataModule, LightningModule
 from torch.utils.data import DataLoader, TensorDataset
 import torch
 
@@ -53,6 +53,23 @@ class Own(LightningDataModule):
         return DataLoader(TensorDataset(self.x, self.y), 64)
     test_dataloader = val_dataloader
 
+class Manual(LightningModule):
+    def __init__(self, model, optimizer, scheduler, monitor) -> None:
+        super().__init__()
+        self.model, self.make_optimizer, self.automatic_optimization = model, optimizer, False
+    def configure_optimizers(self):
+        return self.make_optimizer(self.parameters())
+    def training_step(self, batch, batch_idx):
+        loss = nn.functional.cross_entropy(self.model(batch[0]), batch[1])
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        optimizer.step()
+        return {"loss": loss.detach()}
+    def validation_step(self, batch, batch_idx):
+        logits = self.model(batch[0])
+        self.log("val/acc", (logits.argmax(1) == batch[1]).float().mean())
+
 saves = 0
 def dying_fsync(number, fsync=os.fsync):
     global saves
@@ -73,6 +90,8 @@ def fragile(project: Path) -> Path:
     (project / "conf/model/fragile.yaml").write_text(
         "# dies when told to\n_target_: fragile.Fragile\nnum_classes: ${data.num_classes}\n"
     )
+    (project / "conf/task").mkdir()
+    (project / "conf/task/manual.yaml").write_text("# takes its own steps\n_target_: fragile.Manual\n")
     (project / "conf/data/own.yaml").parent.mkdir(exist_ok=True)
     (project / "conf/data/own.yaml").write_text("# a DataLoader\n_target_: fragile.Own\nnum_classes: 10\n")
     (project / "experiments/mine.yaml").write_text(
@@ -141,6 +160,7 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
         ["train 6", "val 2", "train 10"],
     ),
     "without validations": (["mine", "trainer.limit_val_batches=0"], ["train 9", "train 4"]),
+    "optimizer steps of the task's own": (["mine", "task=manual"], ["train 5", "train 14"]),
     "augmented": (["mine", "augment=flip_crop"], ["train 5", "train 6"]),
     "a DataLoader": (["loader"], ["train 3", "train 6"]),
     "a DataLoader with workers": (["loader", "data.workers=2"], ["train 4"]),

@@ -44,8 +44,7 @@ class ResumeStates(Callback):
             "finished": self.finished,
             "attempt": self.attempt,
             "limits": _limits(trainer),
-            "group": _group(trainer),
-            "grouped": not pl_module.automatic_optimization,
+            "grouped_steps": steps.size if (steps := getattr(pl_module, "take_steps", None)) else None,
             "callback_metrics": {k: torch.as_tensor(v) for k, v in trainer.callback_metrics.items()},
         }
 
@@ -113,11 +112,6 @@ def save_state(trainer: Trainer) -> None:
         if isinstance(each, ResumeStates):
             each.save(trainer)
             trainer.strategy.checkpoint_io.teardown()
-
-
-def _group(trainer: Trainer) -> int:
-    """How many batches the task takes at once."""
-    return int(getattr(trainer.lightning_module, "batches_per_call", 1))
 
 
 def _limits(trainer: Trainer) -> list[int | None]:

@@ -22,8 +22,9 @@ class ResumeState:
     """The state from which a run is resumed."""
 
     path: Path
-    group: int  # batches that come as one
-    grouped: bool  # whether steps are taken as in grouped_steps.py, even if one by one
+    grouped_steps: (
+        int | None
+    )  # optimizer steps per call as in grouped_steps.py; None: Lightning or the task takes them
     attempt: int  # the attempt of the run that saved it
 
 
@@ -48,7 +49,7 @@ def find_resume_state(job: Job, notes: list[str]) -> ResumeState | None:
     content = load(path, mmap=True)
     notes.append(f"resumes from step {content['global_step']:,}")
     position = content["position"]
-    return ResumeState(path, position["group"], position["grouped"], position["attempt"])
+    return ResumeState(path, position["grouped_steps"], position["attempt"])
 
 
 def initialize_from(task: LightningModule, path: Path) -> str:
