@@ -12,11 +12,14 @@ from regente.config.compose import compose
 from regente.config.interpolation import resolve
 from regente.config.limits import BY_CLASS, limit_of
 from regente.config.signatures import NOT_LITERAL, read
+from regente.training.complete import complete
 from tests.config.signatures.conftest import REAL
 
 
 def config(*overrides: str, experiment: str = "digits_mlp") -> dict[str, Any]:
-    return resolve(compose(experiment, list(overrides)).node)
+    node = compose(experiment, list(overrides)).node
+    complete(node)
+    return resolve(node)
 
 
 OWN = """

@@ -90,7 +90,7 @@ HOSTILE: dict[str, Node] = {
     ),
     "a file written by Regente": call("regente.jobs.job.write_json", call("pathlib.Path", MARK), 1),
     "a program started by Regente": call("regente.training.launch._wait", ["touch", MARK]),
-    "a program asked by Regente": call("regente.tracking.provenance._say", ["touch", MARK]),
+    "a program asked by Regente": call("regente.tracking.provenance.code", ["touch", MARK]),
     "a class of Regente that is no part": call("regente.tracking.journal.Journal", call("pathlib.Path", MARK)),
     "a function of the user's": call("own.wipe"),
     "a class of the user's that is no part": call("own.Cleaner"),

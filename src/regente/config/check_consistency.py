@@ -60,8 +60,9 @@ def _metrics(config: dict[str, Any]) -> Iterator[Problem]:
         f"callbacks.{name}.monitor": node.get("monitor") for name, node in config["callbacks"].items() if node
     }
     watched["monitor.metric"] = config["monitor"]["metric"]
-    for metric, where in {metric: where for where, metric in watched.items()}.items():
-        if metric is not None and metric not in logged:
+    named = {metric: where for where, metric in watched.items() if isinstance(metric, str)}
+    for metric, where in named.items():
+        if metric not in logged:
             close = get_close_matches(metric, logged, n=1)
             hint = f"did you mean {close[0]}? " if close else ""
             yield Problem(f"{where}={metric}", f"never logged; {hint}logged: {', '.join(logged)}")

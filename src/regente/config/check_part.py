@@ -1,5 +1,6 @@
 """What is wrong with one part of a config: its class, or its arguments."""
 
+import importlib
 import sys
 from collections.abc import Collection, Iterator
 from contextlib import suppress
@@ -7,13 +8,13 @@ from difflib import get_close_matches
 from typing import Any
 
 from regente.config.limits import RELATIONS, is_below, limit_of
-from regente.config.own_settings import OWN_SETTINGS, as_count
+from regente.config.own_settings import OWN_SETTINGS
 from regente.config.signatures import Signature, TargetNotFound, read
 from regente.errors import Problem
 
 # Arguments that Regente gives to a part itself
 SET_BY_REGENTE = {
-    "task": ("model", "optimizer", "scheduler", "monitor", "take_steps"),
+    "task": ("model", "optimizer", "scheduler", "monitor"),
     "optimizer": ("params",),
     "scheduler": ("optimizer", "total_steps"),
     "trainer": (
@@ -22,6 +23,18 @@ SET_BY_REGENTE = {
     ),
 }
 # What the target of a part must derive from, and the name of that in a message
+NO_COMPONENTS = {
+    "builtins",
+    "importlib",
+    "os",
+    "posix",
+    "pty",
+    "runpy",
+    "shutil",
+    "socket",
+    "subprocess",
+    "sys",
+}
 BASE_CLASSES = {
     "data": ("pytorch_lightning.LightningDataModule", "a LightningDataModule"),
     "model": ("torch.nn.Module", "a torch.nn.Module"),
@@ -41,9 +54,7 @@ def part_problems(where: str, node: Any) -> list[Problem]:
         return [Problem(where, what)]
     target = node["_target_"]
     if not isinstance(target, str) or target.split(".")[0] in sys.stdlib_module_names:
-        nested = isinstance(target, str) and not _part(where)
-        # an argument may be of the standard library: pathlib.Path, datetime.timedelta, functools.partial
-        return [] if nested else [Problem(f"{where}._target_", f"refused: {target} is not a component")]
+        return _standard_library_problems(f"{where}._target_", target, nested=not _part(where))
     try:
         signature = read(target)
     except SyntaxError as error:
@@ -52,6 +63,21 @@ def part_problems(where: str, node: Any) -> list[Problem]:
         hint = f"; did you mean {error.closest[0]}?" if error.closest else ""
         return [Problem(f"{where}._target_", f"{target}: {error.part} not found{hint}")]
     return list(_class_problems(where, signature)) or list(_argument_problems(where, node, signature))
+
+
+def _standard_library_problems(where: str, target: Any, *, nested: bool) -> list[Problem]:
+    """An argument may be of the standard library: pathlib.Path, datetime.timedelta, functools.partial."""
+    if not nested or not isinstance(target, str) or target.split(".")[0] in NO_COMPONENTS:
+        return [Problem(where, f"refused: {target} is not a component")]
+    module, _, name = target.rpartition(".")
+    try:
+        known = dir(importlib.import_module(module))
+    except (ImportError, ValueError):
+        return [Problem(where, f"{target}: {module or target} not found")]
+    if name in known:
+        return []
+    close = get_close_matches(name, known, n=1)
+    return [Problem(where, f"{target}: {name} not found" + (f"; did you mean {close[0]}?" if close else ""))]
 
 
 def _part(where: str) -> str:
@@ -69,7 +95,7 @@ def _class_problems(where: str, signature: Signature) -> Iterator[Problem]:
 def _argument_problems(where: str, node: dict[str, Any], signature: Signature) -> Iterator[Problem]:
     part = _part(where)
     reserved = SET_BY_REGENTE.get(part, ())
-    arguments = {key: as_count(part, key, each) for key, each in node.items() if not key.startswith("_")}
+    arguments = {key: each for key, each in node.items() if not key.startswith("_")}
     own = {key: each for key, each in OWN_SETTINGS.get(part, {}).items() if key not in signature.parameters}
     for key in [key for key in own if key in arguments]:
         if not own[key].allows(value := arguments.pop(key)):
@@ -88,7 +114,7 @@ def _argument_problems(where: str, node: dict[str, Any], signature: Signature) -
             yield from found
         else:
             fitting[name] = value
-    yield from _relation_problems(where, fitting, signature)
+    yield from _relation_problems(where, fitting, [*arguments, *node], signature)
 
 
 def _missing(
@@ -121,17 +147,19 @@ def _value_problems(
             yield Problem(f"{where}={shorten(value)}", f"{limit.message} ({_class_name(signature)})")
 
 
-def _relation_problems(where: str, arguments: dict[str, Any], signature: Signature) -> Iterator[Problem]:
-    values = {name: each.default for name, each in signature.parameters.items()} | arguments
+def _relation_problems(
+    where: str, arguments: dict[str, Any], given: Collection[str], signature: Signature
+) -> Iterator[Problem]:
+    """Arguments that do not fit each other; `arguments` are those of the `given` ones that are right by themselves."""
+    parameters = signature.parameters
+    values = {name: each.default for name, each in parameters.items() if name not in given} | arguments
     for relation in RELATIONS:
-        if relation.blamed not in arguments or not is_below(
-            signature.parameters[relation.blamed].owner, relation.owner
-        ):
+        blamed = next((name for name in relation.between if name in arguments), None)
+        if blamed not in parameters or not is_below(parameters[blamed].owner, relation.owner):
             continue
         with suppress(KeyError, TypeError):  # a value that is not known is no reason to refuse
-            if not relation.holds(values):
-                value = shorten(arguments[relation.blamed])
-                yield Problem(f"{where}.{relation.blamed}={value}", relation.message)
+            if not relation.holds(*(values[name] for name in relation.between)):
+                yield Problem(f"{where}.{blamed}={shorten(arguments[blamed])}", relation.message)
 
 
 def _class_name(signature: Signature) -> str:

@@ -74,6 +74,7 @@ class Root:
     sweep: Sweep = field(default_factory=Sweep)
 
 
+COUNTS = ("min_steps", "max_steps", "min_epochs", "max_epochs")  # of the trainer
 ROOT = "train"  # the config that experiments are made of
 ROOT_KEYS = tuple(key for key in Root.__dataclass_fields__ if key != "sweep")  # of a job
 
@@ -154,7 +155,18 @@ def recompose(
         for override in overrides:
             if override not in fresh:
                 _apply(node, override)
+    whole_counts(node)
     return node  # type: ignore[no-any-return]
+
+
+def whole_counts(node: DictConfig) -> None:
+    """Make an int of a number of steps or epochs that YAML reads as a float, such as 1e5."""
+    trainer = node.get("trainer")
+    for key in COUNTS if isinstance(trainer, DictConfig) else ():
+        if not OmegaConf.is_interpolation(trainer, key) and not OmegaConf.is_missing(trainer, key):
+            value = trainer.get(key)
+            if isinstance(value, float) and value.is_integer():
+                trainer[key] = int(value)
 
 
 def _apply(node: DictConfig, override: str) -> None:

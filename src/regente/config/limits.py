@@ -87,7 +87,7 @@ BY_KEY = {
     "trainer.log_every_n_steps": at_least(1),
     "trainer.check_val_every_n_epoch": at_least(1),
     "trainer.gradient_clip_val": at_least(0),
-    "trainer.gradient_clip_algorithm": Limit(lambda v: v in (None, "norm", "value"), "must be norm or value"),
+    "trainer.gradient_clip_algorithm": one_of("norm", "value", None),
     "trainer.val_check_interval": Limit(
         lambda v: v >= 1 if is_whole(v) else not isinstance(v, float) or 0 < v <= 1,
         "needs a number of batches from 1 on, or a share of an epoch above 0.0 up to 1.0",
@@ -103,18 +103,23 @@ BY_KEY = {
 
 _nonnegative = at_least(0)
 _share = between(0, 1)
+_float_share = Limit(
+    lambda v: not is_number(v) or (isinstance(v, float) and 0 <= v <= 1),
+    "must be from 0.0 to 1.0, with a point",
+)
+_positive_share = Limit(lambda v: not is_number(v) or 0 < v <= 1, "must be above 0 and at most 1")
 _betas = Limit(_are_below_one, "must be from 0 to below 1")
 _mode = one_of("min", "max")
 # What the constructors of libraries refuse, by the class that takes the argument, or its package
 BY_CLASS: dict[str, dict[str, Limit]] = {
     "torch.optim.lr_scheduler.OneCycleLR": {
-        "pct_start": _share, "anneal_strategy": one_of("cos", "linear"), "epochs": above(0), "total_steps": above(0),
+        "pct_start": _float_share, "anneal_strategy": one_of("cos", "linear"), "epochs": above(0), "total_steps": above(0),
     },
     "torch.optim.lr_scheduler.ReduceLROnPlateau": {
         "mode": _mode, "threshold_mode": one_of("rel", "abs"),
         "factor": Limit(lambda v: not is_number(v) or v < 1, "must be below 1"),
     },
-    "torch.optim.lr_scheduler.LinearLR": {"start_factor": _share, "end_factor": _share},
+    "torch.optim.lr_scheduler.LinearLR": {"start_factor": _positive_share, "end_factor": _share},
     "torch.optim.lr_scheduler.ConstantLR": {"factor": _share},
     "torch.optim.lr_scheduler.CosineAnnealingWarmRestarts": {"T_0": above(0), "T_mult": at_least(1)},
     "torch.optim.lr_scheduler": {},
@@ -141,38 +146,56 @@ BY_CLASS: dict[str, dict[str, Limit]] = {
 
 @dataclass(frozen=True)
 class Relation:
-    """What must hold between the arguments of a class; `blamed` is the argument that a message names."""
+    """What must hold between arguments of a class; a message names the first of them that the config gives."""
 
     owner: str  # the class, or its package
-    blamed: str
-    holds: Callable[[dict[str, Any]], bool]
+    between: tuple[str, ...]
+    holds: Callable[..., bool]
     message: str
 
 
 RELATIONS = (
     Relation(
         "torch.optim.sgd.SGD",
-        "nesterov",
-        lambda a: not a["nesterov"] or (a["momentum"] > 0 and a["dampening"] == 0),
+        ("nesterov", "momentum", "dampening"),
+        lambda nesterov, momentum, dampening: not nesterov or (momentum > 0 and dampening == 0),
         "needs a momentum above 0 and no dampening",
     ),
     Relation(
         "regente.models.lstm.LSTM",
-        "tie_weights",
-        lambda a: not a["tie_weights"] or a["embedding"] == a["hidden"],
+        ("tie_weights", "embedding", "hidden"),
+        lambda tie, embedding, hidden: not tie or embedding == hidden,
         "tied weights have one width; give model.embedding and model.hidden the same",
     ),
     Relation(
         "regente.models.lstm.LSTM",
-        "tie_weights",
-        lambda a: not a["tie_weights"] or a["vocab_size"] == a["num_classes"],
+        ("tie_weights", "vocab_size", "num_classes"),
+        lambda tie, vocab_size, num_classes: not tie or vocab_size == num_classes,
         "tied weights predict the words that they read; model.vocab_size and model.num_classes are different",
     ),
     Relation(
         "regente.data",
-        "test_share",
-        lambda a: a["val_share"] + a["test_share"] < 1,
+        ("test_share", "val_share"),
+        lambda test, val: test + val < 1,
         "leaves nothing to train on; val_share and test_share together must be below 1",
+    ),
+    Relation(
+        "regente.data.text.Text",
+        ("num_classes", "vocab_size"),
+        lambda num_classes, vocab_size: num_classes == vocab_size,
+        "each word is a class; leave it at ${data.vocab_size}",
+    ),
+    Relation(
+        "regente.data.text.Text",
+        ("input_shape", "window"),
+        lambda shape, window: list(shape) == [window],
+        'the model sees a window; leave it at ["${data.window}"]',
+    ),
+    Relation(
+        "regente.data.text_classification.TextClassification",
+        ("input_shape", "max_tokens"),
+        lambda shape, most: list(shape) == [most],
+        'the model sees the tokens of a text; leave it at ["${data.max_tokens}"]',
     ),
 )
 

@@ -15,7 +15,7 @@ OWN_SETTINGS = {
         "find_lr": _boolean,
         "find_batch_size": _boolean,
         "steps_per_call": Limit(
-            lambda v: v == "auto" or (is_whole(v) and v >= 1), "needs a whole number >= 1 or auto"
+            lambda v: v == "auto" or (is_whole(v) and v >= 1), "needs a whole number >= 1 or auto", ("auto",)
         ),
         "profile_calls": _count,
         "endpoint": Limit(
@@ -27,16 +27,9 @@ OWN_SETTINGS = {
         "max_restarts": _count,
     },
 }
-_COUNTS = ("min_steps", "max_steps", "min_epochs", "max_epochs")
 
 
 def without_own_settings(part: str, node: dict[str, Any]) -> dict[str, Any]:
     """A part's settings as its class takes them."""
     own = OWN_SETTINGS.get(part, {})
-    return {key: as_count(part, key, value) for key, value in node.items() if key not in own}
-
-
-def as_count(part: str, key: str, value: Any) -> Any:
-    """A number of steps or epochs that YAML reads as a float, such as 1e5, as an int; any other value as it is."""
-    count = part == "trainer" and key in _COUNTS and isinstance(value, float) and value.is_integer()
-    return int(value) if count else value
+    return {key: value for key, value in node.items() if key not in own}

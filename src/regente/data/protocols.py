@@ -35,7 +35,7 @@ class SupportsFittedState(Protocol):
 
 @runtime_checkable
 class SupportsFiles(Protocol):
-    """Reads samples from files that belong to no split: `regente predict`, `serve` and `export`."""
+    """Reads samples from files that belong to no split: `regente predict`."""
 
     suffixes: tuple[str, ...]  # of the files, in lower case
 
@@ -45,6 +45,11 @@ class SupportsFiles(Protocol):
         Raises:
             DataError: when the file holds no sample that fits.
         """
+
+
+@runtime_checkable
+class SupportsRawSamples(Protocol):
+    """Says what lies between raw samples and the model: `regente predict`, `serve` and `export`."""
 
     def preprocessing(self) -> "nn.Module":
         """Raw samples x [B, ...] -> inputs of the model; deterministic."""
@@ -109,6 +114,10 @@ class SupportsClassNames(Protocol):
 @runtime_checkable
 class SupportsText(Protocol):
     """Turns text into word ids and back: prompts of `regente predict`, texts that a language model continues."""
+
+    vocabulary: list[str]  # the word of each id
+    splits: "Mapping[str, Source]"  # train, val and test
+    seed: int
 
     def word_ids(self, words: list[str]) -> "Tensor":
         """The ids [T] int64 of the last words that fit into the window."""

@@ -16,7 +16,7 @@ from regente.data.core.file_inputs import Inputs
 from regente.data.core.in_memory import InMemory
 from regente.data.core.sources import Windows
 from regente.data.core.splitting import SPLITS, require_rest
-from regente.data.core.vocabulary import UNKNOWN, detokenise, tokenise, word_ids
+from regente.data.core.vocabulary import UNKNOWN, detokenise, read_utf8, tokenise, word_ids
 from regente.errors import ConfigError, DataError, Problem
 
 SUFFIXES = {".txt", ".md"}
@@ -125,13 +125,7 @@ class Text(InMemory):
         if not files:
             raise DataError(f"{self._where}: no *.txt or *.md in this folder; name a file, or another folder")
         for file in files:
-            try:
-                yield file.read_bytes().decode("utf-8").removeprefix("\ufeff")
-            except UnicodeDecodeError as error:
-                found = f"byte {error.start} (0x{error.object[error.start]:02x})"
-                raise DataError(f"{file}: {found} is not UTF-8; save the file as UTF-8") from error
-            except OSError as error:
-                raise DataError(f"{file}: cannot be read ({error.strerror})") from error
+            yield read_utf8(file)
 
     def _most_frequent(self, words: list[str], train: np.ndarray) -> list[str]:
         counts = np.bincount(train, minlength=len(words))

@@ -18,7 +18,9 @@ from regente.jobs.job import Job, freeze
 from regente.jobs.runs import EVALUATION, Run, shown
 from regente.jobs.trust import read_config, require_known_env
 from regente.training.complete import complete
-from regente.training.session import Ended, imports, session
+from regente.training.frozen import set_environment
+from regente.training.run import Ended
+from regente.training.session import imports, session
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -65,6 +67,7 @@ def _freeze(found: Run, overrides: Sequence[str]) -> Job:
         what = f"fixed by the training; an evaluation may change {', '.join(CHANGEABLE)}"
         raise ConfigError([Problem(word, what) for word in wrong])
     require_known_env(found.job)
+    set_environment(found.job.env)
     own_store = any(word.lstrip("+").startswith(("tracking=", "tracking.uri=")) for word in overrides)
     recorded = read_config(found.job, Path.cwd(), GROUPS if own_store else (*GROUPS, "tracking"))
     node = recompose(found.job.config, overrides)

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from regente.data.core.decoding import reason_of
 from regente.data.core.file_inputs import Inputs
+from regente.data.core.parallel import progress_bar
 from regente.data.protocols import SupportsText
 from regente.errors import DataError
 from regente.inference.predictor import LoadedRun, load_run
@@ -51,7 +51,7 @@ def predict(run: Run, inputs: Sequence[str]) -> Predictions:
     device = torch.device("cuda" if use_gpu else "cpu")
     loaded.predictor.to(device)
     sources = list(_sources(loaded, inputs))
-    with _progress() as bar, ThreadPoolExecutor(cores()) as pool:
+    with progress_bar(Console(stderr=True)) as bar, ThreadPoolExecutor(cores()) as pool:
         task = bar.add_task("predicting", total=len(sources))
         for at in range(0, len(sources), CHUNK):
             chunk, samples = sources[at : at + CHUNK], list[tuple[str, Tensor]]()
@@ -182,9 +182,3 @@ def _best(row: dict[str, Any]) -> list[tuple[str, float]]:
         return [first, *((row[f"prediction_{rank}"], row[f"probability_{rank}"]) for rank in (2, 3))]
     others = [(key[2:-1], p) for key, p in row.items() if key.startswith("p(") and key[2:-1] != first[0]]
     return [first, *sorted(others, key=lambda pair: -pair[1])[:2]]
-
-
-def _progress() -> Progress:
-    console = Console(stderr=True)
-    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

@@ -7,6 +7,7 @@ from typing import Any
 from hydra.utils import instantiate
 from torch import Tensor, nn
 
+from regente.data.protocols import SupportsFittedState, SupportsRawSamples
 from regente.errors import ConfigError, Problem
 from regente.jobs.runs import Run, shown
 from regente.jobs.trust import read_config
@@ -56,16 +57,16 @@ def load_run(run: Run) -> LoadedRun:
 
     Raises:
         CheckpointError: when the weights are missing or damaged.
-        ConfigError: when the data module has no preprocessing().
+        ConfigError: when the data module is not `SupportsRawSamples`.
     """
     model = load_model(run.job, run.checkpoint)
     config = read_config(run.job, Path.cwd(), ["data", "trainer"])
     node = {**config["data"], **({"augment": None} if "augment" in config["data"] else {})}
     data = instantiate(node, _convert_="all")
-    if not hasattr(data, "preprocessing"):
-        what = f"{type(data).__name__} has no preprocessing(), so the run cannot predict on files"
+    if not isinstance(data, SupportsRawSamples):
+        what = f"{type(data).__name__} has no preprocessing() and postprocessing(), so the run cannot predict on files"
         raise ConfigError([Problem(f"run {shown(run.job.path)}", what)])
-    if run.fitted_state is not None:
+    if run.fitted_state is not None and isinstance(data, SupportsFittedState):
         data.load_fitted_state(run.fitted_state)
     predictor = Predictor(data.preprocessing(), model, data.postprocessing()).eval()
     return LoadedRun(run, config, data, predictor)

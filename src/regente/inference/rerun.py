@@ -15,6 +15,7 @@ from regente.jobs.runs import find_job, run_id, shown
 from regente.jobs.trust import inside, read_config, require_known_env
 from regente.tracking import provenance
 from regente.tracking.restore import restore
+from regente.training.frozen import set_environment
 from regente.training.session import imports, quiet_libraries
 
 CLOSE = 1e-5  # of a loss, relative above 1: other threads or another CPU may change so much
@@ -30,6 +31,7 @@ def recorded(name: str, project: Path, scratch: Path) -> tuple[Job, dict[str, An
     """
     job = restore(name, project, scratch) or find_job(name, project)
     require_known_env(job)
+    set_environment(job.env)
     inside(project / "runs", job.experiment)
     config = read_config(job, project)
     if problems := check(config):

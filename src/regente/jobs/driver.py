@@ -5,7 +5,9 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 
 from regente.jobs.process_identity import ProcessIdentity, process_identity
 
@@ -13,9 +15,10 @@ DRIVER = "REGENTE_DRIVER"  # in the environment: the identity of the driver, as 
 PATIENCE = 120.0  # seconds to save and end once the driver is gone
 
 
-def driver_environment() -> dict[str, str]:
-    """The variable that makes this process the driver of those it starts."""
-    return {DRIVER: json.dumps(asdict(process_identity(os.getpid())))}
+def job_environment(environ: Mapping[str, str], project: Path) -> dict[str, str]:
+    """The environment of a job's process: this process is its driver, and it imports the user's modules from `project`."""
+    path = os.pathsep.join(filter(None, [environ.get("PYTHONPATH"), str(project)]))
+    return {**environ, DRIVER: json.dumps(asdict(process_identity(os.getpid()))), "PYTHONPATH": path}
 
 
 def follow_driver() -> None:

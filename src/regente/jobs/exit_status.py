@@ -28,6 +28,11 @@ class ExitStatus:
     trace: str = ""
 
 
+def exit_code(returncode: int) -> int:
+    """The exit code of a process by its return code, which is negative after a signal: 128 + the signal's number."""
+    return returncode if returncode >= 0 else 128 - returncode
+
+
 def exit_status_of(error: BaseException, states: Path | None = None) -> ExitStatus:
     """The exit status that belongs to an exception; `states`: the folder of the run's resume states."""
     trace = "".join(traceback.format_exception(error))

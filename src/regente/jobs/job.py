@@ -2,7 +2,7 @@
 
 config.yaml job.json    the composed config with its references, and the fields of `Job`
 journal.jsonl           everything that is to go to MLflow, one JSON object a line; see tracking/journal.py
-recorded.json           how much of the journal is in MLflow; see tracking/shipment.py
+recorded.json           how much of the journal is in MLflow; see tracking/mlflow_run.py
 process.json            the process that runs the job or ran it last; its time is the heartbeat
 provenance.json         code, hardware and packages at the start; changes.patch has uncommitted changes
 torch.json              torch, CUDA and threads of the training

@@ -1,12 +1,11 @@
 """What came of a job: `result.json` in its directory."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Result:
-    """The outcome of a training that ended well."""
+    """The outcome of a training that ended well; its fields are those of the file."""
 
     best_epoch: int | None  # from 0; None where no weights were kept
     best_checkpoint: str | None  # path
@@ -17,7 +16,3 @@ class Result:
     seconds: float
     peak_megabytes: float
     samples_per_second: float  # in training, of all ranks
-
-    def facts(self) -> dict[str, Any]:
-        """As it is written to the file."""
-        return asdict(self)

@@ -63,6 +63,16 @@ class Run:
         return found
 
     @property
+    def metrics(self) -> dict[str, float]:
+        """The validation and test metrics of its best weights, by name: `val/acc`."""
+        return dict(self.result.get("metrics") or {})
+
+    @property
+    def run_id(self) -> str:
+        """The id of its run in MLflow; empty where it has none."""
+        return run_id(self.job.path)
+
+    @property
     def monitor(self) -> tuple[str, str]:
         """The monitored metric, and `min` or `max`."""
         monitor = self.result.get("monitor") or {}

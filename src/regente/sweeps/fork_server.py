@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import Any
 
 from regente.jobs.driver import follow_driver
+from regente.jobs.exit_status import exit_code
 from regente.jobs.fast_exit import FastExit
 from regente.jobs.job import Job
-from regente.sweeps.slot import exit_code, redirect, run_in_slot, send_signal
+from regente.sweeps.slot import redirect, run_in_slot, send_signal
 from regente.training import launch, run, start_ranks
 
 IMPORTS = [

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from regente.errors import ConfigError, Problem
+from regente.jobs.driver import job_environment
+from regente.jobs.exit_status import exit_code
 from regente.jobs.hardware import ranks_without_torch, threads_each
 from regente.jobs.job import TRIAL, Job
 from regente.sweeps.fork_server import ForkServer
 from regente.sweeps.gpu_slots import Slot, slots
 from regente.sweeps.identity import targets, users_files
-from regente.sweeps.slot import exit_code, job_environment, send_signal, start_in_slot
+from regente.sweeps.slot import send_signal, start_in_slot
 from regente.training.launch import OUTER_LAUNCHER
 
 POLL_SECONDS = 0.05  # between checks of processes that were not forked

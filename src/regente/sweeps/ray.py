@@ -17,6 +17,7 @@ from regente.errors import ConfigError, MachineError, Problem
 from regente.jobs.hardware import cores, ranks_without_torch
 from regente.jobs.job import Job, write_json
 from regente.sweeps.remote import environment, project_of, run_job
+from regente.sweeps.slot import STDERR
 
 CONNECT_SECONDS = 5.0
 TERMINATED, KILLED = 128 + signal.SIGTERM, 128 + signal.SIGKILL
@@ -99,7 +100,7 @@ class Ray:
         except errors.TaskCancelledError:
             return TERMINATED
         except errors.RayTaskError as error:
-            (job.path / "stderr.log").write_text(f"{error.cause or error}\n", encoding="utf-8")
+            (job.path / STDERR).write_text(f"{error.cause or error}\n", encoding="utf-8")
             return 1
         except errors.RayError:
             return TERMINATED if job.path in self.stopped else KILLED

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from regente.config.environment import env_references, from_environment
+from regente.jobs.driver import job_environment
+from regente.jobs.exit_status import exit_code
 from regente.jobs.job import Job, read_json
 from regente.jobs.process_identity import ProcessIdentity
-from regente.sweeps.slot import exit_code, job_environment, send_signal, start_in_slot
+from regente.sweeps.slot import send_signal, start_in_slot
 from regente.training.launch import GRACE, OUTER_LAUNCHER
 
 # The variables of the driver's environment that jobs on other machines get, by their first letters

@@ -4,12 +4,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from regente.errors import RegenteError, Stopped
-from regente.jobs.driver import driver_environment, follow_driver
+from regente.jobs.driver import follow_driver
 from regente.jobs.fast_exit import FastExit
 from regente.jobs.streams import ignore_write_errors
 from regente.training.run import run
@@ -33,17 +32,6 @@ def run_in_slot(path: Path) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-
-
-def exit_code(returncode: int) -> int:
-    """The exit code of a process by its return code, which is negative after a signal: 128 + the signal's number."""
-    return returncode if returncode >= 0 else 128 - returncode
-
-
-def job_environment(environ: Mapping[str, str], project: Path) -> dict[str, str]:
-    """The environment of a job's process: it ends with this process, and it imports the user's modules from `project`."""
-    path = os.pathsep.join(filter(None, [environ.get("PYTHONPATH"), str(project)]))
-    return {**environ, **driver_environment(), "PYTHONPATH": path}
 
 
 def start_in_slot(path: Path, env: dict[str, str], cwd: Path | None = None) -> "subprocess.Popen[bytes]":

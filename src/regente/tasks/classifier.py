@@ -15,7 +15,7 @@ class Classifier(Supervised):
         x, y = batch
         return F.cross_entropy(self(x).flatten(0, -2), y.flatten())
 
-    def _count(self, batch: Batch) -> dict[str, Tensor]:
+    def count(self, batch: Batch) -> dict[str, Tensor]:
         """Sum of losses, correct answers, answers. The confidence of an answer is its probability."""
         x, y = batch
         logits, y = self(x).flatten(0, -2), y.flatten()

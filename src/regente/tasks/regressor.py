@@ -33,7 +33,7 @@ class Regressor(Supervised):
             raise ConfigError([Problem("model", what)])
         return outputs
 
-    def _count(self, batch: Batch) -> dict[str, Tensor]:
+    def count(self, batch: Batch) -> dict[str, Tensor]:
         """Sum of squared errors, of absolute errors in the data's units, samples."""
         x, y = batch
         outputs, y = self._outputs(x, y).float(), y.float()

@@ -25,10 +25,9 @@ class TakesSteps(Protocol):
 
 
 class Supervised(LightningModule):
-    """Trains a model on batches (x, y). A subclass defines `loss` and sums its metrics in `_count`.
+    """Trains a model on batches (x, y). A subclass defines `loss` and sums its metrics in `count`.
 
-    `optimizer` is called with the parameters that want a gradient, `scheduler` with the optimizer. `take_steps`
-    takes the optimizer steps of a batch by itself, several where batches come as one.
+    `optimizer` is called with the parameters that want a gradient, `scheduler` with the optimizer.
     """
 
     means: ClassVar[tuple[str, ...]]  # what `totals` holds sums of; its last entry is the number of terms
@@ -39,11 +38,9 @@ class Supervised(LightningModule):
         optimizer: Callable[[list[nn.Parameter]], Optimizer],
         scheduler: Callable[..., LRScheduler | ReduceLROnPlateau] | None,
         monitor: str,
-        take_steps: TakesSteps | None = None,
     ) -> None:
         super().__init__()
-        self.take_steps = take_steps
-        self.automatic_optimization = take_steps is None
+        self.take_steps: TakesSteps | None = None
         self.model = model
         self.make_optimizer, self.make_scheduler, self.monitor = optimizer, scheduler, monitor
 
@@ -70,6 +67,11 @@ class Supervised(LightningModule):
     def loss(self, batch: Batch) -> Tensor:
         """The loss of a batch: a scalar, which training minimizes."""
 
+    def optimize_by(self, take_steps: TakesSteps) -> None:
+        """Leave the optimizer steps of a batch to `take_steps`, several where batches come as one."""
+        self.take_steps = take_steps
+        self.automatic_optimization = False
+
     @property
     def batches_per_call(self) -> int:
         """How many batches come as one in `training_step`."""
@@ -80,7 +82,7 @@ class Supervised(LightningModule):
         return self.take_steps(self, batch, batch_idx) if self.take_steps else self.loss(batch)
 
     @abstractmethod
-    def _count(self, batch: Batch) -> dict[str, Tensor]:
+    def count(self, batch: Batch) -> dict[str, Tensor]:
         """Add a batch to `totals`; label, prediction and loss of each answer."""
 
     def on_validation_epoch_start(self) -> None:
@@ -91,11 +93,11 @@ class Supervised(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """As `test_step`."""
-        return self._count(batch)
+        return self.count(batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Label, prediction and loss of each answer, for tables and figures."""
-        return self._count(batch)
+        return self.count(batch)
 
     def on_validation_epoch_end(self) -> None:
         self._log_means("val")
@@ -135,7 +137,7 @@ class Supervised(LightningModule):
         kind = getattr(self.make_scheduler, "func", self.make_scheduler)
         if kind is OneCycleLR:
             total: Any = self.trainer.estimated_stepping_batches
-            if not self.automatic_optimization:  # Lightning has counted groups
+            if self.take_steps:  # Lightning has counted groups
                 loader: Any = self.trainer.train_dataloader
                 total = (self.trainer.max_epochs or 0) * loader.steps
             schedule: Any = self.make_scheduler(optimizer, total_steps=int(total))

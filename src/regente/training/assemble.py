@@ -14,6 +14,8 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 from torch import nn
 from torch.nn.parameter import is_lazy
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from regente.config.own_settings import without_own_settings
 from regente.errors import ConfigError, Problem, RegenteError
@@ -51,7 +53,7 @@ def assemble(
     state: ResumeState | None = None,
     fitted_state: Mapping[str, Any] | None = None,
 ) -> Parts:
-    """Seed, then data, model, trainer, optimizer, scheduler, task.
+    """Seed, then make data, model, trainer, optimizer, scheduler, task.
 
     `state`: that from which the run goes on; `fitted_state`: what the data module takes from a run instead of fitting
     it to the training samples anew.
@@ -70,11 +72,6 @@ def assemble(
         compiled(model)
     trainer = make_trainer(config, job, callbacks, logger, saving)
     notes = cache_features(model, data, config, trainer.strategy.root_device)
-    if state is not None:  # positions are counted in calls
-        steps = GroupedSteps(state.grouped_steps, config["seed"]) if state.grouped_steps else None
-    else:
-        steps, note = grouped_steps(config, data, model, callbacks)
-        notes += [note] if note else []
     task = make(
         "task",
         config["task"],
@@ -82,8 +79,14 @@ def assemble(
         optimizer=make("optimizer", fused(config["optimizer"], config["trainer"])),
         scheduler=make("scheduler", config["scheduler"]) if config["scheduler"].get("_target_") else None,
         monitor=config["monitor"]["metric"],
-        **({"take_steps": steps} if steps else {}),
     )
+    if state is not None:  # positions are counted in calls
+        steps = GroupedSteps(state.grouped_steps, config["seed"]) if state.grouped_steps else None
+    else:
+        steps, note = grouped_steps(config, data, task, callbacks)
+        notes += [note] if note else []
+    if steps is not None:
+        task.optimize_by(steps)
     return Parts(data, task, trainer, [*notes, *_overfit_note(trainer)])
 
 
@@ -152,6 +155,17 @@ def make(where: str, node: dict[str, Any], **given: Any) -> Any:
         ):
             raise ConfigError([Problem(where, str(cause))]) from error
         raise cause or error from None
+
+
+def refused_by(error: BaseException) -> str:
+    """ "optimizer" or "scheduler" if its constructor raised the error: the task calls these factories while it trains."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    maker = trace.tb_frame.f_locals.get("self") if trace is not None and _is_refusal(error) else None
+    return (
+        "optimizer" if isinstance(maker, Optimizer) else "scheduler" if isinstance(maker, LRScheduler) else ""
+    )
 
 
 def _is_refusal(error: BaseException) -> bool:

@@ -1,6 +1,5 @@
 """All callbacks of a training, in the order in which Lightning calls them."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from pytorch_lightning import Callback
@@ -26,15 +25,6 @@ from regente.training.callbacks.training_loss import TrainingLoss
 from regente.training.session import Session
 
 
-@dataclass(frozen=True)
-class Callbacks:
-    """The callbacks of a training; some of them are asked for figures at its end."""
-
-    progress: ProgressLine
-    pruning: Pruning | None
-    ordered: list[Callback]
-
-
 def configured(config: dict[str, Any], job: Job) -> tuple[list[ResumeStates], list[Callback]]:
     """The callbacks of the config, those that save states to resume from apart."""
     found = [make_callback(name, node, job) for name, node in config["callbacks"].items() if node]
@@ -42,33 +32,42 @@ def configured(config: dict[str, Any], job: Job) -> tuple[list[ResumeStates], li
     return resume, [each for each in found if each not in resume]
 
 
-def list_callbacks(current: Session, change: ChangedSettings) -> Callbacks:
-    """Those of the config (a `null` is off) and Regente's own."""
-    job, config, journal = current.job, current.config, current.recorder.journal
-    trainer: dict[str, Any] = config["trainer"]
-    resume, others = configured(config, job)
-    for each in resume:
-        each.attempt = current.recorder.attempt
-    loss = TrainingLoss(skipping=trainer.get("on_nan") == "skip_step")
-    progress, trial = ProgressLine(current.out, loss), pruning(journal)
-    ordered = [
-        StepSeeding(config["seed"]),
-        *resume,  # before others do what they do at the start of a batch
-        StopOnSignal(save_state),
-        *others,
-        RunDescription(job, journal),
-        RunTrace(job, journal),
-        loss,
-        CheckpointMetrics(),
-        SamplePredictions(job.path),
-        SampleTexts(job, journal),
-        progress,
-        trial,
-        RankSync() if world_size(trainer) > 1 else None,
-        StepProfile(job.path / "profile", journal, calls)
-        if (calls := trainer.get("profile_calls"))
-        else None,
-        SkipSteps() if trainer.get("on_nan") == "skip_step" else None,
-        change,
-    ]
-    return Callbacks(progress, trial, [each for each in ordered if each is not None])
+class Callbacks:
+    """The callbacks of a run. Those that hold a signal, a figure or a trial stay when its training is built again."""
+
+    def __init__(self, current: Session) -> None:
+        self.current = current
+        config, journal, trainer = current.config, current.recorder.journal, current.config["trainer"]
+        self.seeding = StepSeeding(config["seed"])
+        self.stop = StopOnSignal(save_state)
+        self.loss = TrainingLoss(skipping=trainer.get("on_nan") == "skip_step")
+        self.progress = ProgressLine(current.out, self.loss)
+        self.pruning: Pruning | None = pruning(journal)
+        calls = trainer.get("profile_calls")
+        self.profile = StepProfile(current.job.path / "profile", journal, calls) if calls else None
+
+    def ordered(self, change: ChangedSettings) -> list[Callback]:
+        """Those of the config (a `null` is off), made anew, and Regente's own, in the order of their calls."""
+        job, config, journal = self.current.job, self.current.config, self.current.recorder.journal
+        resume, others = configured(config, job)
+        for each in resume:
+            each.attempt = self.current.recorder.attempt
+        ordered = [
+            self.seeding,
+            *resume,  # before others do what they do at the start of a batch
+            self.stop,
+            *others,
+            RunDescription(job, journal),
+            RunTrace(job, journal),
+            self.loss,
+            CheckpointMetrics(),
+            SamplePredictions(job.path),
+            SampleTexts(job, journal),
+            self.progress,
+            self.pruning,
+            RankSync() if world_size(config["trainer"]) > 1 else None,
+            self.profile,
+            SkipSteps() if config["trainer"].get("on_nan") == "skip_step" else None,
+            change,
+        ]
+        return [each for each in ordered if each is not None]

@@ -6,6 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from regente.config.compose import whole_counts
 from regente.config.discovery import experiment_files
 from regente.config.signatures import TargetNotFound, read
 from regente.data.core.class_folders import class_names, find_splits
@@ -27,6 +28,7 @@ def complete(config: DictConfig, pins: dict[str, str] | None = None) -> None:
         TrackingError: when a name means no run, or several.
         CheckpointError: when the initial weights are missing.
     """
+    whole_counts(config)
     with suppress(OmegaConfBaseException):
         _count_classes(config)
     with suppress(OmegaConfBaseException):  # a broken reference, which `resolve` reports

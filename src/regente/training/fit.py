@@ -1,28 +1,28 @@
 """Stages 5 and 6 of a run: fit, test the best weights, and record what came of it."""
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
-from regente.errors import CheckpointError, DivergedError
+from regente.errors import CheckpointError, ConfigError, DivergedError, Problem
 from regente.jobs import console
 from regente.jobs.checkpoint_files import load
 from regente.jobs.job import write_json
 from regente.jobs.result import Result
-from regente.training.assemble import Parts
-from regente.training.build import Training, build
+from regente.training.assemble import Parts, refused_by
+from regente.training.build import Training, build_again
 from regente.training.checkpoints.initialization import ResumeState
 from regente.training.checkpoints.saving import SafeSaving
 from regente.training.lightning_internals import overwrite_checkpoints
 from regente.training.performance import peak_megabytes
-from regente.training.recovery import release
 from regente.training.session import Session
 
 
-def fit(parts: Training, current: Session) -> Result:
+def fit(training: Training, current: Session) -> Result:
     """Train, and test the best weights; after NaN or out of memory build and train anew, if the config says so.
 
     Raises:
@@ -30,21 +30,20 @@ def fit(parts: Training, current: Session) -> Result:
     """
     while True:
         try:
-            train(parts, parts.state)
+            train(training.parts, training.state)
             break
         except (DivergedError, torch.OutOfMemoryError) as error:
-            parts.saving.flush()
-            note = parts.recovery.handle(error, parts)
-            parts.trainer.strategy.teardown()
-        release()
-        parts = build(current, parts, note)
+            training.saving.flush()
+            note = training.recovery.handle(error, training.parts)
+            training.parts.trainer.strategy.teardown()
+        build_again(training, current, note)
+    parts, progress = training.parts, training.callbacks.progress
     if time_is_up(parts):
         minutes = current.config["trainer"]["max_minutes"]
         note = f"trainer.max_minutes={minutes}: time is up in epoch {parts.trainer.current_epoch}"
         console.note(current.out, note)
-    pruned = parts.callbacks.pruning is not None and parts.callbacks.pruning.pruned
-    epoch, checkpoint, metrics = test(parts, parts.saving, skip=pruned)
-    progress = parts.callbacks.progress
+    pruned = training.callbacks.pruning is not None and training.callbacks.pruning.pruned
+    epoch, checkpoint, metrics = test(parts, training.saving, skip=pruned)
     return Result(
         best_epoch=epoch,
         best_checkpoint=checkpoint,
@@ -64,7 +63,12 @@ def train(parts: Parts, state: ResumeState | None = None) -> None:
     if state is not None:
         path = str(state.path)
         overwrite_checkpoints(parts.trainer.checkpoint_callbacks)
-    parts.trainer.fit(parts.task, datamodule=parts.data, ckpt_path=path, weights_only=True)
+    try:
+        parts.trainer.fit(parts.task, datamodule=parts.data, ckpt_path=path, weights_only=True)
+    except (TypeError, ValueError) as error:
+        if where := refused_by(error):
+            raise ConfigError([Problem(where, str(error))]) from error
+        raise
 
 
 def time_is_up(parts: Parts) -> bool:
@@ -99,17 +103,18 @@ def has_test(parts: Parts) -> bool:
     return is_overridden("test_step", parts.task) and is_overridden("test_dataloader", parts.data)
 
 
-def record(result: Result, parts: Training, current: Session) -> None:
+def record(result: Result, saving: SafeSaving, current: Session) -> None:
     """Write the result into the job directory, the run and the terminal.
 
     Raises:
         CheckpointError: when the last checkpoint could not be written.
     """
+    facts = asdict(result)
     if current.rank.number == 0:
         journal = current.recorder.journal
         journal.write("tags", values={"regente.best_checkpoint": result.best_checkpoint or "none"})
-        write_json(current.job.path / "result.json", result.facts())
-        journal.write("result", **result.facts())
-    if parts.saving.failure:  # raised last: everything else is done
-        raise CheckpointError(f"{parts.saving.failure}; make room, then regente resume continues the run")
-    console.closing(current.out, current.job, result.facts())
+        write_json(current.job.path / "result.json", facts)
+        journal.write("result", **facts)
+    if saving.failure:  # raised last: everything else is done
+        raise CheckpointError(f"{saving.failure}; make room, then regente resume continues the run")
+    console.closing(current.out, current.job, facts)

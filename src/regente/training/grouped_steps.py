@@ -1,20 +1,18 @@
 """Several optimizer steps in one call of Lightning's loop, switched by `trainer.steps_per_call`.
 
 What Lightning does around a `training_step` takes longer than the step of a small model. In a group the weights come
-out the same to the bit, and `global_step` counts steps as always. Nothing else knows groups, but for three places: the
-data module cuts batches of `batches_per_call` times its batch size, `TrainingLoss` and `Trace` read `losses` [n].
+out the same to the bit, and `global_step` counts steps as always. What else knows of groups: the data module cuts batches
+of `Supervised.batches_per_call` times its batch size, `TrainingLoss` and `Trace` read `losses` [n], the number of steps of
+OneCycleLR is that of the loader, and the callers of `steps_of`.
 """
 
-import inspect
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from hydra.utils import get_object
 from pytorch_lightning import Callback, LightningModule
 from pytorch_lightning.callbacks import ModelCheckpoint
-from torch import nn
 
 from regente.data.core.in_memory import InMemory
 from regente.data.core.seeding import STEP, seed_torch
@@ -30,9 +28,10 @@ STEP_HOOKS = [  # of a callback that wants to see every step
     *("on_train_batch_start", "on_train_batch_end", "on_before_zero_grad", "on_before_backward"),
     *("on_after_backward", "on_before_optimizer_step"),
 ]
-TASK_HOOKS = [  # that Lightning would call for each step, and a group does not
+TASK_HOOKS = [  # that Lightning calls for each step, and a group does not; a task with its own takes single steps
     *(*STEP_HOOKS, "training_step", "backward", "on_before_batch_transfer", "optimizer_step"),
     *("optimizer_zero_grad", "lr_scheduler_step", "configure_gradient_clipping"),
+    "configure_optimizers",  # whose one optimizer and one schedule a group steps
 ]
 # values of the trainer's settings that need no step of its own
 HARMLESS = {
@@ -58,10 +57,12 @@ class GroupedSteps:
         # not Lightning's wrapper, whose step calls the hooks of every callback twice
         optimizer: Any = task.optimizers(use_pl_optimizer=False)
         counted = optimizer_step_counter(trainer)
+        epoch, rank = trainer.current_epoch, trainer.global_rank
+        scheduler, interval = _scheduler(trainer)
         losses, rates = [], []
         parts = zip(*(torch.split(part, trainer.datamodule.batch_size) for part in batch), strict=True)
         for number, (x, y) in enumerate(parts, batch_idx * self.size):
-            seed_torch(task.device, self.seed, trainer.current_epoch, number, trainer.global_rank, STEP)
+            seed_torch(task.device, self.seed, epoch, number, rank, STEP)
             loss = task.loss((x, y))  # type: ignore[operator]
             optimizer.zero_grad()
             trainer.strategy.pre_backward(loss)  # several ranks: gradients travel while backward runs
@@ -71,49 +72,53 @@ class GroupedSteps:
             optimizer.step()
             counted.increment_completed()
             torch.clear_autocast_cache()  # which holds the weights as they were before the step
-            _step_scheduler(trainer, "step")
+            if interval == "step":
+                scheduler.step()
             losses.append(loss.detach())
             rates.append(optimizer.param_groups[0]["lr"])
-        if trainer.is_last_batch and _step_scheduler(trainer, "epoch"):
+        if trainer.is_last_batch and interval == "epoch":
+            scheduler.step()
             rates[-1] = optimizer.param_groups[0]["lr"]
         return {"loss": losses[-1], "losses": torch.stack(losses), "rates": rates}
 
 
-def _step_scheduler(trainer: Any, interval: str) -> bool:
-    """Step the scheduler whose interval this is; whether there is one."""
+def _scheduler(trainer: Any) -> tuple[Any, str]:
+    """The scheduler and its interval, `step` or `epoch`; the interval is empty where there is none."""
     configs = trainer.lr_scheduler_configs
-    if found := bool(configs and configs[0].interval == interval):
-        configs[0].scheduler.step()
-    return found
+    return (configs[0].scheduler, configs[0].interval) if configs else (None, "")
 
 
 def grouped_steps(
-    config: dict[str, Any], data: Any, model: nn.Module, callbacks: Sequence[Callback]
+    config: dict[str, Any], data: Any, task: LightningModule, callbacks: Sequence[Callback]
 ) -> tuple[GroupedSteps | None, str]:
     """How many steps a call takes, if more than one; and a note where it is one though the user asked for more."""
     wanted = config["trainer"].get("steps_per_call", "auto")
     if wanted == 1:
         return None, ""
-    if why := _obstacle(config, data, callbacks):
+    if why := _obstacle(config, data, task, callbacks):
         note = f"trainer.steps_per_call={wanted}: one step per call, because of {why}"
         return None, "" if wanted == "auto" else note
     if wanted == "auto":
-        wanted = int(of_rank_0("steps_per_call", str(_fitting(config, data, model))))
+        wanted = int(of_rank_0("steps_per_call", str(_fitting(config, data, task))))
     return (GroupedSteps(wanted, config["seed"]) if wanted > 1 else None), ""
 
 
-def takes_groups(config: dict[str, Any]) -> bool:
-    """Whether the class of the task can take grouped steps."""
-    kind = get_object(config["task"]["_target_"])
+def steps_of(task: LightningModule) -> GroupedSteps | None:
+    """What takes the steps of a task in groups; None where Lightning or the task itself takes them."""
+    found = getattr(task, "take_steps", None)
+    return found if isinstance(found, GroupedSteps) else None
+
+
+def takes_groups(task: LightningModule) -> bool:
+    """Whether the steps of the task can be taken in groups."""
     return (
-        isinstance(kind, type)
-        and issubclass(kind, Supervised)
-        and "take_steps" in inspect.signature(kind).parameters
-        and all(getattr(kind, hook) is getattr(Supervised, hook) for hook in TASK_HOOKS)
+        isinstance(task, Supervised)
+        and task.automatic_optimization
+        and all(getattr(type(task), hook) is getattr(Supervised, hook) for hook in TASK_HOOKS)
     )
 
 
-def _obstacle(config: dict[str, Any], data: Any, callbacks: Sequence[Callback]) -> str:
+def _obstacle(config: dict[str, Any], data: Any, task: LightningModule, callbacks: Sequence[Callback]) -> str:
     """What needs each step to be a call of its own."""
     trainer = config["trainer"]
     for key, values in HARMLESS.items():
@@ -127,7 +132,7 @@ def _obstacle(config: dict[str, Any], data: Any, callbacks: Sequence[Callback]) 
         return "data.augment"
     if str(config["scheduler"].get("_target_")).endswith("ReduceLROnPlateau"):
         return "scheduler"
-    if not takes_groups(config):
+    if not takes_groups(task):
         return "task"
     for node in filter(None, config["callbacks"].values()):
         if node.get("every_n_train_steps") or node.get("train_time_interval"):
@@ -146,21 +151,19 @@ def _sees_each_step(callback: Callback, ranks: int) -> bool:
     return any(getattr(type(callback), hook) is not getattr(Callback, hook) for hook in STEP_HOOKS)
 
 
-def _fitting(config: dict[str, Any], data: InMemory, model: nn.Module) -> int:
+def _fitting(config: dict[str, Any], data: InMemory, task: LightningModule) -> int:
     """As many steps as fit into SECONDS and BYTES; on a CPU the time of a batch is measured."""
     data.prepare_data()
     data.setup("fit")
     x, _ = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
     most = min(MOST, int(BYTES // max(1, x.nbytes)))
     if config["trainer"]["accelerator"] == "cpu" and most > 1:
-        model.eval()
+        task.eval()
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            dtype = next((p.dtype for p in model.parameters()), torch.float32)
-            x = x.to(dtype) if x.is_floating_point() else x
             for _ in range(2):  # the first pays for what the second measures
                 started = time.perf_counter()
-                model(x)
+                task(x)
             forward = time.perf_counter() - started
-        model.train()
+        task.train()
         most = min(most, int(SECONDS / (3 * forward)))  # backward and step take twice as long again
     return max(1, most)

@@ -12,7 +12,8 @@ from types import FrameType
 from typing import Any
 
 from regente.errors import Stopped
-from regente.jobs.driver import driver_environment
+from regente.jobs.driver import job_environment
+from regente.jobs.exit_status import exit_code
 from regente.jobs.hardware import ranks_here, threads_each, world_size
 from regente.jobs.job import Job
 from regente.jobs.signals import SIGNALS
@@ -78,17 +79,15 @@ def _wait(program: str, words: list[str], environ: Mapping[str, str]) -> int:
         Stopped: after it has ended on such a signal.
     """
     env = {key: value for key, value in environ.items() if not key.startswith(OUTER_LAUNCHER)}
-    env |= driver_environment()
-    env["PYTHONPATH"] = os.pathsep.join(filter(None, [env.get("PYTHONPATH"), str(Path.cwd())]))
-    process = start_program(program, words, env)
-    told: list[int] = []
+    process = start_program(program, words, job_environment(env, Path.cwd()))
+    received: list[int] = []
     too_long = threading.Timer(GRACE, _end_session, [process])
     too_long.daemon = True
 
     def forward(number: int, frame: FrameType | None) -> None:
-        if not told:
+        if not received:
             too_long.start()
-        told.append(number)
+        received.append(number)
         process.send_signal(number)
 
     before = {number: signal.signal(number, forward) for number in SIGNALS}
@@ -99,9 +98,9 @@ def _wait(program: str, words: list[str], environ: Mapping[str, str]) -> int:
             signal.signal(number, handler)
         too_long.cancel()
         _end_session(process)  # what is left of it
-    if told:  # what asked the job to end asked us too: no other job is started
-        raise Stopped(told[0])
-    return code if code >= 0 else 128 - code
+    if received:  # the signal was for this process too: no other job is started
+        raise Stopped(received[0])
+    return exit_code(code)
 
 
 def _end_session(process: "subprocess.Popen[bytes]") -> None:

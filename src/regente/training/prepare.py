@@ -11,13 +11,14 @@ from omegaconf import DictConfig, OmegaConf
 from regente.config.check import check as problems_of
 from regente.config.compose import Composed
 from regente.config.compose import compose as compose_by_hydra
-from regente.config.environment import VARIABLE, env_references, externalize, from_environment
+from regente.config.environment import VARIABLE, env_references, externalize
 from regente.config.interpolation import resolve
 from regente.config.redaction import Redactor
 from regente.errors import ConfigError
-from regente.jobs.job import Job, open_job
+from regente.jobs.job import Job
 from regente.jobs.job import freeze as make_directory
 from regente.training.complete import complete
+from regente.training.frozen import set_environment
 
 GROUPS = ("data", "augment", "model", "optimizer", "scheduler", "trainer")  # whose options are recorded
 
@@ -29,7 +30,7 @@ def compose(experiment: str, overrides: Sequence[str]) -> Composed:
         ConfigError: with every problem that composition alone can tell.
     """
     composed = compose_by_hydra(experiment, overrides)
-    _set(*_env(composed.hydra.job.env_set))
+    set_environment(*_env(composed.hydra.job.env_set))
     complete(composed.node)
     return composed
 
@@ -66,26 +67,12 @@ def freeze(composed: Composed, folder: Path, name: str | None = None, swept: Col
     )
 
 
-def open_frozen(path: Path) -> tuple[Job, dict[str, Any]]:
-    """The job in a directory and its resolved config; the job's environment is set from here on.
-
-    Raises:
-        RegenteError: when the directory is not a job's.
-    """
-    job = open_job(path)
-    _set(job.env, {})
-    return job, resolve(job.config)
-
-
-def _set(env: dict[str, str], secrets: dict[str, str]) -> None:
-    os.environ.update(secrets)
-    os.environ.update({name: from_environment(value) for name, value in env.items()})
-
-
 def _env(node: DictConfig) -> tuple[dict[str, str], dict[str, str]]:
     """`hydra.job.env_set` as it may be written to a file, and the variables that hold its literal secrets."""
+    if not node:
+        return {}, {}
     plain: Any = OmegaConf.to_container(node)
     kept = {key: raw if VARIABLE.search(str(raw)) else str(node[key]) for key, raw in plain.items()}
     text, secrets = externalize(OmegaConf.to_yaml(OmegaConf.create(kept)))
     env: Any = OmegaConf.to_container(OmegaConf.create(text))
-    return env or {}, secrets
+    return env, secrets

@@ -19,7 +19,7 @@ from regente.training.fit import train
 def replay(job: Job, config: dict[str, Any], trace: Replay) -> None:
     """Train until the trace is full, without logger, journal and test."""
     config["trainer"], _ = fit_trainer(config["trainer"])
-    prepare_process(config["trainer"])
+    prepare_process(config)
     config["trainer"]["steps_per_call"] = trace.group
     saving = SafeSaving(lambda _: None)
     resume, others = configured(config, job)

@@ -1,14 +1,12 @@
 """The way of a run: six stages, one under the other. Start reading here."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from regente.jobs.hardware import require
-from regente.training.launch import launch, leave_outer_launcher, needs_launch
-from regente.training.prepare import check, compose, freeze, open_frozen
-from regente.training.ranks.rendezvous import receive_job, send_job
-from regente.training.session import Ended, imports, session
+from regente.jobs.job import Job
+from regente.training.frozen import open_frozen
 
 
 @dataclass(frozen=True)
@@ -21,6 +19,14 @@ class Request:
 
 class SweepRequested(Exception):  # noqa: N818
     """The experiment itself asks for a sweep, with `hydra.mode: MULTIRUN`."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A job that has run, and its exit code."""
+
+    job: Job
+    exit_code: int
 
 
 def run(start: Request | Path, *, alone: bool = True, debug: bool = False) -> Ended:
@@ -37,6 +43,10 @@ def run(start: Request | Path, *, alone: bool = True, debug: bool = False) -> En
     if isinstance(start, Path):
         job, config = open_frozen(start)
     else:
+        from regente.jobs.hardware import require
+        from regente.training.prepare import check, compose, freeze
+        from regente.training.ranks.rendezvous import receive_job, send_job
+
         composed = compose(start.experiment, start.overrides)  # 1 compose: words and YAML files -> one config
         if composed.multirun:
             raise SweepRequested
@@ -47,6 +57,10 @@ def run(start: Request | Path, *, alone: bool = True, debug: bool = False) -> En
         if found is None:
             send_job(config["trainer"], job)
 
+    # a wrong request has ended above, without these imports
+    from regente.training.launch import launch, leave_outer_launcher, needs_launch
+    from regente.training.session import imports, session
+
     if needs_launch(config["trainer"], alone=alone):
         # one process for each rank, each of which calls `run(job.path)`
         return Ended(job, launch(job, config["trainer"], debug=debug))
@@ -55,10 +69,13 @@ def run(start: Request | Path, *, alone: bool = True, debug: bool = False) -> En
     with session(job, config, debug=debug) as current:
         with imports():
             from regente.training.build import build
-            from regente.training.finders import find_settings
             from regente.training.fit import fit, record
-        find_settings(current)  # with trainer.find_lr or trainer.find_batch_size
-        parts = build(current)  # 4 build: data, task, trainer
-        result = fit(parts, current)  # 5 fit, then test the best weights
-        record(result, parts, current)  # 6 record: what else goes to MLflow is sent while it trains
+        current.started = time.perf_counter()
+        if config["trainer"].get("find_lr") or config["trainer"].get("find_batch_size"):
+            from regente.training.finders import find_settings
+
+            find_settings(current)
+        training = build(current)  # 4 build: data, task, trainer
+        result = fit(training, current)  # 5 fit, then test the best weights
+        record(result, training.saving, current)  # 6 record: what else goes to MLflow is sent while it trains
     return Ended(job, current.exit_code)

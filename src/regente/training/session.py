@@ -38,16 +38,8 @@ class Session:
     recorder: Recorder
     out: Console
     rank: Rank
-    started: float = 0.0  # by time.perf_counter(), when the first build began
+    started: float = 0.0  # by time.perf_counter(), after the imports
     exit_code: int = 0  # once it has ended
-
-
-@dataclass(frozen=True)
-class Ended:
-    """A job that has run, and its exit code."""
-
-    job: Job
-    exit_code: int
 
 
 @contextmanager

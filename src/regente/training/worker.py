@@ -1,4 +1,4 @@
-"""`python -m regente.training.worker JOB_DIR` runs a frozen job: the one command that a slot or a cluster starts."""
+"""`python -m regente.training.worker JOB_DIR` runs a frozen job, or resumes it, in this process."""
 
 import sys
 from pathlib import Path

@@ -7,6 +7,7 @@ from typing import Any
 from regente.config.discovery import suggest
 from regente.data.core.class_folders import SPLITS, class_names, find_splits
 from regente.data.core.tables import open_table
+from regente.data.core.vocabulary import read_utf8
 from regente.errors import DataError
 
 SPLIT_OF = {name: split for split, names in SPLITS.items() for name in names}
@@ -83,17 +84,7 @@ def _from_folders(root: Path) -> LabelledTexts:
             files = sorted((folder / name).rglob("*.txt"))
             if not files and split == "train":
                 raise DataError(f"{folder / name}: no *.txt; add some, or remove the directory")
-            found.texts += map(_content, files)
+            found.texts += map(read_utf8, files)
             found.labels += [name] * len(files)
             found.splits += [split] * len(files)
     return found
-
-
-def _content(file: Path) -> str:
-    try:
-        return file.read_bytes().decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        found = f"byte {error.start} (0x{error.object[error.start]:02x})"
-        raise DataError(f"{file}: {found} is not UTF-8; save the file as UTF-8") from error
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror})") from error

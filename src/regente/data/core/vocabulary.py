@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from regente.errors import DataError
+
 VOCABULARY = "vocabulary.txt"  # in the job directory: `regente generate` does not need the text
 UNKNOWN = "<unknown>"  # the word with id 0
 
@@ -12,6 +14,21 @@ UNKNOWN = "<unknown>"  # the word with id 0
 WORD = re.compile(r"\w+(?:[.'\u2019-]\w+)*|[^\w\s]")  # \u2019: a typographic apostrophe
 # Spaces that a text does not have: before closing marks, after opening ones, inside quotation marks
 SPACES = [(r" ([,.;:!?)\]}\u2026])", r"\1"), (r"([(\[{]) ", r"\1"), (r'" ([^"]*?) ?"', r'"\1"')]
+
+
+def read_utf8(file: Path) -> str:
+    """The text of a file, without a byte order mark.
+
+    Raises:
+        DataError: when the file cannot be read, or is not UTF-8.
+    """
+    try:
+        return file.read_bytes().decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        found = f"byte {error.start} (0x{error.object[error.start]:02x})"
+        raise DataError(f"{file}: {found} is not UTF-8; save the file as UTF-8") from error
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror})") from error
 
 
 def tokenise(text: str) -> list[str]:

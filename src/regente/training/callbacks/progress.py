@@ -33,6 +33,7 @@ class ProgressLine(Callback):
     def __init__(self, console: Console, losses: TrainingLoss) -> None:
         self.console, self.losses = console, losses
         self.samples, self.seconds = 0, 0.0
+        self.since: float | None = None  # by time.perf_counter(), while the clock runs
         self.line: Progress | None = None
         self.drawn = 0.0
 
@@ -85,7 +86,9 @@ class ProgressLine(Callback):
         self.since = time.perf_counter()
 
     def _stop_clock(self) -> None:
-        self.seconds += time.perf_counter() - getattr(self, "since", time.perf_counter())
+        if self.since is not None:
+            self.seconds += time.perf_counter() - self.since
+            self.since = None
 
     def _draw(self, trainer: Trainer) -> None:
         assert self.line is not None
@@ -104,6 +107,7 @@ class ProgressLine(Callback):
         self._close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._stop_clock()
         self._close()
 
     def _close(self) -> None:

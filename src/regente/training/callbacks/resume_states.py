@@ -11,6 +11,7 @@ from pytorch_lightning.callbacks import Timer
 
 from regente.jobs import checkpoint_files
 from regente.training.callbacks.training_loss import TrainingLoss, require_finite_weights
+from regente.training.grouped_steps import steps_of
 from regente.training.lightning_internals import restore_callback_metrics, restore_loops
 
 LAST = "last.ckpt"  # beside the best weights: a link to the newest state
@@ -44,7 +45,7 @@ class ResumeStates(Callback):
             "finished": self.finished,
             "attempt": self.attempt,
             "limits": _limits(trainer),
-            "grouped_steps": steps.size if (steps := getattr(pl_module, "take_steps", None)) else None,
+            "grouped_steps": steps.size if (steps := steps_of(pl_module)) else None,
             "callback_metrics": {k: torch.as_tensor(v) for k, v in trainer.callback_metrics.items()},
         }
 

@@ -10,6 +10,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from regente.data.protocols import SupportsFittedState, SupportsIdentity
 from regente.jobs.hardware import has_bfloat16
 from regente.jobs.job import DATA, EXAMPLE, FITTED_STATE, Job, write_json
+from regente.models.backbone_with_head import BackboneWithHead
 from regente.tracking.journal import Journal
 from regente.tracking.provenance import torch_facts
 
@@ -60,9 +61,11 @@ class RunDescription(Callback):
     ) -> None:
         if trainer.global_step == 0 and batch_idx == 0 and trainer.is_global_zero:
             data: Any = trainer.datamodule  # type: ignore[attr-defined]
-            cached = getattr(data, "features", None) is not None
+            model = getattr(pl_module, "model", None)
             x = batch[0] if isinstance(batch, list | tuple) else None
-            if cached:
+            if (
+                isinstance(model, BackboneWithHead) and model.backbone is None
+            ):  # the batch holds stored features
                 x = data.model_inputs("train", torch.arange(2))
             if isinstance(x, torch.Tensor):
                 keep_example(self.job.path / EXAMPLE, x)

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from regente.data.protocols import SupportsClassNames
+
 WORST = 16  # mistakes whose inputs are kept
 
 
@@ -73,7 +75,9 @@ class SamplePredictions(Callback):
         inputs = np.zeros((0,))
         if split is not None and trainer.world_size == 1 and len(wrong):
             inputs = _inputs(split, torch.from_numpy(wrong))
-        names = np.array(getattr(datamodule, "class_names", None) or [])
+        names = np.array(
+            (datamodule.class_names if isinstance(datamodule, SupportsClassNames) else None) or []
+        )
         arrays: dict[str, Any] = {**found, "worst": wrong, "inputs": inputs, "names": names}
         np.savez_compressed(self.folder / f"{name}.npz", **arrays)
 

@@ -16,7 +16,7 @@ ROWS = 40
 class StepProfile(Callback):
     """Records some calls of the training step on rank 0: a trace for ui.perfetto.dev or chrome://tracing, and a table.
 
-    With `task.steps_per_call` a call is several steps. (Lightning's own profiler restarts with each validation, so that
+    With `trainer.steps_per_call` a call is several steps. (Lightning's own profiler restarts with each validation, so that
     its table shows only the validation.)
     """
 

@@ -7,6 +7,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from regente.data.core.batches import Batches
 from regente.data.core.seeded_loader import SeededLoader
 from regente.data.core.seeding import STEP, VALIDATION, seed_all
+from regente.training.grouped_steps import steps_of
 from regente.training.lightning_internals import (
     replace_training_loaders,
     restart_training_iterator,
@@ -50,7 +51,7 @@ class StepSeeding(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        if pl_module.automatic_optimization or not getattr(pl_module, "take_steps", None):
+        if steps_of(pl_module) is None:
             key = self.seed, trainer.current_epoch, batch_idx, trainer.global_rank, STEP
             seed_all(pl_module.device, *key)
 

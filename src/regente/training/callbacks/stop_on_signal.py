@@ -7,6 +7,7 @@ from types import FrameType
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
+from torch.utils.data import DataLoader, DistributedSampler
 
 from regente.data.core.batches import Batches
 from regente.errors import Stopped
@@ -28,13 +29,13 @@ class StopOnSignal(Callback):
         self.received = 0  # the number of the signal, or 0
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._handle_signals()
+        self._begin()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._handle_signals()
+        self._begin()
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._handle_signals()
+        self._begin()
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -71,7 +72,8 @@ class StopOnSignal(Callback):
                 save(trainer)
             raise Stopped(number, agreed=trainer.world_size > 1)
 
-    def _handle_signals(self) -> None:
+    def _begin(self) -> None:
+        self.consensus = Consensus()  # at the same call on all ranks, also where a training is built again
         for each in SIGNALS:
             signal.signal(each, self._receive)
 
@@ -83,12 +85,13 @@ class StopOnSignal(Callback):
 
 
 def _on_every_rank(trainer: Trainer, loader: Any, batch_idx: int) -> bool:
-    """Whether every rank has a batch of this number: in an evaluation some may have one more than others."""
+    """Whether every rank is known to have a batch of this number.
+
+    In an evaluation some ranks may have more batches than others. A loader that does not say how many all have is
+    not interrupted: training stops after it.
+    """
     if trainer.world_size == 1:
         return True
     if isinstance(loader, Batches):
         return batch_idx < loader.on_every_rank
-    try:
-        return batch_idx < len(loader) and not isinstance(loader, list | tuple | dict)
-    except (TypeError, NotImplementedError):  # an iterable dataset has no length
-        return False
+    return isinstance(loader, DataLoader) and isinstance(loader.sampler, DistributedSampler)

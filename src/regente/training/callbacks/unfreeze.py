@@ -9,6 +9,7 @@ from torch import nn
 from regente.data.protocols import SupportsFeatures
 from regente.errors import ConfigError, Problem
 from regente.models.backbone_with_head import BackboneWithHead
+from regente.training.grouped_steps import steps_of
 from regente.training.learning_rates import add_group
 from regente.training.lightning_internals import reload_loaders_each_epoch
 
@@ -96,6 +97,5 @@ def _leave_features(trainer: Trainer, pl_module: LightningModule) -> None:
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     if isinstance(data, SupportsFeatures):
         data.use_features(None)
-    task: Any = pl_module
-    if getattr(task, "take_steps", None):
-        task.take_steps.size = 1  # a step through the backbone is too slow to group
+    if steps := steps_of(pl_module):
+        steps.size = 1  # a step through the backbone is too slow to group

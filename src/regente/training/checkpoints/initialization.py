@@ -22,9 +22,7 @@ class ResumeState:
     """The state from which a run is resumed."""
 
     path: Path
-    grouped_steps: (
-        int | None
-    )  # optimizer steps per call as in grouped_steps.py; None: Lightning or the task takes them
+    grouped_steps: int | None  # steps in a call, see grouped_steps.py; None: Lightning or the task takes them
     attempt: int  # the attempt of the run that saved it
 
 
