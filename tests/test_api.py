@@ -22,7 +22,13 @@ assert os.environ.get("CUDA_VISIBLE_DEVICES") == gpus
 measured = evaluate(one)
 import numpy, torch
 numpy.save("x.npy", numpy.zeros((3, 1, 28, 28), numpy.uint8))
-answers = predict(["x.npy"], one)
+answers = predict(["x.npy", "nothing.npy"], one, skip_unreadable=True)
+try:
+    predict(["x.npy", "nothing.npy"], one)
+except Exception as error:
+    assert "nothing.npy: no such file" in str(error), error
+else:
+    raise AssertionError("an input that is missing was left out in silence")
 logits = load_model(one)(torch.zeros(2, 1, 28, 28))
 jobs = sweep("digits_mlp", *words, "optimizer.lr=1e-3,1e-2")
 try:

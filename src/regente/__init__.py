@@ -1,6 +1,6 @@
 """Regente: Hydra composes, Lightning trains, MLflow records, Regente conducts.
 
-What one imports; docs/api.md describes it. Nothing here imports torch before it is used.
+The public names; docs/api.md describes them. Nothing here imports torch before it is used.
 """
 
 from importlib import import_module

@@ -21,9 +21,10 @@ GPUS = "CUDA_VISIBLE_DEVICES"
 
 @contextmanager
 def command_line(words: Sequence[str]) -> Iterator[None]:
-    """Within, things are as when a command line had these words, which is what a run records.
+    """Inside, `sys.argv` has these words, which a run records as its command line, and the user's modules can be imported.
 
-    Afterwards the program sees its GPUs again, which a job on the CPU does not, and can let go of what was imported.
+    At the end the program sees its GPUs again, which a job on the CPU hides, and the garbage collector looks at all
+    objects again.
     """
     before, cwd, gpus = sys.argv, str(Path.cwd()), os.environ.get(GPUS)
     if cwd not in sys.path:
@@ -120,16 +121,20 @@ def evaluate(run: str | Run = "latest", *overrides: str) -> dict[str, float]:
     return metrics
 
 
-def predict(inputs: Sequence[str | Path], run: str | Run = "latest") -> list[dict[str, Any]]:
+def predict(
+    inputs: Sequence[str | Path], run: str | Run = "latest", *, skip_unreadable: bool = False
+) -> list[dict[str, Any]]:
     """Predict with a run's model: a dict for each sample of the files, folders or texts, as `regente predict` writes it.
 
+    `skip_unreadable`: leave out the inputs that cannot be read.
+
     Raises:
-        DataError: when none of the inputs can be read.
+        DataError: naming the inputs that cannot be read, with the reasons; with `skip_unreadable` if none can.
     """
     from regente.inference.predict import predict
 
     found = predict(_run(run), [str(each) for each in inputs])
-    if found.unreadable and not found.rows:
+    if found.unreadable and not (skip_unreadable and found.rows):
         raise DataError("\n".join(found.unreadable))
     return found.rows
 

@@ -2,13 +2,13 @@
 
 RegenteError            1    the user's own code raised
 ├── ConfigError         2    the request is wrong
-├── MachineError        3    this machine cannot
+├── MachineError        3    this machine cannot run it
 ├── DataError           4    the data is missing or broken
 ├── CheckpointError     5    weights are missing, damaged or of another model
 ├── TrackingError       6    the tracking store refuses
 └── DivergedError       7    the training ran into NaN or infinity
 
-A signal ends the run as `Stopped`, with 128 + its number: 130, 143, 129.
+A signal ends the run as `Stopped`, with 128 + its number: 130, 143, 129, 138.
 """
 
 import signal

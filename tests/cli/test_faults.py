@@ -74,7 +74,7 @@ CASES = {
     "what Lightning refuses by itself": (["trainer.profiler=simpel", "tracking=none"], 2, "trainer:", "'simple', 'advanced'"),
     "negative clipping": (["trainer.gradient_clip_val=-1"], 2, "trainer.gradient_clip_val=-1", "must be at least 0"),
     "unknown clipping": (
-        ["trainer.gradient_clip_algorithm=sum"], 2, "trainer.gradient_clip_algorithm=sum", "must be norm or value",
+        ["trainer.gradient_clip_algorithm=sum"], 2, "trainer.gradient_clip_algorithm=sum", "must be norm, value or null",
     ),
     "fewer than no sanity steps": (
         ["trainer.num_sanity_val_steps=-2"], 2, "trainer.num_sanity_val_steps=-2", "or -1",

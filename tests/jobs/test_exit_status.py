@@ -144,6 +144,17 @@ def test_a_training_that_diverges_can_go_back_and_on_at_half_the_rate(regente: R
     assert rates[-1] == [5e-4]
 
 
+def test_a_signal_in_the_step_that_diverges_ends_the_run_that_goes_back(regente: Run, project: Path) -> None:
+    kill = "\n        import os; self.training and self.n == 26 and os.kill(os.getpid(), 15)"
+    own_project(project, line=NAN + kill)
+    words = ["trainer.on_nan=rollback", "trainer.steps_per_call=1", "callbacks.resume.every_minutes=0"]
+    words += ["trainer.max_epochs=2", "trainer.log_every_n_steps=1", "tracking=none"]
+    ended = regente("train", "mine", *words)
+    assert ended.code == 143, ended.err
+    assert "goes back to step 25" in ended.out
+    assert "SIGTERM: stopped, the state of step 25 is saved" in ended.err
+
+
 OOM = (
     "import torch\n        if self.training and len(x) > 16: raise torch.OutOfMemoryError('CUDA out of memory. "
     "Tried to allocate 2.50 GiB. GPU 0 has ...')"

@@ -90,7 +90,7 @@ def test_an_examples_output_does_not_depend_on_the_others(option: str) -> None:
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_it_learns_one_small_batch_by_heart(option: str) -> None:
+def test_it_overfits_one_small_batch(option: str) -> None:
     model, (x, y) = make(option), batch(option)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     for _ in range(150):

@@ -6,7 +6,7 @@ from pathlib import Path
 import optuna
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
-from regente.sweeps.optuna_internals import FileLock, open_trial
+from regente.sweeps.optuna_internals import FileLock, open_trial, set_user_attribute, stored_trial, trial_id
 from regente.sweeps.study import Study
 from regente.sweeps.trial_storage import open_storage
 
@@ -18,11 +18,14 @@ def test_a_trial_is_opened_by_its_id_reports_to_the_storage_and_is_pruned(tmp_pa
     pruner = optuna.pruners.ThresholdPruner(lower=0.5)
     reporting = optuna.load_study(study_name="s", storage=open_storage(url), pruner=pruner)
     storage = open_storage(url)
-    trial_id = storage.get_trial_id_from_study_id_trial_number(storage.get_study_id_from_name("s"), number)
-    trial = open_trial(reporting, trial_id)
+    id_ = trial_id(storage, "s", number)
+    trial = open_trial(reporting, id_)
     trial.report(0.1, 3)
     assert asking.trials[number].intermediate_values == {3: 0.1}
     assert trial.should_prune()
+    set_user_attribute(storage, id_, "seen", True)
+    stored = stored_trial(storage, id_)
+    assert (stored.intermediate_values, stored.user_attrs) == ({3: 0.1}, {"seen": True})
 
 
 def test_the_journal_file_calls_only_acquire_and_release_of_its_lock(tmp_path: Path) -> None:

@@ -127,3 +127,12 @@ def test_a_class_that_does_not_offer_what_the_protocol_names_is_refused_in_one_l
     assert (ended.code, len(ended.lines)) == (2, 1), ended.err
     assert telling in ended.err
     assert not list(project.glob("runs/*/sweep-*/states/*"))
+
+
+def test_the_extremes_of_a_users_source_are_checked_before_it_starts(regente: Run, project: Path) -> None:
+    extremes = '    def extremes(self):\n        return [[*self.fixed, "optimizer.lr=-1"]]\n'
+    (project / "own_source.py").write_text(SOURCE + extremes)
+    add(project, "sweeper", "halving", "# A test's\n_target_: own_source.Halving\n")
+    refused = regente("train", *FAST, "hydra/sweeper=halving", "-m")
+    assert (refused.code, len(refused.lines)) == (2, 1)
+    assert "optimizer.lr=-1" in refused.err

@@ -18,7 +18,7 @@ LINE = "monitor.metric=val/qality: never logged; did you mean val/quality? logge
 FAST = ["digits_mlp", "-m", "seed=range(4)", "trainer.max_epochs=1", "data.batch_size=256", "tracking=none"]
 
 
-def test_a_metric_that_a_task_of_ones_own_never_logs_is_told_before_the_first_job(
+def test_a_metric_that_the_users_own_task_never_logs_is_reported_before_the_first_job(
     regente: Callable[..., Ended], project: Path
 ) -> None:
     (project / "own_task.py").write_text(TASK)
@@ -35,7 +35,7 @@ def test_a_metric_that_a_task_of_ones_own_never_logs_is_told_before_the_first_jo
 @pytest.mark.parametrize(
     "words", [["trainer.check_val_every_n_epoch=2", "trainer.max_epochs=2"], ["trainer=debug"]]
 )
-def test_a_probe_validates_though_the_jobs_do_so_later_or_stop_early(
+def test_a_smoke_test_validates_even_if_the_jobs_validate_later_or_stop_before(
     words: list[str], regente: Callable[..., Ended], project: Path
 ) -> None:
     ended = regente("train", *FAST, *words)

@@ -167,6 +167,29 @@ def test_a_dry_run_lists_the_jobs_and_starts_none(regente: Run, project: Path) -
     assert not (project / "runs").exists()
 
 
+def test_a_dry_run_of_an_experiment_that_is_a_sweep_needs_no_m(regente: Run, project: Path) -> None:
+    ended = regente("train", "digits_search", "--dry-run")
+    assert ended.code == 0, ended.err
+    assert "its extremes checked; none was started" in ended.out
+    refused = regente("train", "digits_mlp", "--dry-run")
+    assert (refused.code, refused.lines) == (2, ["--dry-run: goes with -m; regente check looks at one run"])
+    assert not (project / "runs").exists()
+
+
+def test_a_config_may_read_a_variable_that_it_sets(regente: Run, project: Path) -> None:
+    (project / "experiments").mkdir()
+    (project / "experiments/reads.yaml").write_text(
+        "# A test's\ndefaults: [/train, override /model: mlp, _self_]\nhydra: {job: {env_set: {NCCL_DEBUG: 'INFO'}}}\n"
+        "tracking: {run_name: '${oc.env:NCCL_DEBUG}'}\n"
+    )
+    words = ["reads", "trainer=debug"]
+    assert regente("train", *words).code == 0
+    evaluated = regente("evaluate", "latest")
+    assert evaluated.code == 0, evaluated.err
+    swept = regente("check", "-m", *words, "optimizer.lr=1e-3,1e-2")
+    assert swept.code == 0, swept.err
+
+
 def test_a_job_that_fails_is_told_and_the_others_run(regente: Run, net: Path) -> None:
     ended = regente("train", *FAST, "model=net", "-m", "model.ending=well,badly,killed,fine")
     assert ended.code == 1

@@ -156,7 +156,7 @@ def test_lightning_sets_the_epoch_of_loaders_that_name_themselves_as_sampler(tmp
 
 
 class Grouped(Task):
-    """Takes two steps in each call, as Supervised.group does."""
+    """Takes two optimizer steps in each call of `training_step`, as training/grouped_steps.py does."""
 
     def __init__(self) -> None:
         super().__init__()

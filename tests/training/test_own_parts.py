@@ -23,6 +23,7 @@ class Stream(IterableDataset):
 class Data(LightningDataModule):
     def __init__(self, num_classes: int, input_shape: list[int]):
         super().__init__()
+        self.features = ["x"]  # no stored features, as those of a frozen backbone
     def train_dataloader(self):
         return DataLoader(Stream(), batch_size=8)
     val_dataloader = train_dataloader
@@ -68,3 +69,38 @@ def test_dicts_streams_skipped_steps_odd_names_and_no_test_are_taken(regente: Ru
     assert query(project, "select status from runs") == [("FINISHED",)]
     rows = query(project, "select distinct key from metrics where key like '%recall%'")
     assert ("val/recall_5",) in rows
+
+
+DRAWS = """
+import random
+from pytorch_lightning import Callback
+
+class Draws(Callback):
+    def __init__(self):
+        with open("drawn.txt", "a") as file:
+            print(random.random(), file=file)
+"""
+
+
+def test_a_callback_that_draws_when_it_is_made_draws_by_the_seed(regente: Run, project: Path) -> None:
+    (project / "draws.py").write_text(DRAWS)
+    words = ["digits_mlp", "trainer=debug", "tracking=none", "+callbacks.draws._target_=draws.Draws"]
+    for seed in (0, 0, 1):
+        assert regente("train", *words, f"seed={seed}").code == 0
+    first, again, other = (project / "drawn.txt").read_text().splitlines()
+    assert first == again != other
+
+
+REFUSING = """
+from torch.optim import SGD
+class Refusing(SGD):
+    def __init__(self, params, lr=0.1, weight_decay=0.0):
+        raise ValueError("no such thing")
+"""
+
+
+def test_an_optimizer_that_refuses_its_arguments_is_one_line(regente: Run, project: Path) -> None:
+    (project / "own.py").write_text(REFUSING)
+    ended = regente("train", "digits_mlp", "tracking=none", "optimizer._target_=own.Refusing")
+    assert ended.code == 2
+    assert ended.lines == ["optimizer: no such thing"]

@@ -45,6 +45,7 @@ def test_what_the_user_says_of_fused_stands() -> None:
 
 
 def test_channels_last_and_fused_train_to_the_same_weights_but_for_rounding() -> None:
+    torch.manual_seed(0)  # of other images a pooling's two largest values may be equal but for rounding
     x, y = torch.randn(8, 1, 28, 28), torch.arange(8)
     trained = []
     for fast in (False, True):
@@ -88,10 +89,14 @@ def test_several_steps_per_call_train_the_same_to_the_bit(
         ended = regente("train", *SAME, *CASES[case], f"trainer.steps_per_call={steps}")
         assert ended.code == 0, ended.err
         assert "one step per call" not in ended.out
-    one, many = sorted(jobs(project), key=lambda job: job.stat().st_ctime)
+    require_same(*sorted(jobs(project), key=lambda job: job.stat().st_ctime))
+
+
+def require_same(one: Path, many: Path) -> None:
+    """Both jobs end with the same weights, and have logged the same on the way."""
     found = [json.loads((job / "result.json").read_text()) for job in (one, many)]
     assert found[0]["metrics"] == found[1]["metrics"]
-    a, b = (torch.load(each / "checkpoints/last.ckpt", weights_only=True) for each in (one, many))
+    a, b = last(one), last(many)
     assert a["global_step"] == b["global_step"] == 60
     for key in a["state_dict"]:
         assert torch.equal(a["state_dict"][key], b["state_dict"][key])
@@ -106,6 +111,11 @@ def test_several_steps_per_call_train_the_same_to_the_bit(
     ]
     kept = [[row for row in rows if "train/samples_per_second" not in row] for rows in logged]
     assert kept[0] == kept[1]
+
+
+def last(job: Path) -> dict[str, Any]:
+    """The state at the end of a job."""
+    return torch.load(job / "checkpoints/last.ckpt", weights_only=True)  # type: ignore[no-any-return]
 
 
 def test_what_wants_to_see_each_step_gets_it_and_says_so(regente: Callable[..., Ended]) -> None:
@@ -127,6 +137,67 @@ def test_a_task_with_a_hook_of_its_own_gets_each_step(regente: Callable[..., End
     ended = regente("train", *SAME, "trainer.steps_per_call=4", "task._target_=own.Warm")
     assert ended.code == 0, ended.err
     assert "trainer.steps_per_call=4: one step per call, because of task" in ended.out
+
+
+OWN_TASKS = """
+import torch
+from pytorch_lightning import LightningModule
+from regente.tasks.classifier import Classifier
+
+class Forward(Classifier):
+    def forward(self, x):
+        return super().forward(2 * x)
+
+class Init(Classifier):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+
+class Optimizers(Classifier):
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+class Plain(LightningModule):
+    def __init__(self, model, optimizer, scheduler, monitor):
+        super().__init__()
+        self.model, self.make, self.taken = model, optimizer, 0
+    def take_steps(self, number):
+        self.taken += number
+    def training_step(self, batch, index):
+        self.take_steps(1)
+        return torch.nn.functional.cross_entropy(self.model(batch[0]), batch[1])
+    def validation_step(self, batch, index):
+        self.log("val/acc", (self.model(batch[0]).argmax(-1) == batch[1]).float().mean())
+    def configure_optimizers(self):
+        return self.make(self.parameters())
+    def on_train_end(self):
+        assert self.taken == self.global_step == 60
+"""
+
+
+@pytest.mark.parametrize("name", ["Forward", "Init"])
+def test_a_task_of_the_users_takes_several_steps_per_call_to_the_same_bit(
+    name: str, regente: Callable[..., Ended], project: Path
+) -> None:
+    (project / "own.py").write_text(OWN_TASKS)
+    for steps in (1, "auto"):
+        ended = regente("train", *SAME, f"trainer.steps_per_call={steps}", f"task._target_=own.{name}")
+        assert ended.code == 0, ended.err
+    one, many = sorted(jobs(project), key=lambda job: job.stat().st_ctime)
+    assert last(one)["position"]["grouped_steps"] is None
+    assert last(many)["position"]["grouped_steps"] > 1
+    require_same(one, many)
+
+
+@pytest.mark.parametrize("name", ["Optimizers", "Plain"])
+def test_a_task_that_steps_in_its_own_way_takes_single_steps(
+    name: str, regente: Callable[..., Ended], project: Path
+) -> None:
+    (project / "own.py").write_text(OWN_TASKS)
+    ended = regente("train", *SAME, "trainer.steps_per_call=auto", f"task._target_=own.{name}")
+    assert ended.code == 0, ended.err
+    (job,) = jobs(project)
+    assert last(job)["position"]["grouped_steps"] is None
+    assert last(job)["global_step"] == 60
 
 
 FAULTS = """

@@ -119,7 +119,7 @@ def test_sanity_steps_validate_before_training_and_leave_no_metric(regente: Run,
     assert validated == [5]
 
 
-def test_a_sound_model_learns_four_batches_by_heart(regente: Run, project: Path) -> None:
+def test_a_correct_model_overfits_four_batches(regente: Run, project: Path) -> None:
     ended = regente("train", "digits_mlp", "trainer=overfit", "trainer.max_steps=120", "tracking=none")
     assert ended.code == 0, ended.err
     assert "val and test are the same batches as train" in ended.out

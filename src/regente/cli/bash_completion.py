@@ -1,10 +1,10 @@
-"""How bash takes what Tab offers; zsh and fish take it as click gives it. Imported when a shell asks."""
+"""Tab completion for bash, which needs more than click has; zsh and fish do not. Imported when a shell asks for it."""
 
 import os
 
 from click.shell_completion import BashComplete, add_completion_class, split_arg_string
 
-# Bash takes what stands before the last = or : of a word for other words, and would put a blank behind a key
+# Bash treats the part of a word before its last = or : as another word, and would add a space after a key
 BASH = """\
 %(complete_func)s() {
     local IFS=$'\\n' line=${COMP_LINE:0:COMP_POINT} word before kind offer
@@ -26,13 +26,13 @@ complete -o nosort -F %(complete_func)s %(prog_name)s
 
 @add_completion_class
 class Bash(BashComplete):
-    """Looks at the line as it was typed."""
+    """Reads the words from the line as the user typed it."""
 
     source_template = BASH
 
     @staticmethod
     def _check_version() -> None:
-        """Every bash with `compopt` does."""
+        """Check nothing: every bash that has `compopt` will do, also versions that click refuses."""
 
     def get_completion_args(self) -> tuple[list[str], str]:
         line = os.environ["COMP_WORDS"]

@@ -1,4 +1,4 @@
-"""What Tab offers behind `regente train` and `regente check`."""
+"""What Tab offers after `regente train` and `regente check`."""
 
 import json
 from collections.abc import Iterator

@@ -140,11 +140,14 @@ def train(
         return run_hydra(experiment, overrides, ["--info", info], lambda _: None)
     rerun = "rerun=true" in overrides
     overrides = [word for word in overrides if word != "rerun=true"]
-    if not multirun:
+    if dry_run and not multirun:
+        from regente.config.compose import compose
+
+        if not compose(experiment, overrides).multirun:
+            raise ConfigError([Problem("--dry-run", "goes with -m; regente check looks at one run")])
+    elif not multirun:
         from regente.training.run import Request, SweepRequested, run
 
-        if dry_run:
-            raise ConfigError([Problem("--dry-run", "goes with -m; regente check looks at one run")])
         with suppress(SweepRequested):
             sys.exit(run(Request(experiment, overrides), debug=debug).exit_code)
     from regente.sweeps.session import sweep
@@ -162,7 +165,7 @@ def check_(words: tuple[str, ...], debug: bool, multirun: bool) -> None:
     found = ""
     if not multirun:
         composed = compose(experiment, overrides)
-        check(composed)
+        check(composed.node)
         multirun = composed.multirun
     if multirun:
         from regente.sweeps.plan import make_plan
@@ -210,7 +213,7 @@ def show(experiment: str, overrides: list[str], what: str, package: str | None, 
 
     touched = {override.lstrip("+~").split("=")[0].split(".")[0] for override in overrides}
     composed = compose(experiment, overrides)
-    check(composed, touched)
+    check(composed.node, touched)
     node: Any = {
         "job": composed.node,
         "hydra": {"hydra": composed.hydra},

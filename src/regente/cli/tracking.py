@@ -19,7 +19,7 @@ from regente.errors import ConfigError, MachineError, Problem, TrackingError
 def ui(port: int, uri: str | None) -> None:
     """Start MLflow's UI with the project's runs.
 
-    Only this machine can reach it. The command prints a link to the comparison of the latest runs, best first.
+    Only this machine can reach it. The command prints links to tables of the latest runs, best first.
 
     \b
     regente ui --port 5001

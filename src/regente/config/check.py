@@ -1,4 +1,4 @@
-"""Step 2 of a run: every reason why a composed config cannot run, all at once, before torch is imported.
+"""Stage 2 of a run: every reason why a composed config cannot run, all at once, before torch is imported.
 
 This module checks the root of the config and the ranges by place; check_part.py each part against the signature of
 its class; check_consistency.py what two parts must agree on. limits.py has the ranges.
@@ -25,7 +25,7 @@ def check(
 ) -> list[Problem]:
     """The problems of a resolved config; none means that it can run, machine and data permitting.
 
-    With `parts`, only these root keys are held against their signatures. `known` keeps the problems of each part: most
+    With `parts`, only these root keys are compared with their signatures. `known` keeps the problems of each part: most
     of the thousand jobs of a sweep have most parts in common.
     """
     known = {} if known is None else known

@@ -71,13 +71,25 @@ def _standard_library_problems(where: str, target: Any, *, nested: bool) -> list
         return [Problem(where, f"refused: {target} is not a component")]
     module, _, name = target.rpartition(".")
     try:
-        known = dir(importlib.import_module(module))
+        known = _members(module)
     except (ImportError, ValueError):
         return [Problem(where, f"{target}: {module or target} not found")]
     if name in known:
         return []
     close = get_close_matches(name, known, n=1)
     return [Problem(where, f"{target}: {name} not found" + (f"; did you mean {close[0]}?" if close else ""))]
+
+
+def _members(path: str) -> list[str]:
+    """The names in a module, or in a class of one, such as datetime.date."""
+    try:
+        return dir(importlib.import_module(path))
+    except ModuleNotFoundError:
+        module, _, name = path.rpartition(".")
+        found = getattr(importlib.import_module(module), name, None)
+        if not isinstance(found, type):
+            raise
+        return dir(found)
 
 
 def _part(where: str) -> str:
@@ -114,6 +126,7 @@ def _argument_problems(where: str, node: dict[str, Any], signature: Signature) -
             yield from found
         else:
             fitting[name] = value
+    yield from _nested_problems(f"{where}._args_", node.get("_args_"), node)
     yield from _relation_problems(where, fitting, [*arguments, *node], signature)
 
 
@@ -134,17 +147,31 @@ def _value_problems(
     where: str, name: str, value: Any, signature: Signature, node: dict[str, Any]
 ) -> Iterator[Problem]:
     """What is wrong with the value of one argument."""
-    if isinstance(value, dict) and "_target_" in value:
-        if (
-            node.get("_recursive_") is not False
-        ):  # else the class itself makes the object, with arguments of its own
-            yield from part_problems(where, value)
-    elif parameter := signature.parameters.get(name):
+    yield from _nested_problems(where, value, node)
+    if (parameter := signature.parameters.get(name)) and not _is_node(value):
         limit = limit_of(parameter.owner, name)
         if not parameter.annotation.allows(value):
             yield Problem(f"{where}={shorten(value)}", f"needs {parameter.annotation}")
         elif limit is not None and value != parameter.default and not limit.allows(value):
             yield Problem(f"{where}={shorten(value)}", f"{limit.message} ({_class_name(signature)})")
+
+
+def _is_node(value: Any) -> bool:
+    return isinstance(value, dict) and "_target_" in value
+
+
+def _nested_problems(where: str, value: Any, node: dict[str, Any]) -> Iterator[Problem]:
+    """What is wrong with the nodes in a value of `node`, in its lists and mappings too."""
+    if node.get("_recursive_") is False:  # the class itself makes the objects, with arguments of its own
+        return
+    if _is_node(value):
+        yield from part_problems(where, value)
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            yield from _nested_problems(f"{where}.{key}", each, node)
+    elif isinstance(value, list | tuple):
+        for number, each in enumerate(value):
+            yield from _nested_problems(f"{where}[{number}]", each, node)
 
 
 def _relation_problems(
@@ -155,7 +182,9 @@ def _relation_problems(
     values = {name: each.default for name, each in parameters.items() if name not in given} | arguments
     for relation in RELATIONS:
         blamed = next((name for name in relation.between if name in arguments), None)
-        if blamed not in parameters or not is_below(parameters[blamed].owner, relation.owner):
+        owners = [parameters[name].owner for name in relation.between if name in parameters]
+        # a class of the user's may give one of the names a meaning of its own
+        if blamed not in parameters or not all(is_below(each, relation.owner) for each in owners):
             continue
         with suppress(KeyError, TypeError):  # a value that is not known is no reason to refuse
             if not relation.holds(*(values[name] for name in relation.between)):

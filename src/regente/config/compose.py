@@ -1,4 +1,4 @@
-"""Step 1 of a run: the command line, an experiment and `conf/` become one config. All of Hydra is here."""
+"""Stage 1 of a run: the command line, an experiment and `conf/` become one config. All of Hydra is here."""
 
 import os
 import re
@@ -36,7 +36,7 @@ class Monitor:
 
 @dataclass
 class Tracking:
-    """Where MLflow records, `uri` null being nowhere, and which weights and model go there."""
+    """Where MLflow records (`uri` null: nowhere), and which weights and model go there."""
 
     uri: str | None = None
     experiment: str | None = None
@@ -48,11 +48,11 @@ class Tracking:
 
 @dataclass
 class Sweep:
-    """What holds for a sweep as a whole; not a part of its jobs."""
+    """Settings of a sweep as a whole; its jobs do not have them."""
 
-    max_jobs: int = 1000  # more than so many have to be confirmed
+    max_jobs: int = 1000  # a larger sweep is refused
     max_minutes: float | None = None  # after which no further job is started
-    zip: Any = None  # keys that go together, or lists of such keys
+    zip: Any = None  # keys whose values are paired, or lists of such keys
     trials_file: str | None = None  # a CSV file with a row for each job
 
 
@@ -135,7 +135,8 @@ def recompose(
 ) -> DictConfig:
     """A frozen config under overrides; GROUP=OPTION takes the option as `conf/` has it now.
 
-    Of `experiment` and the overrides `before`, where they are given, is what else is said about that group.
+    The chosen option is composed as in a run of `experiment` under the overrides `before`, where these are given: their
+    other settings of the same group apply too.
 
     Raises:
         ConfigError: with every problem that composition alone can tell.
@@ -209,10 +210,10 @@ def _compose(experiment: str, overrides: Sequence[str]) -> Composed:
 
 
 def take_sweep(node: DictConfig) -> dict[str, Any]:
-    """Take what holds for the sweep out of a job's config.
+    """Remove the settings of the sweep from a job's config and return them.
 
     Raises:
-        ConfigError: for settings that there are not.
+        ConfigError: for unknown settings.
     """
     sweep: Any = OmegaConf.to_container(node.pop("sweep")) if "sweep" in node else {}
     known = list(Sweep.__dataclass_fields__)
@@ -224,7 +225,7 @@ def take_sweep(node: DictConfig) -> dict[str, Any]:
 
 
 def lenient(overrides: Sequence[str]) -> list[str]:
-    """`key=value` as `++key=value`: whether a class takes the key is its signature's to say, in `check`."""
+    """`key=value` as `++key=value`: `check` decides by the signature of the class whether it takes the key."""
     chosen = groups()
 
     def mark(override: str) -> str:
@@ -268,7 +269,7 @@ def _parse(parser: OverridesParser, overrides: Sequence[str]) -> list[Override]:
 
 
 class _Through(BaseException):
-    """Carries an error through Hydra, which would print words of its own about an ordinary one."""
+    """Carries an error through Hydra, which would print a message of its own for an ordinary exception."""
 
     def __init__(self, error: RegenteError) -> None:
         self.error = error
@@ -277,7 +278,7 @@ class _Through(BaseException):
 def run_hydra(
     experiment: str, overrides: Sequence[str], flags: Sequence[str], task: Callable[[Any], Any]
 ) -> None:
-    """Hand the command line to Hydra itself: multirun, `--info` and its plugins are its own."""
+    """Hand the command line to Hydra itself, for its plugins and for `--info`."""
     _register()
     GlobalHydra.instance().clear()
 

@@ -1,4 +1,4 @@
-"""What an error of composition means to whoever typed the overrides."""
+"""What an error of composition means for the user who wrote the overrides."""
 
 import re
 from typing import Any
@@ -65,7 +65,7 @@ def _missing_option(path: str, overrides: list[str]) -> tuple[Problem, str | Non
 
 
 def bad_override(override: str, text: str) -> Problem:
-    """What is wrong with one that Hydra's grammar does not take; `text` is what its parser says."""
+    """What is wrong with an override that Hydra's grammar does not accept; `text` is the message of its parser."""
     raw = override.removeprefix("++")
     if "=" not in raw:
         what = "not a setting; write key=value, without blanks around the ="

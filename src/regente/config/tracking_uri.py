@@ -1,4 +1,4 @@
-"""The address of a tracking store: what it may be, told without MLflow."""
+"""The address of a tracking store, and what is wrong with it; checked without MLflow."""
 
 import os
 import re

@@ -1,17 +1,13 @@
 """`regente evaluate`: a run's weights on its own data, or on other data with the same shapes and classes."""
 
-import os
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from regente.config.check import check
 from regente.config.compose import recompose
-from regente.config.environment import env_references, externalize
 from regente.config.interpolation import resolve, to_yaml
-from regente.config.redaction import Redactor
 from regente.errors import ConfigError, Problem
 from regente.jobs import console
 from regente.jobs.job import Job, freeze
@@ -19,6 +15,7 @@ from regente.jobs.runs import EVALUATION, Run, shown
 from regente.jobs.trust import read_config, require_known_env
 from regente.training.complete import complete
 from regente.training.frozen import set_environment
+from regente.training.prepare import check, without_secrets
 from regente.training.run import Ended
 from regente.training.session import imports, session
 
@@ -74,18 +71,16 @@ def _freeze(found: Run, overrides: Sequence[str]) -> Job:
     node.init_from = None  # the weights are the run's
     complete(node)
     node.tracking.run_name = f"evaluation of {found.job.experiment}: {' '.join(overrides) or 'its own data'}"
-    config = resolve(node)
+    config = check(node, set(CHANGEABLE))
     now, then = config["data"], recorded["data"]
-    problems = check(config, set(CHANGEABLE)) or [
+    problems = [
         Problem(f"data.{key}", f"{now.get(key)}; the run's weights are made for {then.get(key)}")
         for key in SHAPES
         if now.get(key) != then.get(key)
     ]
     if problems:
         raise ConfigError(problems)
-    text, secrets = externalize(to_yaml(node))
-    os.environ.update(secrets)
-    redact = Redactor(secrets.values(), env_references(text)).text
+    text, redact = without_secrets(to_yaml(node))
     return freeze(
         text,
         found.job.path,

@@ -1,4 +1,4 @@
-"""Texts that a trained language model goes on with."""
+"""`regente generate`: continues a text with the language model of a finished run."""
 
 from pathlib import Path
 

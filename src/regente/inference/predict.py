@@ -103,7 +103,7 @@ def _read(loaded: LoadedRun, source: Path | str) -> Inputs | str:
         return found  # type: ignore[no-any-return]
     except MemoryError:
         raise
-    except Exception as error:  # PIL's plugins raise what they like
+    except Exception as error:  # PIL's plugins raise many kinds of errors
         reason = reason_of(error).removeprefix(f"data.path={source}: ").removeprefix(f"{source}: ")
         return (reason.splitlines() or [type(error).__name__])[0]
 

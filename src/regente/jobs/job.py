@@ -1,4 +1,4 @@
-"""Step 3 of a run: the job directory, which holds everything that a worker needs, and everything that a run writes.
+"""Stage 3 of a run: the job directory, which holds everything that a worker needs, and everything that a run writes.
 
 config.yaml job.json    the composed config with its references, and the fields of `Job`
 journal.jsonl           everything that is to go to MLflow, one JSON object a line; see tracking/journal.py
@@ -10,15 +10,21 @@ data.json               name, source, digest and splits of the data
 fitted_state.json       what the data module computed from the training samples, such as mean and std
 vocabulary.txt          the words of a text
 found.json              settings that find_lr and find_batch_size found; learning_rates.json, batch_sizes.json
+halved.json             how often trainer.on_oom has halved the batch size
 example.npy             two samples as the model gets them
 model.txt               the layers of the model
 trace.jsonl             losses and hashes of weights, for `regente rerun --verify`
 checkpoints/ resume/    the best and last weights, and the states to resume from
-val.npz test.npz        label, prediction and loss of each sample; see SamplePredictions
+test.npz                label, prediction and loss of each test sample; see SamplePredictions
 samples/ profile/       generated texts; the profile of trainer=profile
 result.json             metrics, best checkpoint, time; only of a finished run
 evaluation-*/ export/   of `regente evaluate`, `regente export` and `regente serve`
-traceback.txt shipper.log running.lock .shipper.lock
+stdout.log stderr.log   the output of a job of a sweep
+logs/                   of several ranks: the output of each rank but rank 0, how each of them ended, a signal to all
+traceback.txt           of an error, the latest
+shipper.log             the output of the process that ships the journal
+running.lock            held by the process that runs the job; .shipper.lock by the one that ships its journal
+exit.json stop.json     of a job on Slurm: its exit code, and how often it was asked to stop
 """
 
 import fcntl

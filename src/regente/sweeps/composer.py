@@ -11,12 +11,11 @@ from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from regente.config.check import check
 from regente.config.compose import Composed, compose
 from regente.config.discovery import groups
-from regente.config.interpolation import resolve
-from regente.errors import ConfigError, Problem
+from regente.errors import Problem
 from regente.training.complete import complete
+from regente.training.prepare import check
 
 MAX_BASES = 64  # choices of groups whose configs are kept
 
@@ -62,10 +61,7 @@ class Composer:
     def checked_config(self, overrides: Sequence[str]) -> tuple[Composed, dict[str, Any]]:
         """The composed config, and the same resolved; all problems of either as one ConfigError."""
         composed = self.compose(overrides)
-        config = resolve(composed.node)
-        if problems := check(config, known=self.checked):
-            raise ConfigError(problems)
-        return composed, config
+        return composed, check(composed.node, known=self.checked)
 
     def _whole(self, overrides: Sequence[str]) -> Composed:
         composed = compose(self.experiment, overrides)

@@ -30,10 +30,11 @@ from regente.jobs.exit_status import exit_code
 from regente.jobs.fast_exit import FastExit
 from regente.jobs.job import Job
 from regente.sweeps.slot import redirect, run_in_slot, send_signal
-from regente.training import launch, run, start_ranks
+from regente.training import launch, start_ranks
+from regente.training.worker import run_to_exit_code
 
 IMPORTS = [
-    *("regente.training.fit", "regente.training.worker", "regente.config.compose", "torchvision"),
+    *("regente.training.fit", "regente.config.compose", "torchvision"),
     *("mlflow.tracking", "mlflow.pytorch", "mlflow.store.tracking.sqlalchemy_store", "matplotlib.pyplot"),
     *("regente.tracking.shipper", "regente.tracking.sync", "regente.tracking.run_artifacts"),
     "regente.tracking.provenance",
@@ -262,7 +263,7 @@ def _run_program(name: str, words: list[str], env: dict[str, str]) -> int:
     path, debug = Path(words[0]), "--debug" in words
     if name == "regente.training.start_ranks":
         return start_ranks.main(path, debug=debug)
-    return run.run(path, debug=debug).exit_code
+    return run_to_exit_code(path, debug=debug)
 
 
 if __name__ == "__main__":

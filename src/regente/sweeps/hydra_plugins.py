@@ -10,9 +10,7 @@ import click
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from regente.config.check import check
 from regente.config.compose import Composed, run_hydra, take_sweep
-from regente.config.interpolation import resolve
 from regente.errors import ConfigError, Problem, Stopped
 from regente.jobs import console
 from regente.jobs.job import open_job
@@ -23,6 +21,7 @@ from regente.sweeps.state import JobState, SweepFolder, reconcile
 from regente.sweeps.table import closing
 from regente.training.complete import complete
 from regente.training.launch import GRACE
+from regente.training.prepare import check
 from regente.training.run import run
 
 SESSION = "session.txt"  # in the sweep's directory while it runs: the ids of the jobs of this command line
@@ -50,9 +49,10 @@ class Task:
             file.write(f"{id_}\n")
         if state.state == "done" and not self.rerun:
             return state.value
-        config = resolve(node)
-        if problems := check(config):
-            reason = "; ".join(map(str, problems))
+        try:
+            config = check(node)
+        except ConfigError as error:
+            reason = "; ".join(map(str, error.problems))
             click.echo(reason, err=True)
             folder.save(replace(state, state="failed", code=ConfigError.exit_code, reason=reason))
             return None
@@ -74,16 +74,16 @@ def sweep_by_hydra(plan: Plan, *, rerun: bool, dry_run: bool) -> tuple[int, list
     """Let Hydra run the sweep; its own run in MLflow and the states of its jobs are the same as for other sweeps."""
     plugins = " ".join(plan.hydra_plugins)
     if dry_run:
-        raise ConfigError([Problem("--dry-run", f"only {plugins} knows the jobs; leave --dry-run out")])
+        raise ConfigError(
+            [Problem("--dry-run", f"only {plugins} knows the jobs of the sweep; leave --dry-run out")]
+        )
     if own := [key for key in ("zip", "trials_file") if plan.base.sweep[key]]:
         raise ConfigError([Problem(f"sweep.{own[0]}", f"{plugins} has no such setting; leave it out")])
     if "hydra/sweeper" not in plugins and plan.adaptive:
         raise ConfigError(
             [Problem(plugins, "cannot run this search; use hydra/launcher=local, ray or slurm")]
         )
-    config = resolve(plan.first.node)
-    if problems := check(config):
-        raise ConfigError(problems)
+    config = check(plan.first.node)
     folder = make_folder(plan, plan.first)
     folder.acquire()
     status = 0

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from regente.config.compose import parse
 from regente.config.signatures.modules import Module, TargetNotFound, Unreadable, top_module
 
+VERSION = version("regente")
 IRRELEVANT = ("hydra", "tracking", "sweep")  # where and how a job runs
 PACKAGE = Path(__file__).parents[1]
 LIBRARIES = [Path(sysconfig.get_paths()[kind]).resolve() for kind in ("stdlib", "purelib", "platlib")]
@@ -30,7 +31,7 @@ class Identities:
         plain: Any = OmegaConf.to_container(node, resolve=False)
         content = {key: value for key, value in plain.items() if key not in IRRELEVANT}
         code = {target: self._source(target) for target in sorted(set(targets(content)))}
-        whole = json.dumps([content, version("regente"), code], sort_keys=True, default=str)
+        whole = json.dumps([content, VERSION, code], sort_keys=True, default=str)
         return sha256(whole.encode()).hexdigest()[:LENGTH]
 
     def _source(self, target: str) -> str:

@@ -18,9 +18,10 @@ from regente.errors import ConfigError, Problem
 from regente.sweeps.composer import Composer
 from regente.sweeps.grid import Grid
 from regente.sweeps.identity import Identities, sweep_identity
-from regente.sweeps.protocols import Launcher, SearchSource, TrialSource, TrialSpec
+from regente.sweeps.protocols import Launcher, TrialSource, TrialSpec
 from regente.sweeps.state import SweepFolder
 from regente.sweeps.trials_file import table
+from regente.training.prepare import set_env
 
 BASIC = {"sweeper": "regente.sweeps.grid.Grid", "launcher": "regente.sweeps.local.Local"}  # for Hydra's own
 OPTUNA_PLUGIN = "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper"  # Search takes its settings
@@ -164,6 +165,7 @@ def make_plan(experiment: str, overrides: Sequence[str]) -> Plan:
     """
     require_experiment(experiment)
     base = compose(experiment, fixed(overrides))
+    set_env(base)
     plan = Plan(experiment, list(overrides), base, Composer(experiment))
     pins = SweepFolder(plan.folder).queue().get("pins", {})  # of its first command line
     plan.composer.pins |= {
@@ -223,8 +225,8 @@ def check_trials(plan: Plan, source: TrialSource) -> None:
 
 
 def _extremes(source: TrialSource) -> Iterator[TrialSpec]:
-    extremes = source.extremes() if isinstance(source, SearchSource) else []
-    return (TrialSpec(number, words) for number, words in enumerate(extremes))
+    extremes = getattr(source, "extremes", list)
+    return (TrialSpec(number, words) for number, words in enumerate(extremes()))
 
 
 def _problem(plan: Plan, text: str, trials: list[TrialSpec], number: int) -> Problem:

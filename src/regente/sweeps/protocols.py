@@ -77,7 +77,7 @@ class TrialSource(Protocol):
 
 @runtime_checkable
 class SearchSource(TrialSource, Protocol):
-    """A source of trials with what a search can offer beyond `ask` and `tell`.
+    """What a search may offer beyond `ask` and `tell`; the driver uses each of the three where a source has it.
 
     Attributes:
         end_reason: a line for the user when `ask` gives no more trials before `total` is reached; else empty.

@@ -4,7 +4,7 @@ from typing import Any
 
 import optuna
 
-from regente.sweeps.optuna_internals import open_trial
+from regente.sweeps.optuna_internals import open_trial, stored_trial
 from regente.sweeps.study import make, quiet
 from regente.sweeps.trial_storage import open_storage
 from regente.tracking.journal import Journal
@@ -37,6 +37,6 @@ class ReportTrial(Pruning):
 
     def report(self, value: float, validation: int) -> bool:
         with quiet():
-            if validation not in self.storage.get_trial(self.trial_id).intermediate_values:
+            if validation not in stored_trial(self.storage, self.trial_id).intermediate_values:
                 self.trial.report(value, validation)
             return bool(self.trial.should_prune())

@@ -13,7 +13,7 @@ from regente.jobs import console
 from regente.jobs.runs import shown
 from regente.sweeps.driver import Driver
 from regente.sweeps.plan import Plan, check_trials, confirm_size, label, make_plan
-from regente.sweeps.protocols import SearchSource, TrialSource
+from regente.sweeps.protocols import TrialSource
 from regente.sweeps.records import make_folder, redactor, write_queue
 from regente.sweeps.state import JobState, SweepFolder, reconcile
 from regente.sweeps.table import Table, closing
@@ -79,7 +79,6 @@ def run(
     out = console.terminal(quiet=False)
     try:
         source = source or checked_search(plan, folder)
-        search = source if isinstance(source, SearchSource) else None
         reconcile(folder, config["monitor"]["metric"], GRACE)
         redact = redactor(plan, config)
         write_queue(plan, folder, config, redact, source.total)
@@ -88,14 +87,14 @@ def run(
         with table:
             driver.run(source)
         states = list(driver.session.values())
-        recorded = driver.close(search.figures if search else dict)
+        recorded = driver.close(getattr(source, "figures", dict))
     finally:
         folder.release()
     left = "" if only_failed else driver.not_started(source)
     stopped = driver.signal is not None
     closing(out, states, plan.swept, config["monitor"], stopped=stopped, not_started=left)
-    if search and search.end_reason:
-        click.echo(search.end_reason)
+    if reason := getattr(source, "end_reason", ""):
+        click.echo(reason)
     if recorded and recorded.run_id:
         click.echo(f"sweep {recorded.run_id} in MLflow; to compare its runs: regente ui")
     resume = f"; to go on: regente sweep resume {folder.path.name}" if stopped or left else ""
@@ -123,8 +122,8 @@ def check_sweep(plan: Plan) -> str:
         ConfigError: with all that is wrong with them.
     """
     if plan.hydra_plugins:
-        what = f"only {' '.join(plan.hydra_plugins)} knows the jobs; leave -m out"
-        raise ConfigError([Problem("-m", what)])
+        what = "only this plugin knows the jobs of the sweep; each is checked when it starts"
+        raise ConfigError([Problem(" ".join(plan.hydra_plugins), what)])
     if plan.adaptive:
         with TemporaryDirectory() as folder:
             source = plan.make_source(Path(folder))

@@ -7,11 +7,10 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from regente.errors import RegenteError, Stopped
 from regente.jobs.driver import follow_driver
 from regente.jobs.fast_exit import FastExit
 from regente.jobs.streams import ignore_write_errors
-from regente.training.run import run
+from regente.training.worker import run_to_exit_code
 
 STDOUT, STDERR = "stdout.log", "stderr.log"  # in the job's directory
 
@@ -23,15 +22,7 @@ def run_in_slot(path: Path) -> int:
     redirect(path / STDERR, 2)
     ignore_write_errors()
     follow_driver()
-    try:
-        return run(path).exit_code
-    except RegenteError as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        return error.exit_code
-    except Stopped as error:
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+    return run_to_exit_code(path)
 
 
 def start_in_slot(path: Path, env: dict[str, str], cwd: Path | None = None) -> "subprocess.Popen[bytes]":

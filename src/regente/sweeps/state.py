@@ -10,6 +10,7 @@ runs/EXPERIMENT/sweep-<identity>/
   fork_server.log            the output of the process that forks jobs
   jobs.csv seeds.csv         the results: see records.py
   trials.jsonl               the trials of a search: see trial_storage.py
+  slurm/                     the files of submitit, with hydra/launcher=slurm
 """
 
 import os

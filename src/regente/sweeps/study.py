@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from regente.errors import ConfigError, Problem
 from regente.sweeps.distributions import Choice, Distribution, Value
+from regente.sweeps.optuna_internals import set_user_attribute, trial_id
 from regente.sweeps.trial_storage import open_storage
 
 # User attributes of a trial: the sweep it is of, the parameters it was enqueued with, whether it was interrupted, and
@@ -110,9 +111,7 @@ class Study:
 
     def trial_id(self, number: int) -> int:
         """The id of a trial in the storage."""
-        return self.storage.get_trial_id_from_study_id_trial_number(
-            self.storage.get_study_id_from_name(self.name), number
-        )
+        return trial_id(self.storage, self.name, number)
 
     def interrupted(self, number: int) -> None:
         """A trial was stopped before its end, with its sweep: a later session repeats it."""
@@ -122,7 +121,7 @@ class Study:
         """End the selected running trials and enqueue their parameters; a kill between the steps loses none."""
         for trial in self.trials(TrialState.RUNNING):
             if selected(trial):
-                self.storage.set_trial_user_attr(self.trial_id(trial.number), INTERRUPTED, True)
+                set_user_attribute(self.storage, self.trial_id(trial.number), INTERRUPTED, True)
                 self.tell(trial.number, None)
         trials = self.trials()
         repeated = {trial.user_attrs.get(REPEATS) for trial in trials}

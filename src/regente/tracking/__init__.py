@@ -10,10 +10,14 @@ Tags of a run, each with the prefix `regente.`:
     resumes                         how often it was resumed; params of a resume are `resume.N/KEY`
     rerun_of, init_from, forked_from    the run that it repeats, its initial weights, and the run of these weights
     fingerprint, host_cpu, dirty    machines of one fingerprint give the same bits; uncommitted changes
-    device, parameters, trainable ...   of the model; see RunDescription
-    pruned, failure                 a pruned trial; the error that ended the run
+    parameters, trainable, megabytes    of the model: its parameters, those that are trained, size; see RunDescription
+    device, ranks                   the kind of device, and the number of processes
+    precision, weights, matmul      trainer.precision, the dtype of the weights, what a float product is computed in
+    best_checkpoint                 the path of the best weights, or none
+    pruned, unreported              of a trial: when it was pruned; why its reports to the search ended
+    failure                         the error that ended the run
     model                           why no model was logged
-    long_params                     params that MLflow cuts; whole in config/long_params.json
+    long_params                     names of the params that MLflow cuts; whole in config/long_params.json
     objective, best, best_run, best_over_seeds    of a sweep
 
 Artifacts of a run:

@@ -1,4 +1,4 @@
-"""Step 6 of a run, in the training process: it writes the journal and starts the process that ships it to MLflow."""
+"""Stage 6 of a run, in the training process: it writes the journal and starts the process that ships it to MLflow."""
 
 import json
 import os

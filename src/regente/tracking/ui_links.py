@@ -19,7 +19,11 @@ def is_free(port: int) -> bool:
 
 
 def prepare(project: Path, uri: str, base: str) -> Iterator[str]:
-    """Ship unshipped journals; lines with links to the latest sweep's comparison and to that of its experiment.
+    """Ship unshipped journals; lines with links to the runs of the experiment that was used last.
+
+    If its latest run is of a sweep, there are three links: the jobs of the sweep in a table, all runs of the experiment
+    in a table, and the ten best jobs of the sweep side by side. Else there is only the second one. A server without
+    saved views (MLflow before 3.15) has no tables.
 
     Raises:
         TrackingError: when MLflow refuses the store.

@@ -38,7 +38,7 @@ def build(current: Session) -> Training:
     Raises:
         ConfigError: when a part refuses its arguments.
         MachineError: when a device is not there.
-        CheckpointError: when no state of an interrupted run is whole.
+        CheckpointError: when all states of an interrupted run are damaged.
         TrackingError: when the store refuses the run.
     """
     config, out = current.config, current.out
@@ -67,6 +67,7 @@ def _build_parts(
     job, config, recorder = current.job, current.config, current.recorder
     notes = list(notes)
     state = find_resume_state(job, notes)
+    saving.verified = state.path if state else None
     change = changed(config, job.changes_since(state.attempt) if state else {}, rate)
     logger = JournalLogger(recorder.journal, str(job.path), job.experiment, job.path.name)
     parts = assemble(config, job, own.ordered(change), logger, saving, state)

@@ -72,7 +72,7 @@ def train(parts: Parts, state: ResumeState | None = None) -> None:
 
 
 def time_is_up(parts: Parts) -> bool:
-    """Whether the clock ended the training."""
+    """Whether the time limit ended the training."""
     timers = [each for each in parts.trainer.callbacks if isinstance(each, Timer)]  # type: ignore[attr-defined]
     return any((left := timer.time_remaining()) is not None and left <= 0 for timer in timers)
 

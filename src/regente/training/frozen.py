@@ -1,4 +1,4 @@
-"""A job as it was frozen, on its way back into a process. Nothing here imports Hydra."""
+"""Opens a frozen job: its config, and the variables of its environment. Nothing here imports Hydra."""
 
 import os
 from pathlib import Path

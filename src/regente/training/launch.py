@@ -20,7 +20,7 @@ from regente.jobs.signals import SIGNALS
 from regente.training.ranks.rank import forget_exits
 from regente.training.ranks.rendezvous import ENDPOINT, endpoint, is_rank, rendezvous
 
-# What an outer torchrun, srun or Lightning left behind would make a rank of a job that is not theirs
+# Variables of an outer torchrun, srun or Lightning: with them a job that is not theirs would start as one of their ranks
 OUTER_LAUNCHER = (
     "RANK",
     "LOCAL_RANK",
@@ -30,7 +30,7 @@ OUTER_LAUNCHER = (
     "LOCAL_WORLD_SIZE",
     "MASTER_",
     "TORCHELASTIC_",
-    "SLURM_NTASKS",  # Lightning takes the rest of Slurm's words by it
+    "SLURM_NTASKS",  # without it Lightning ignores the other variables of Slurm
 )
 GRACE = 75.0  # seconds a job has to save and end after a signal; the ranks under an agent have fewer
 

@@ -44,7 +44,7 @@ def reload_loaders_each_epoch(trainer: Trainer) -> None:
 
 
 def disable_sigterm_broadcast(trainer: Trainer) -> None:
-    """Save a broadcast for each batch, in which rank 0 sends whether it got a SIGTERM (issue 21487 of Lightning).
+    """Leave out the broadcast before each batch by which rank 0 says whether it got a SIGTERM (Lightning's issue 21487).
 
     StopOnSignal stops the ranks together without it.
     """

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from regente.config.compose import compose as compose_by_hydra
 from regente.config.environment import VARIABLE, env_references, externalize
 from regente.config.interpolation import resolve
 from regente.config.redaction import Redactor
-from regente.errors import ConfigError
+from regente.errors import ConfigError, Problem
 from regente.jobs.job import Job
 from regente.jobs.job import freeze as make_directory
 from regente.training.complete import complete
@@ -30,29 +30,37 @@ def compose(experiment: str, overrides: Sequence[str]) -> Composed:
         ConfigError: with every problem that composition alone can tell.
     """
     composed = compose_by_hydra(experiment, overrides)
-    set_environment(*_env(composed.hydra.job.env_set))
+    set_env(composed)
     complete(composed.node)
     return composed
 
 
-def check(composed: Composed, parts: Collection[str] | None = None) -> dict[str, Any]:
-    """Stage 2: the config as plain data, its references followed; with `parts`, only these root keys are checked.
+def set_env(composed: Composed) -> None:
+    """Set `hydra.job.env_set` in this process: the config may refer to these variables."""
+    set_environment(*_env(composed.hydra.job.env_set))
+
+
+def check(
+    node: DictConfig, parts: Collection[str] | None = None, known: dict[str, list[Problem]] | None = None
+) -> dict[str, Any]:
+    """Stage 2: a config as plain data, its references followed; with `parts`, only these root keys are checked.
+
+    `known`: the problems of parts that were checked before.
 
     Raises:
         ConfigError: with every reason why it cannot run.
     """
-    config = resolve(composed.node)
-    if problems := problems_of(config, parts):
+    config = resolve(node)
+    if problems := problems_of(config, parts, known=known):
         raise ConfigError(problems)
     return config
 
 
 def freeze(composed: Composed, folder: Path, name: str | None = None, swept: Collection[str] = ()) -> Job:
     """Stage 3: a new job directory in `folder`; secrets that the config holds are moved to the environment."""
-    config, secrets = externalize(composed.yaml())
     env, more = _env(composed.hydra.job.env_set)
-    os.environ.update({**secrets, **more})
-    redact = Redactor(secrets.values(), env_references(config)).text
+    os.environ.update(more)
+    config, redact = without_secrets(composed.yaml(), more.values())
     chosen = composed.hydra.runtime.choices
     return make_directory(
         config,
@@ -65,6 +73,16 @@ def freeze(composed: Composed, folder: Path, name: str | None = None, swept: Col
         env=env,
         swept=list(swept),
     )
+
+
+def without_secrets(text: str, known: Iterable[str] = ()) -> tuple[str, Callable[[str], str]]:
+    """A config's text with its secrets moved to the environment of this process, and what masks them in other texts.
+
+    `known`: further secrets to mask.
+    """
+    text, secrets = externalize(text)
+    os.environ.update(secrets)
+    return text, Redactor([*secrets.values(), *known], env_references(text)).text
 
 
 def _env(node: DictConfig) -> tuple[dict[str, str], dict[str, str]]:

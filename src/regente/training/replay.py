@@ -1,4 +1,4 @@
-"""A run once more, as far as its trace goes and for the trace alone."""
+"""Repeats a run up to the last step of its trace, only to make a second trace."""
 
 from contextlib import suppress
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The way of a run: six stages, one under the other. Start reading here."""
+"""A run in six stages, one after the other. Start reading here."""
 
 import time
 from collections.abc import Sequence
@@ -32,8 +32,8 @@ class Ended:
 def run(start: Request | Path, *, alone: bool = True, debug: bool = False) -> Ended:
     """Train what is requested, or the frozen job in a directory, and say how it ended.
 
-    A rank, a slot of a sweep and a cluster come with the directory of a job. `alone`: nothing else will run in this
-    process.
+    A rank, and a job of a sweep or on a cluster, start with the directory of the job. `alone`: nothing else will run in
+    this process.
 
     Raises:
         RegenteError: when the request is wrong or the machine lacks what it asks for; then nothing was trained.
@@ -50,7 +50,7 @@ def run(start: Request | Path, *, alone: bool = True, debug: bool = False) -> En
         composed = compose(start.experiment, start.overrides)  # 1 compose: words and YAML files -> one config
         if composed.multirun:
             raise SweepRequested
-        config = check(composed)  # 2 check: every reason why it cannot run, all at once
+        config = check(composed.node)  # 2 check: every reason why it cannot run, all at once
         require(config["trainer"])
         found = receive_job(config["trainer"])  # where another machine or rank has made it
         job = found or freeze(composed, Path("runs") / start.experiment)  # 3 freeze: the job is a directory

@@ -1,4 +1,4 @@
-"""What surrounds the work on a job: its lock, its recorder, its console, and its end, however it comes."""
+"""What every work on a job needs: its lock, its recorder, its console, and an end with an exit code after any error."""
 
 import gc
 import logging

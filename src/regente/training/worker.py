@@ -1,5 +1,10 @@
-"""`python -m regente.training.worker JOB_DIR` runs a frozen job, or resumes it, in this process."""
+"""`python -m regente.training.worker JOB_DIR` runs a frozen job, or resumes it from its newest state.
 
+A job of one rank runs in this process, and so does a rank that an outer launcher has started. A job of several ranks
+runs in processes of its own.
+"""
+
+import signal
 import sys
 from pathlib import Path
 
@@ -17,13 +22,20 @@ def main() -> None:
     follow_driver()
     if len(sys.argv) != 2:
         sys.exit("usage: python -m regente.training.worker JOB_DIR")
+    leave(run_to_exit_code(Path(sys.argv[1])))
+
+
+def run_to_exit_code(path: Path, *, debug: bool = False) -> int:
+    """Run the job in a directory and return its exit code; an error is a line on stderr."""
     try:
-        leave(run(Path(sys.argv[1])).exit_code)
+        return run(path, debug=debug).exit_code
     except RegenteError as error:
         print(error, file=sys.stderr)  # noqa: T201
-        leave(error.exit_code)
+        return error.exit_code
     except Stopped as error:
-        leave(error.exit_code)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
 
 
 if __name__ == "__main__":

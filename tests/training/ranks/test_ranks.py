@@ -105,6 +105,64 @@ def test_sigterm_to_the_driver_ends_all_ranks_at_the_same_step(
     until(lambda: none_left(found))
 
 
+UNEVEN = """
+import os, time, torch
+from pytorch_lightning import LightningDataModule, LightningModule
+from torch.utils.data import DataLoader, Dataset
+
+class Slow(Dataset):
+    def __init__(self, batches):
+        self.batches = batches
+    def __len__(self):
+        return 4 * self.batches
+    def __getitem__(self, index):
+        time.sleep(0.1)
+        return torch.ones(4), torch.tensor(index % 2)
+
+class Data(LightningDataModule):
+    def __init__(self, num_classes, input_shape):
+        super().__init__()
+    def train_dataloader(self):
+        return DataLoader(Slow(2), batch_size=4)
+    def val_dataloader(self):
+        return DataLoader(Slow(2 + 4 * int(os.environ["RANK"])), batch_size=4)
+
+class Task(LightningModule):
+    def __init__(self, model, optimizer, scheduler, monitor):
+        super().__init__()
+        self.net, self.make = torch.nn.Linear(4, 2), optimizer
+    def _loss(self, batch):
+        return torch.nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+    def training_step(self, batch, index):
+        return self._loss(batch)
+    def validation_step(self, batch, index):
+        self.log("val/loss", self._loss(batch), sync_dist=True)
+    def configure_optimizers(self):
+        return self.make(self.parameters())
+"""
+UNEVEN_EXPERIMENT = """# A test's
+defaults:
+  - /train
+  - override /data: own
+  - override /task: own
+  - override /model: mlp
+  - _self_
+monitor: {metric: val/loss, mode: min}
+trainer: {max_epochs: 2, use_distributed_sampler: false}
+"""
+
+
+def test_ranks_may_validate_on_different_numbers_of_batches(regente: Run, project: Path) -> None:
+    (project / "own.py").write_text(UNEVEN)
+    for place in ("experiments", "conf/data", "conf/task"):
+        (project / place).mkdir(parents=True)
+    (project / "conf/data/own.yaml").write_text("_target_: own.Data\nnum_classes: 2\ninput_shape: [4]\n")
+    (project / "conf/task/own.yaml").write_text("_target_: own.Task\n")
+    (project / "experiments/uneven.yaml").write_text(UNEVEN_EXPERIMENT)
+    ended = regente("train", "uneven", *TWO, "tracking=none", timeout=100)
+    assert ended.code == 0, ended.err
+
+
 def test_no_rank_outlives_a_driver_that_is_killed(
     start: Callable[..., ForkServerProcess], project: Path
 ) -> None:

@@ -29,7 +29,6 @@ class ChangedSettings(Callback):
                 for group in (group for each in trainer.optimizers for group in each.param_groups):
                     if key in group:
                         group[key] = value
-        self.settings, self.rate = {}, 1.0  # a later `fit` starts from the changed ones
 
 
 def changed(config: dict[str, Any], changes: dict[str, tuple[str, str]], rate: float) -> ChangedSettings:

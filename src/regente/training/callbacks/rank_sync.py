@@ -1,4 +1,4 @@
-"""What several ranks exchange besides gradients."""
+"""What several ranks exchange besides gradients: less than by default."""
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -7,10 +7,11 @@ from regente.training.lightning_internals import disable_sigterm_broadcast
 
 
 class RankSync(Callback):
-    """Lets a training step exchange gradients only.
+    """Removes two broadcasts from each training step: Lightning's about SIGTERM, and DDP's of the buffers.
 
-    DDP would broadcast the buffers of rank 0 before each forward pass. Here they are broadcast before each validation,
-    which gives the same: until then rank 0 uses its own.
+    StopOnSignal takes the place of the first, with fewer exchanges. DDP would broadcast the buffers of rank 0 before
+    each forward pass; ranks/strategies.py switches that off. Here they are broadcast before each validation, with the
+    same results: only the buffers of rank 0 count, and rank 0 uses its own until then.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,4 +1,4 @@
-"""A profile of the training step."""
+"""A profile of some calls of `training_step`."""
 
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ ROWS = 40
 
 
 class StepProfile(Callback):
-    """Records some calls of the training step on rank 0: a trace for ui.perfetto.dev or chrome://tracing, and a table.
+    """Records some calls of `training_step` on rank 0: a trace for ui.perfetto.dev or chrome://tracing, and a table.
 
-    With `trainer.steps_per_call` a call is several steps. (Lightning's own profiler restarts with each validation, so that
+    A call takes one batch, or one optimizer step for each batch of a group: see `trainer.steps_per_call`. The recording
+    ends after `calls` calls, or earlier at a validation. (Lightning's own profiler restarts with each validation, so that
     its table shows only the validation.)
     """
 

@@ -1,6 +1,5 @@
 """Prepare the job of a run that is resumed, or of a new run that starts from its weights. Imports nothing heavy."""
 
-import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,17 +7,15 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from regente.config.check import check
 from regente.config.compose import recompose
-from regente.config.environment import env_references, externalize
 from regente.config.interpolation import resolve
-from regente.config.redaction import Redactor
 from regente.errors import CheckpointError, ConfigError, Problem
 from regente.jobs import checkpoint_files
 from regente.jobs.job import ARROW, Job, claim, freeze, open_job, read_json, refreeze
 from regente.jobs.runs import find, find_job, shown
 from regente.jobs.trust import inside, read_config, require_known_env, require_trusted, require_trusted_job
 from regente.tracking.recorder import attempts, parameters
+from regente.training.prepare import check, without_secrets
 
 # Settings that may change without --allow: they do not change what a step does to the weights
 MAY_CHANGE = (
@@ -113,10 +110,8 @@ def prepare_resume(name: str, overrides: Sequence[str], allow: Collection[str] =
             raise CheckpointError(f"{shown(job.path)}: {what}")
     (job.path / "result.json").unlink(missing_ok=True)  # the run is no longer finished
     if changes:
-        text, secrets = externalize(OmegaConf.to_yaml(node))
-        os.environ.update(secrets)
-        redact = Redactor(secrets.values(), env_references(text))
-        old_and_new = {key: redact.text(ARROW.join(pair)) for key, pair in changes.items()}
+        text, redact = without_secrets(OmegaConf.to_yaml(node))
+        old_and_new = {key: redact(ARROW.join(pair)) for key, pair in changes.items()}
         job = refreeze(job, text, attempts(job), old_and_new)
     return PreparedRun(job, config)
 
@@ -130,15 +125,13 @@ def prepare_fork(name: str, overrides: Sequence[str]) -> PreparedRun:
     node = recompose(run.job.config, overrides, run.job.experiment, run.job.overrides)
     node.init_from = str(run.checkpoint)
     config = _checked(node)
-    text, secrets = externalize(OmegaConf.to_yaml(node))
-    os.environ.update(secrets)
-    redact = Redactor(secrets.values(), env_references(text))
+    text, redact = without_secrets(OmegaConf.to_yaml(node))
     job = freeze(
         text,
         Path("runs") / run.job.experiment,
         experiment=run.job.experiment,
-        overrides=[*run.job.overrides, *map(redact.text, overrides)],
-        command=["regente", "fork", name, *map(redact.text, overrides)],
+        overrides=[*run.job.overrides, *map(redact, overrides)],
+        command=["regente", "fork", name, *map(redact, overrides)],
         choices=run.job.choices,
         env=run.job.env,
     )
@@ -146,9 +139,7 @@ def prepare_fork(name: str, overrides: Sequence[str]) -> PreparedRun:
 
 
 def _checked(node: DictConfig) -> dict[str, Any]:
-    config = resolve(node)
-    if problems := check(config):
-        raise ConfigError(problems)
+    config = check(node)
     require_trusted(config, Path.cwd())
     return config
 

@@ -31,6 +31,7 @@ class SafeSaving(CheckpointIO):
     def __init__(self, warn: Callable[[str], None]) -> None:
         self.warn = warn
         self.failure = ""  # why the last file could not be written, if it could not
+        self.verified: Path | None = None  # a file whose checksums were compared by the caller
         self.older: dict[Path, Path] = {}  # for a file that could not be written: the older one that stays
         self._failed: Path | None = None  # the last file that could not be written
         self._tested = False
@@ -64,7 +65,7 @@ class SafeSaving(CheckpointIO):
             CheckpointError: when it is missing, damaged or holds code.
         """
         self.flush()
-        return load(Path(path), map_location or "cpu")
+        return load(Path(path), map_location or "cpu", verified=Path(path) == self.verified)
 
     def remove_checkpoint(self, path: Any) -> None:
         """Remove a file after the saves before it; it stays if the newer file could not be written."""

@@ -12,8 +12,8 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from regente.training.ranks.rank import this_rank
 
-INTERVAL = 0.5  # seconds between two exchanges, about
-MAX_CALLS = 64  # between two exchanges, where calls suddenly take longer
+INTERVAL = 0.5  # seconds from one exchange to the next, about
+MAX_CALLS = 64  # from one exchange to the next: calls may suddenly take longer
 TIMEOUT = timedelta(minutes=10)  # for a value that rank 0 has to measure or to read first
 QUESTIONS: Counter[str] = Counter()  # values of each name that this process has asked for
 OPEN_STORES: list[Store] = []  # a store closes when the last reference to it is gone
@@ -22,8 +22,10 @@ OPEN_STORES: list[Store] = []  # a store closes when the last reference to it is
 class Consensus:
     """The largest number that any rank has, known to all of them at the same call.
 
-    All ranks make the same calls. They exchange their numbers about twice a second, in a call that all count to: how many
-    calls come between follows from the time that the slowest rank took, so that a fast step does not wait for it.
+    All ranks make the same calls, and in some of them one all_reduce of two numbers. The exchanges are about INTERVAL
+    seconds apart, but at least one call and at most MAX_CALLS calls: where a call takes less than INTERVAL / MAX_CALLS
+    seconds, they come more often. Each exchange fixes the number of calls to the next one, the same on all ranks, from
+    the time that the slowest rank took.
     """
 
     def __init__(self) -> None:
