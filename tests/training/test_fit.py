@@ -230,11 +230,12 @@ def wait_for_training(project: Path, others: Collection[Path] = ()) -> Path:
 
     until(lambda: any('"train/loss"' in (job / "journal.jsonl").read_text() for job in new()))
     (job,) = new()
-    until(lambda: "run_id" in json.loads((job / "recorded.json").read_text()))
+    # the shipper gives way to everything else, here also to the tests beside this one
+    until(lambda: "run_id" in json.loads((job / "recorded.json").read_text()), 240)
     return job
 
 
-def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+def until(condition: Callable[[], bool], seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while True:
         try:
