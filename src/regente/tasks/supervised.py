@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
+from regente.data.core.batches import GroupedBatches
 from regente.errors import ConfigError, Problem
 
 Batch = tuple[Tensor, Tensor]
@@ -24,7 +25,7 @@ class TakesSteps(Protocol):
         """Take the steps; the last `loss`, and `losses` [n] and learning `rates` of all."""
 
 
-class Supervised(LightningModule):
+class Supervised(GroupedBatches, LightningModule):
     """Trains a model on batches (x, y). A subclass defines `loss` and sums its metrics in `count`.
 
     `optimizer` is called with the parameters that want a gradient, `scheduler` with the optimizer.
@@ -40,7 +41,7 @@ class Supervised(LightningModule):
         monitor: str,
     ) -> None:
         super().__init__()
-        self.take_steps: TakesSteps | None = None
+        self._take_steps: TakesSteps | None = None
         self.model = model
         self.make_optimizer, self.make_scheduler, self.monitor = optimizer, scheduler, monitor
 
@@ -69,17 +70,21 @@ class Supervised(LightningModule):
 
     def optimize_by(self, take_steps: TakesSteps) -> None:
         """Leave the optimizer steps of a batch to `take_steps`, several where batches come as one."""
-        self.take_steps = take_steps
+        self._take_steps = take_steps
         self.automatic_optimization = False
 
     @property
+    def taken_steps(self) -> TakesSteps | None:
+        """What takes the optimizer steps, if Lightning does not."""
+        return self._take_steps
+
+    @property
     def batches_per_call(self) -> int:
-        """How many batches come as one in `training_step`."""
-        return self.take_steps.size if self.take_steps else 1
+        return self._take_steps.size if self._take_steps else 1
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | dict[str, Any]:
         """The loss of a batch; of a group of them the last one, and `losses` [n] and learning rates of all."""
-        return self.take_steps(self, batch, batch_idx) if self.take_steps else self.loss(batch)
+        return self._take_steps(self, batch, batch_idx) if self._take_steps else self.loss(batch)
 
     @abstractmethod
     def count(self, batch: Batch) -> dict[str, Tensor]:
@@ -137,7 +142,7 @@ class Supervised(LightningModule):
         kind = getattr(self.make_scheduler, "func", self.make_scheduler)
         if kind is OneCycleLR:
             total: Any = self.trainer.estimated_stepping_batches
-            if self.take_steps:  # Lightning has counted groups
+            if self._take_steps:  # Lightning has counted groups
                 loader: Any = self.trainer.train_dataloader
                 total = (self.trainer.max_epochs or 0) * loader.steps
             schedule: Any = self.make_scheduler(optimizer, total_steps=int(total))

@@ -105,7 +105,7 @@ def grouped_steps(
 
 def steps_of(task: LightningModule) -> GroupedSteps | None:
     """What takes the steps of a task in groups; None where Lightning or the task itself takes them."""
-    found = getattr(task, "take_steps", None)
+    found = task.taken_steps if isinstance(task, Supervised) else None
     return found if isinstance(found, GroupedSteps) else None
 
 

@@ -8,6 +8,15 @@ from torch import Tensor
 from regente.data.core.sources import Batch, EpochDependent, Source
 
 
+class GroupedBatches:
+    """The base of a task that may take several batches of a data module as one."""
+
+    @property
+    def batches_per_call(self) -> int:
+        """How many batches come as one in `training_step`."""
+        return 1
+
+
 class Batches:
     """Batches of a source, in file order or, with a seed, in an order that is a function of (seed, epoch).
 

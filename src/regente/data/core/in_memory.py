@@ -10,7 +10,7 @@ from annotated_types import Ge
 from pytorch_lightning import LightningDataModule
 from torch import Tensor, nn
 
-from regente.data.core.batches import Batches
+from regente.data.core.batches import Batches, GroupedBatches
 from regente.data.core.device_placement import DevicePlacement, OnDevice
 from regente.data.core.file_inputs import Inputs
 from regente.data.core.sources import Source
@@ -113,8 +113,8 @@ class InMemory(LightningDataModule):
         trainer: Any = self.trainer
         if trainer is None:
             return Batches((self.features or self.splits)[name], self.batch_size, seed=seed)
-        # see tasks.supervised.TakesSteps
-        group = 1 if seed is None else getattr(trainer.lightning_module, "batches_per_call", 1)
+        task = trainer.lightning_module
+        group = task.batches_per_call if seed is not None and isinstance(task, GroupedBatches) else 1
         if overfit := bool(trainer.overfit_batches):  # the same few training batches for every split
             name, seed = "train", self.seed
         device = trainer.strategy.root_device
