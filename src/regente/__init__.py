@@ -6,6 +6,8 @@ The public names; docs/api.md describes them. Nothing here imports torch before 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from regente.config.lightning_alias import serve_both_names
+
 if TYPE_CHECKING:
     from regente.api import SweptJob, evaluate, load_model, predict, runs, sweep, train
     from regente.data.core.in_memory import InMemory
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from regente.tasks.supervised import Supervised
 
 __version__ = "0.1.0"
+serve_both_names()  # before any module of a user is imported
 
 _PLACES = {
     **dict.fromkeys(

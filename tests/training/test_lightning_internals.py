@@ -267,3 +267,23 @@ def test_ranks_broadcast_nothing_about_sigterm_before_a_batch(
     callbacks = [Disable()] if disabled else []
     trainer(tmp_path, *callbacks, max_epochs=1, strategy=TwoRanks()).fit(Task())
     assert len(broadcasts) == (0 if disabled else BATCHES)
+
+
+@pytest.mark.parametrize(("on_step", "name"), [(True, "loss"), (False, "loss"), (False, "other")])
+def test_what_a_task_logs_in_its_training_steps_is_known_at_once(
+    on_step: bool, name: str, tmp_path: Path
+) -> None:
+    found = []
+
+    class Logs(Task):
+        def training_step(self, batch: Any, index: int) -> Any:
+            loss = super().training_step(batch, index)
+            self.log(name, 1.0, on_step=on_step, on_epoch=not on_step)
+            return loss
+
+    class Asks(Callback):
+        def on_train_batch_end(self, trainer: Trainer, *rest: Any) -> None:
+            found.append(internals.logged_in_training(trainer, "loss"))
+
+    trainer(tmp_path, Asks(), max_epochs=1).fit(Logs())
+    assert found == [name == "loss"] * BATCHES

@@ -3,6 +3,7 @@
 import gc
 import os
 import sys
+import traceback
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -165,8 +166,9 @@ def check_(words: tuple[str, ...], debug: bool, multirun: bool) -> None:
     found = ""
     if not multirun:
         composed = compose(experiment, overrides)
-        check(composed.node)
-        multirun = composed.multirun
+        multirun = composed.multirun  # then only its jobs have all values
+        if not multirun:
+            check(composed.node)
     if multirun:
         from regente.sweeps.plan import make_plan
         from regente.sweeps.session import check_sweep
@@ -242,7 +244,7 @@ def main() -> None:
         regente(standalone_mode=False)
     except RegenteError as error:
         if "--debug" in sys.argv:
-            raise
+            traceback.print_exc()
         click.echo(printable(str(error)), err=True)
         leave(error.exit_code)
     except click.ClickException as error:

@@ -15,7 +15,10 @@ from regente.config.check_part import part_problems, shorten, unknown_settings
 from regente.config.compose import ROOT_KEYS, Monitor, Tracking
 from regente.config.discovery import groups, options
 from regente.config.limits import BY_KEY
+from regente.config.task_parts import given_to, signature_of
 from regente.errors import Problem
+
+NONE = ("model", "optimizer", "scheduler")  # parts that there may be none of
 
 
 def check(
@@ -40,6 +43,8 @@ def check(
             if text not in known:
                 known[text] = part_problems(where, node)
             problems += [each for each in known[text] if not problems or ".seed=" not in each.where]
+    if not problems and (parts is None or "task" in parts):
+        problems += _lacking_problems(config)
     problems = problems or list(_limit_problems(config))
     return problems or list(consistency_problems(config))
 
@@ -70,11 +75,35 @@ def _seed_problems(config: dict[str, Any]) -> Iterator[Problem]:
 def _parts(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every part with its dotted key; a callback that is null is off."""
     for key in ("data", "model", "task", "optimizer", "scheduler", "trainer"):
-        if config[key] is not None and (key != "scheduler" or config[key].get("_target_")):
+        if config[key] is not None and not _is_none(key, config[key]):
             yield key, config[key]
     for name, node in (config["callbacks"] or {}).items():
         if node is not None:
             yield f"callbacks.{name}", node
+
+
+def _is_none(key: str, node: Any) -> bool:
+    return key in NONE and isinstance(node, dict) and node.get("_target_", "") is None
+
+
+def _lacking_problems(config: dict[str, Any]) -> Iterator[Problem]:
+    """Parts that the task cannot do without."""
+    signature = signature_of(config["task"])
+    parameters = signature.parameters if signature else {}
+    for part in NONE:
+        if _is_none(part, config[part]):
+            for key in [key for key in config[part] if key != "_target_"]:
+                yield Problem(f"{part}.{key}", f"there is no {part} to take it; {options(part)}")
+    for part in given_to(config["task"]):
+        # a schedule is given as None where there is none
+        if (
+            part != "scheduler"
+            and _is_none(part, config.get(part))
+            and part in parameters
+            and parameters[part].required
+        ):
+            what = f"is none, and {config['task']['_target_']} needs one; {options(part)}"
+            yield Problem(part, what)
 
 
 def _limit_problems(config: dict[str, Any]) -> Iterator[Problem]:

@@ -33,7 +33,7 @@ def _data_and_model(data: dict[str, Any], model: dict[str, Any]) -> Iterator[Pro
     if isinstance(names, list) and number is not None and len(names) != number:
         what = f"data.class_names has {len(names)} names; one for each class"
         yield Problem(f"data.num_classes={shorten(number)}", what)
-    ours = data["_target_"].startswith("regente.") and model["_target_"].startswith("regente.")
+    ours = data["_target_"].startswith("regente.") and str(model["_target_"]).startswith("regente.")
     if ours and "vocab_size" in data and "vocab_size" not in model:
         what = "does not take numbers of words, which the data gives; use model=lstm"
         yield Problem(f"model._target_={model['_target_']}", what)

@@ -10,11 +10,11 @@ from typing import Any
 from regente.config.limits import RELATIONS, is_below, limit_of
 from regente.config.own_settings import OWN_SETTINGS
 from regente.config.signatures import Signature, TargetNotFound, read
+from regente.config.task_parts import given_to
 from regente.errors import Problem
 
 # Arguments that Regente gives to a part itself
 SET_BY_REGENTE = {
-    "task": ("model", "optimizer", "scheduler", "monitor"),
     "optimizer": ("params",),
     "scheduler": ("optimizer", "total_steps"),
     "trainer": (
@@ -106,7 +106,8 @@ def _class_problems(where: str, signature: Signature) -> Iterator[Problem]:
 
 def _argument_problems(where: str, node: dict[str, Any], signature: Signature) -> Iterator[Problem]:
     part = _part(where)
-    reserved = SET_BY_REGENTE.get(part, ())
+    reserved = () if part == "task" else SET_BY_REGENTE.get(part, ())
+    given = given_to(node) if part == "task" else reserved
     arguments = {key: each for key, each in node.items() if not key.startswith("_")}
     own = {key: each for key, each in OWN_SETTINGS.get(part, {}).items() if key not in signature.parameters}
     for key in [key for key in own if key in arguments]:
@@ -119,7 +120,7 @@ def _argument_problems(where: str, node: dict[str, Any], signature: Signature) -
     if not signature.open:
         settings = [name for name in [*signature.parameters, *own] if name not in reserved]
         yield from unknown_settings(where, arguments, settings, _class_name(signature))
-    yield from _missing(where, node, signature, [*arguments, *reserved])
+    yield from _missing(where, node, signature, [*arguments, *given])
     fitting = {}
     for name, value in arguments.items():
         if found := list(_value_problems(f"{where}.{name}", name, value, signature, node)):

@@ -75,6 +75,13 @@ class Root:
 
 
 COUNTS = ("min_steps", "max_steps", "min_epochs", "max_epochs")  # of the trainer
+DIRECTORIES = (
+    "hydra.run.dir",
+    "hydra.sweep.dir",
+    "hydra.sweep.subdir",
+    "hydra.output_subdir",
+    "hydra.job.chdir",
+)
 ROOT = "train"  # the config that experiments are made of
 ROOT_KEYS = tuple(key for key in Root.__dataclass_fields__ if key != "sweep")  # of a job
 
@@ -188,8 +195,12 @@ def _apply(node: DictConfig, override: str) -> None:
 
 
 def _compose(experiment: str, overrides: Sequence[str]) -> Composed:
-    problems: list[Problem] = []
-    left = list(overrides)
+    problems = [
+        Problem(override, "Regente makes the job directories, in runs/EXPERIMENT; leave it out")
+        for override in overrides
+        if key_of(override) in DIRECTORIES
+    ]
+    left = [override for override in overrides if key_of(override) not in DIRECTORIES]
     while True:
         try:
             node = hydra.compose(experiment, lenient(left), return_hydra_config=True)

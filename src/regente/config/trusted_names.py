@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from regente.config.lightning_alias import canonical
 from regente.config.limits import is_below
 from regente.errors import ConfigError, Problem
 
@@ -37,6 +38,7 @@ INSTALLED = ("site-packages", "dist-packages")
 
 def refusal_by_name(target: str, project: Path, listed: tuple[str, ...]) -> str:
     """Why a name is refused; "" if it is trusted. Nothing is imported."""
+    target = canonical(target)
     refused = f"refused: {target[:100]} "
     if not NAME.fullmatch(target):
         return refused + "is not the name of a class"
@@ -58,6 +60,7 @@ def _below(target: str, packages: Iterable[str]) -> bool:
 
 def refusal_by_import(target: str, project: Path, listed: tuple[str, ...]) -> str:
     """Why the object of a name is refused once it is imported; "" if it is trusted."""
+    target = canonical(target)
     module, _, name = target.rpartition(".")
     refused = f"refused: {target[:100]} "
     try:

@@ -11,6 +11,7 @@ from regente.config.interpolation import resolve, to_yaml
 from regente.errors import ConfigError, Problem
 from regente.jobs import console
 from regente.jobs.job import Job, freeze
+from regente.jobs.result import split_of
 from regente.jobs.runs import EVALUATION, Run, shown
 from regente.jobs.trust import read_config, require_known_env
 from regente.training.complete import complete
@@ -116,6 +117,7 @@ def _print_metrics(out: "Console", metrics: dict[str, float], rows: dict[str, li
 
 def _print_differences(out: "Console", before: dict[str, float], now: dict[str, float]) -> None:
     """Print whether the metrics on the run's own data are those that were recorded after its training."""
-    other = [name for name, value in before.items() if now.get(name) != value]
+    evaluated = {name: value for name, value in before.items() if split_of(name)[0] != "train"}
+    other = [name for name, value in evaluated.items() if now.get(name) != value]
     text = ", ".join(f"{name} {now.get(name)!r}, was {before[name]!r}" for name in other)
     console.row(out, "as trained", f"differs: {text}" if other else "equal to the bit")

@@ -11,15 +11,16 @@ from torchmetrics.functional import classification, mean_squared_error, r2_score
 
 from regente.data.protocols import SupportsNotes
 from regente.jobs import console
+from regente.jobs.checkpoint_files import load
 from regente.jobs.hardware import fit_trainer
 from regente.jobs.job import Job, write_json
 from regente.jobs.runs import Run
-from regente.models.weights import load_model
 from regente.tracking.lightning_logger import JournalLogger
 from regente.tracking.recorder import Recorder
 from regente.training.assemble import assemble
 from regente.training.callbacks.sample_predictions import SamplePredictions
 from regente.training.callbacks.step_seeding import StepSeeding
+from regente.training.fit import has_test, load_weights, metrics_of_test
 from regente.training.performance import tune_process
 
 SPLITS = ("val", "test")
@@ -36,7 +37,6 @@ def evaluate_weights(
     Writes `val.npz` and `test.npz` (see SamplePredictions), `val.csv` and `test.csv` (the rows) and `evaluation.json`
     to the job directory.
     """
-    model = load_model(run.job, run.checkpoint)
     # one device sees every sample exactly once and in a fixed order
     single = {
         "devices": 1,
@@ -52,12 +52,13 @@ def evaluate_weights(
     callbacks = [StepSeeding(config["seed"]), samples]
     parts = assemble({**config, "callbacks": {}}, job, callbacks, logger, fitted_state=run.fitted_state)
     task: Any = parts.task
-    task.model.load_state_dict(model.state_dict())
+    load_weights(task, load(run.checkpoint), run.checkpoint)
     recorder.require_store()
     metrics: dict[str, float] = {}
-    for evaluate in (parts.trainer.validate, parts.trainer.test):
-        evaluate(task, datamodule=parts.data, verbose=False)
-        metrics |= {name: float(value) for name, value in parts.trainer.callback_metrics.items()}
+    parts.trainer.validate(task, datamodule=parts.data, verbose=False)
+    metrics |= {name: float(value) for name, value in parts.trainer.callback_metrics.items()}
+    if has_test(parts):
+        metrics |= metrics_of_test(parts)
     for note in (*notes, *(parts.data.notes if isinstance(parts.data, SupportsNotes) else ())):
         console.note(out, note)
     rows = {}

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from regente.jobs.job import Job
+from regente.jobs.result import split_of
 from regente.jobs.runs import shown
 from regente.jobs.streams import printable
 
@@ -51,14 +52,11 @@ def closing(out: Console, job: Job, result: dict[str, Any]) -> None:
     rows = []
     if result["best_epoch"] is not None:
         rows.append(("best epoch", f"{result['best_epoch'] + 1} of {result['epochs']}"))
-    for stage in ("val", "test"):
-        found = {
-            name.partition("/")[2]: value
-            for name, value in result["metrics"].items()
-            if name.startswith(stage)
-        }
+    for stage in ("train", "val", "test", ""):
+        named = [(split_of(name), value) for name, value in result["metrics"].items()]
+        found = [f"{name} {value:.4f}" for (split, name), value in named if split == stage]
         if found:
-            rows.append((stage, "  ".join(f"{name} {value:.4f}" for name, value in found.items())))
+            rows.append((stage or "metrics", "  ".join(found)))
     rows.append(
         ("time", f"{result['seconds']:.1f} s, {result['samples_per_second']:,.0f} samples/s in training")
     )

@@ -1,6 +1,8 @@
 """What came of a job: `result.json` in its directory."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import SupportsFloat
 
 
 @dataclass(frozen=True)
@@ -11,8 +13,28 @@ class Result:
     best_checkpoint: str | None  # path
     pruned: bool
     epochs: int
-    metrics: dict[str, float]  # val/... and test/... of the best weights
+    metrics: dict[str, float]  # of the validation and the test of the best weights, and the monitored one
     monitor: dict[str, str]  # metric, mode
     seconds: float
     peak_megabytes: float
     samples_per_second: float  # in training, of all ranks
+
+
+def split_of(metric: str) -> tuple[str, str]:
+    """The split that the name of a metric begins with, and the rest: `val/acc` and `val_acc` are `acc` of `val`.
+
+    The split is empty where the name does not tell.
+    """
+    for split in ("train", "val", "test"):
+        if metric.startswith((f"{split}/", f"{split}_")):
+            return split, metric[len(split) + 1 :]
+    return "", metric
+
+
+def as_test_metrics(values: Mapping[str, SupportsFloat]) -> dict[str, float]:
+    """What was logged in a test, under names that say so: a task may log `acc` or `val/acc` in all of its loops."""
+    named = {}
+    for name, value in values.items():
+        split, rest = split_of(name)
+        named[name if split == "test" else f"test/{rest}"] = float(value)
+    return named

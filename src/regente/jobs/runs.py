@@ -16,7 +16,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from regente.errors import CheckpointError, TrackingError, first_of
+from regente.errors import CheckpointError, RegenteError, TrackingError, first_of
 from regente.jobs.job import FITTED_STATE, Job, open_job, read_json
 
 SHOWN = 5  # candidates that an error lists
@@ -196,11 +196,20 @@ def _no_sweep(name: str, path: Path, directories: Sequence[Path]) -> Path:
 
 
 def _latest(name: str, paths: Sequence[Path], wanted: Callable[[Path], bool]) -> Path:
-    found = [path for path in paths if wanted(path)]
+    found = [path for path in paths if wanted(path) and _is_readable(path)]
     if not found:
         number = f"none of {len(paths)} has finished" if paths else "there is no run"
         raise TrackingError(f"run {name}: {number}; regente train makes one")
     return max(found, key=lambda path: (open_job(path).created, _written(path)))
+
+
+def _is_readable(path: Path) -> bool:
+    """Whether it is a job's directory: a damaged one, or one of another version, must not hide the others."""
+    try:
+        open_job(path)
+    except RegenteError:
+        return False
+    return True
 
 
 def _written(path: Path) -> int:
@@ -212,7 +221,8 @@ def _written(path: Path) -> int:
 def _best(name: str, paths: Sequence[Path]) -> Path:
     """The best of comparable runs: those with the same data and the same monitored metric."""
     latest = _latest(name, paths, _is_finished)
-    runs = [Run(open_job(path), read_json(path / "result.json")) for path in paths if _is_finished(path)]
+    finished = [path for path in paths if _is_finished(path) and _is_readable(path)]
+    runs = [Run(open_job(path), read_json(path / "result.json")) for path in finished]
     if name == "best" and len({(run.monitor, run.job.choices.get("data")) for run in runs}) > 1:
         experiments = dict.fromkeys(f"{run.job.experiment}:best" for run in runs)
         raise TrackingError(

@@ -2,20 +2,28 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from torch import nn
 
 from regente.config.interpolation import resolve
+from regente.config.own_settings import without_own_settings
+from regente.config.task_parts import given_to, is_supervised
 from regente.errors import CheckpointError
 from regente.jobs.checkpoint_files import load
 from regente.jobs.job import Job
 from regente.jobs.trust import read_config
 from regente.models.protocols import BuildsBackbone
 
+GROUPS = ("model", "optimizer", "scheduler")
+
 
 def load_model(job: Job, checkpoint: Path, *, own: bool = False) -> nn.Module:
-    """The model of a job on the CPU, in eval mode; `own`: the caller is the job itself, whose config is trusted.
+    """The model of a job on the CPU, in eval mode; the whole task, where that is not a `regente.Supervised`.
+
+    `own`: the caller is the job itself, whose config is trusted.
 
     Raises:
         ConfigError: when the recorded config names code that is not trusted here.
@@ -30,12 +38,16 @@ def load_model(job: Job, checkpoint: Path, *, own: bool = False) -> nn.Module:
     if project not in sys.path:
         sys.path.append(project)  # the user's own models
     config = resolve(job.config) if own else read_config(job, Path.cwd(), ["model"])
-    settings = dict(config["model"])
-    settings.pop("compile", None)  # a setting of Regente, for training
-    model: nn.Module = instantiate(settings, _convert_="all")
-    weights = {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
+    target = OmegaConf.select(OmegaConf.create(job.config), "task._target_")
+    if is_supervised({"_target_": target}):
+        model = _make_model(config["model"])
+        state = {
+            key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")
+        }
+    else:
+        model = _make_task(config if own else read_config(job, Path.cwd(), ["task", "monitor", *GROUPS]))
     try:
-        model.load_state_dict(weights)
+        model.load_state_dict(state)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{checkpoint}: the weights of another model ({reason})") from error
@@ -43,3 +55,19 @@ def load_model(job: Job, checkpoint: Path, *, own: bool = False) -> nn.Module:
         if isinstance(module, BuildsBackbone):
             module.build_backbone()
     return model.eval()
+
+
+def _make_model(node: dict[str, Any]) -> nn.Module:
+    model: nn.Module = instantiate(without_own_settings("model", node), _convert_="all")
+    return model
+
+
+def _make_task(config: dict[str, Any]) -> nn.Module:
+    """A task that has its networks itself: its `forward` is the model."""
+    made = {part: instantiate(config[part], _convert_="all") for part in GROUPS if config[part]["_target_"]}
+    made = {**dict.fromkeys(GROUPS), **made, "monitor": config["monitor"]["metric"]}
+    if config["model"]["_target_"]:
+        made["model"] = _make_model(config["model"])
+    node = {"_convert_": "all", **config["task"], "_partial_": True}
+    task: nn.Module = instantiate(node)(**{name: made[name] for name in given_to(config["task"])})
+    return task

@@ -55,7 +55,7 @@ class Composer:
             node = self._set(choices, base.node, [self._parse(value) for value in values])
         except (OmegaConfBaseException, OverrideParseException):
             return self._whole(overrides)  # raises with the reason
-        complete(node, self.pins)
+        complete(node, self.pins, overrides)
         return Composed(self.experiment, list(overrides), node, base.hydra, base.sweep)
 
     def checked_config(self, overrides: Sequence[str]) -> tuple[Composed, dict[str, Any]]:
@@ -65,7 +65,7 @@ class Composer:
 
     def _whole(self, overrides: Sequence[str]) -> Composed:
         composed = compose(self.experiment, overrides)
-        complete(composed.node, self.pins)
+        complete(composed.node, self.pins, overrides)
         return composed
 
     def _set(self, choices: tuple[str, ...], base: DictConfig, values: list[Override]) -> DictConfig:

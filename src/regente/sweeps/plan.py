@@ -240,6 +240,13 @@ def _problem(plan: Plan, text: str, trials: list[TrialSpec], number: int) -> Pro
     return Problem("", f"{text} ({noun} {jobs} of {number}: {first}; none was started)")
 
 
+def varied(jobs: Sequence[Sequence[str]], swept: Sequence[str]) -> list[str]:
+    """The swept keys, and those that only some jobs have: a search may draw one under a condition."""
+    common = set(jobs[0]).intersection(*jobs) if jobs else set()
+    more = [word.lstrip("+~").partition("=")[0] for words in jobs for word in words if word not in common]
+    return list(dict.fromkeys([*swept, *more]))
+
+
 def swept_overrides(overrides: Sequence[str], swept: Sequence[str]) -> list[str]:
     """The overrides in which a job differs from the others of its sweep."""
     found = [word for word in overrides if word.lstrip("+~").partition("=")[0] in swept]

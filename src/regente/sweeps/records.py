@@ -16,7 +16,7 @@ from regente.config.redaction import Redactor, secret_values
 from regente.errors import ConfigError
 from regente.jobs.job import PROCESS, Job, open_job
 from regente.jobs.runs import run_id
-from regente.sweeps.plan import Plan, label, swept_overrides
+from regente.sweeps.plan import Plan, label, swept_overrides, varied
 from regente.sweeps.state import JobState, SweepFolder
 from regente.tracking.recorder import Recorder, RecordingResult
 from regente.training.prepare import freeze
@@ -62,6 +62,7 @@ def job_directory(folder: SweepFolder, state: JobState, composed: Composed, swep
 def seed_groups(states: Sequence[JobState], swept: Sequence[str]) -> list[SeedGroup]:
     """Jobs that differ in `seed` alone, where there is more than one."""
     found: dict[tuple[str, ...], list[float]] = {}
+    swept = varied([state.overrides for state in states], swept)
     for state in states:
         words = [word for word in swept_overrides(state.overrides, swept) if not word.startswith("seed=")]
         if state.state == "done" and state.value is not None:
@@ -97,7 +98,8 @@ class Parent:
         if best := best_of(states, self.monitor["mode"]):
             assert best.value is not None
             values[f"best/{metric}"] = best.value
-            tags["regente.best"] = label(best.overrides, self.swept)
+            varied_keys = varied([state.overrides for state in states], self.swept)
+            tags["regente.best"] = label(best.overrides, varied_keys)
             tags["regente.best_run"] = run_id(self.job.path / best.directory)
         groups = seed_groups(states, self.swept)
         if groups:
@@ -121,6 +123,7 @@ def write_tables(
     folder: Path, states: Sequence[JobState], groups: Sequence[SeedGroup], swept: Sequence[str], metric: str
 ) -> list[Path]:
     """`jobs.csv`, and `seeds.csv` where jobs differ in their seed alone."""
+    swept = varied([state.overrides for state in states], swept)
     rows: list[list[object]] = [
         [state.id, state.state, state.value, f"{state.seconds:.1f}", label(state.overrides, swept)]
         for state in states

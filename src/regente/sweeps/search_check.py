@@ -10,6 +10,7 @@ from regente.config.check_consistency import LOGGED
 from regente.config.check_part import part_problems
 from regente.config.signatures import TargetNotFound, read
 from regente.errors import ConfigError, Problem
+from regente.jobs.result import split_of
 from regente.sweeps.distributions import Interval, Space
 
 PLACE = "hydra.sweeper"
@@ -121,6 +122,13 @@ def _metrics(objective: Objective, config: dict[str, Any]) -> Iterator[Problem]:
     for direction in objective.directions:
         if direction not in DIRECTIONS.values():
             yield Problem(f"{PLACE}.direction={direction}", "must be minimize or maximize")
+    monitor = config["monitor"]
+    for metric, direction in zip(objective.metrics, objective.directions, strict=False):
+        if metric == monitor["metric"] and direction != DIRECTIONS.get(monitor["mode"]):
+            what = (
+                f"but monitor.mode={monitor['mode']}: the best weights would be the worst; give both the same"
+            )
+            yield Problem(f"{PLACE}.direction={direction}", what)
     if len(objective.metrics) != len(objective.directions):
         what = f"needs a direction for each metric of {PLACE}.metric={objective.metrics}"
         yield Problem(f"{PLACE}.direction={objective.directions}", what)
@@ -129,6 +137,7 @@ def _metrics(objective: Objective, config: dict[str, Any]) -> Iterator[Problem]:
         return
     known = [name for name in logged if name.startswith("val/")]
     known += [name.replace("val/", "test/") for name in known]
+    known.append(config["monitor"]["metric"])
     for metric in objective.metrics:
         if metric not in known:
             close = get_close_matches(metric, known, n=1)
@@ -144,6 +153,6 @@ def _pruning(objective: Objective, settings: dict[str, Any]) -> Iterator[Problem
     place = f"{PLACE}.pruner"
     if len(objective.metrics) > 1:
         yield Problem(place, "Optuna prunes with one objective only; use hydra/sweeper/pruner=none")
-    elif not objective.metrics[0].startswith("val/"):
+    elif split_of(objective.metrics[0])[0] == "test":
         what = f"{objective.metrics[0]} is known at the end alone; give hydra.sweeper.metric a metric of the validation"
         yield Problem(place, what)

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table as Grid
 from rich.text import Text
 
-from regente.sweeps.plan import label
+from regente.sweeps.plan import label, varied
 from regente.sweeps.records import best_of, seed_groups
 from regente.sweeps.state import JobState
 
@@ -113,6 +113,7 @@ def closing(
     not_started: str = "",
 ) -> None:
     """Print each job with its metric or error, the best, and means over seeds. `not_started` is added to the counts."""
+    swept = varied([state.overrides for state in states], swept)
     done = [state for state in states if state.state == "done"]
     started = [state for state in states if state.state != "queued"]
     counts = f"{len(started)} started jobs done, then stopped" if stopped else f"{len(states)} jobs done"

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
@@ -33,6 +33,7 @@ State = dict[str, Any]
     complete                             figures and model are logged too
     problem                              why the last attempt to ship failed
     refused                              why the store will never take the run
+    lost                                 values that the store refused, with its reasons
 """
 
 
@@ -50,9 +51,24 @@ class Shipment:
         if not lines:
             return False
         for kind, group in groupby(lines, key=lambda line: line["kind"]):
-            getattr(self, f"_{kind}")(list(group))
+            self._ship(kind, list(group))
         self.note(offset=offset, time=lines[-1]["time"], problem="")
         return True
+
+    def _ship(self, kind: str, lines: list[dict[str, Any]]) -> None:
+        """Ship lines of one kind; what the store refuses is lost alone, and noted."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            getattr(self, f"_{kind}")(lines)
+        except MlflowException as error:
+            if error.error_code != "INVALID_PARAMETER_VALUE":
+                raise
+            if not (smaller := list(_smaller(kind, lines))):
+                reason = " ".join(str(error).split())[:200]
+                self.note(lost=[*self.state.get("lost", []), f"{_content(lines[0])}: {reason}"])
+            for each in smaller:
+                self._ship(*each)
 
     def note(self, **changes: Any) -> None:
         """Write changes of the state to its file."""
@@ -176,6 +192,24 @@ class Shipment:
             self.client, experiment = open_store(self.uri, Path(self.job.project), self.state["experiment"])
             self.note(experiment_id=experiment)
         return self.client
+
+
+def _smaller(kind: str, lines: list[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """The same lines in smaller pieces, each with its kind; nothing where there are none."""
+    if len(lines) > 1:
+        yield from ((kind, [line]) for line in lines)
+        return
+    (line,) = lines
+    if kind in ("start", "resume") and line["params"]:
+        yield kind, [{**line, "params": {}}]
+        yield "params", [{"values": line["params"]}]
+    elif len(values := line.get("values", {})) > 1:
+        yield from ((kind, [{**line, "values": {key: value}}]) for key, value in values.items())
+
+
+def _content(line: dict[str, Any]) -> str:
+    values = line.get("values") or {}
+    return ", ".join(f"{key}={str(value)[:60]}" for key, value in values.items()) or str(line["kind"])
 
 
 def _metrics(lines: list[dict[str, Any]]) -> "list[Metric]":

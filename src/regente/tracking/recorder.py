@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from regente.config.redaction import Redactor
-from regente.errors import TrackingError
+from regente.errors import TrackingError, first_of
 from regente.jobs import console
 from regente.jobs.job import ARROW, PROCESS, Job, write_json
 from regente.jobs.process_identity import process_identity
@@ -149,7 +149,8 @@ class Recorder:
         stopped, state = self.shipper.poll() is not None, read_state(self.job.path)
         # the offset: an earlier attempt may have ended too
         if state["ended"] and state["offset"] >= self.job.journal.stat().st_size:
-            return RecordingResult(None)
+            lost = first_of(state.get("lost", []), separator="; ")
+            return RecordingResult(None, reason=f"the store refused {lost}" if lost else "")
         if state["refused"]:
             return RecordingResult(None, reason=state["refused"], refused=True)
         if stopped and not state["problem"]:

@@ -10,6 +10,7 @@ from urllib.request import url2pathname
 from regente.config.interpolation import resolve
 from regente.config.redaction import Redactor
 from regente.jobs.job import PROVENANCE, Job, read_json, write_json
+from regente.jobs.result import split_of
 from regente.tracking import provenance
 from regente.tracking.journal import read
 from regente.tracking.store import named
@@ -74,7 +75,8 @@ def log_result(client: "MlflowClient", run_id: str, job: Job, result: dict[str, 
     from mlflow.entities import Metric
 
     tracking = resolve(job.config)["tracking"]
-    best = {f"best/{name}": value for name, value in result["metrics"].items() if name.startswith("val/")}
+    metrics = result["metrics"].items()
+    best = {f"best/{name}": value for name, value in metrics if split_of(name)[0] != "test"}
     if result["best_epoch"] is not None:
         best["best/epoch"] = result["best_epoch"]
     best |= {"throughput": result["samples_per_second"], "peak_megabytes": result["peak_megabytes"]}

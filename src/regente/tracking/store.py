@@ -3,6 +3,7 @@
 import os
 import re
 import socket
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.error import HTTPError
@@ -18,6 +19,7 @@ from regente.tracking.mlflow_internals import NO_ANSWER, NO_DATABASE, OUTDATED_S
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
+LONGEST_NAME = 250  # characters of a metric or parameter that MLflow takes
 PROBE = 3.0  # seconds that a server has to answer
 
 
@@ -102,5 +104,9 @@ def prepare_mlflow() -> None:
 
 
 def named(key: str) -> str:
-    """A metric's or parameter's name as MLflow takes it: `recall@5` as `recall_5`."""
-    return re.sub(r"[^/\w.\- :]", "_", key)
+    """A metric's or parameter's name as MLflow takes it: `recall@5` as `recall_5`, `val//acc` as `val/_/acc`."""
+    parts = re.sub(r"[^/\w.\- :]", "_", key).split("/")  # MLflow reads a name as a path
+    name = "/".join("_" * max(1, len(part)) if part in ("", ".", "..") else part for part in parts)
+    if len(name) <= LONGEST_NAME:
+        return name
+    return f"{name[: LONGEST_NAME - 9]}-{sha256(key.encode()).hexdigest()[:8]}"

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from regente.config.own_settings import without_own_settings
+from regente.config.task_parts import given_to
 from regente.errors import ConfigError, Problem, RegenteError
 from regente.jobs.job import Job
 from regente.models.features.cached_features import cache_features
@@ -39,9 +40,9 @@ class Parts:
 
     @property
     def checkpoint(self) -> ModelCheckpoint | None:
-        """The callback that knows the best weights, if there is one."""
-        found = [c for c in self.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor]
-        return found[0] if found else None
+        """The callback that knows the best weights, or without a metric to judge by the last, if there is one."""
+        found = [c for c in self.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
+        return min(found, key=lambda each: each.monitor is None) if found else None
 
 
 def assemble(
@@ -65,21 +66,10 @@ def assemble(
     data = make("data", config["data"])
     if fitted_state is not None:
         data.load_fitted_state(fitted_state)
-    model = make("model", without_own_settings("model", config["model"]))
-    materialise(model, data)
-    model = channels_last(model)
-    if config["model"].get("compile"):
-        compiled(model)
+    model = make_model(config["model"], data) if config["model"]["_target_"] else None
     trainer = make_trainer(config, job, callbacks, logger, saving)
-    notes = cache_features(model, data, config, trainer.strategy.root_device)
-    task = make(
-        "task",
-        config["task"],
-        model=model,
-        optimizer=make("optimizer", fused(config["optimizer"], config["trainer"])),
-        scheduler=make("scheduler", config["scheduler"]) if config["scheduler"].get("_target_") else None,
-        monitor=config["monitor"]["metric"],
-    )
+    notes = cache_features(model, data, config, trainer.strategy.root_device) if model is not None else []
+    task: Any = make_task(config, model)
     if state is not None:  # positions are counted in calls
         steps = GroupedSteps(state.grouped_steps, config["seed"]) if state.grouped_steps else None
     else:
@@ -88,6 +78,32 @@ def assemble(
     if steps is not None:
         task.optimize_by(steps)
     return Parts(data, task, trainer, [*notes, *_overfit_note(trainer)])
+
+
+def make_model(node: dict[str, Any], data: LightningDataModule) -> nn.Module:
+    """The model of a node, in the memory layout that its device likes."""
+    model: nn.Module = make("model", without_own_settings("model", node))
+    materialise(model, data)
+    channels_last(model)
+    if node.get("compile"):
+        compiled(model)
+    return model
+
+
+def make_task(config: dict[str, Any], model: nn.Module | None) -> LightningModule:
+    """The task, with those of model, optimizer, scheduler and monitor that its constructor takes."""
+    optimizer, scheduler = config["optimizer"], config["scheduler"]
+    made = {
+        "model": model,
+        "optimizer": make("optimizer", fused(optimizer, config["trainer"]))
+        if optimizer["_target_"]
+        else None,
+        "scheduler": make("scheduler", scheduler) if scheduler["_target_"] else None,
+        "monitor": config["monitor"]["metric"],
+    }
+    node = config["task"]
+    task: LightningModule = make("task", node, **{name: made[name] for name in given_to(node)})
+    return task
 
 
 def make_trainer(
@@ -143,9 +159,10 @@ def materialise(model: nn.Module, data: LightningDataModule) -> None:
 def make(where: str, node: dict[str, Any], **given: Any) -> Any:
     """Instantiate a node; the finished objects in `given` are handed over as they are."""
     try:
+        node = {"_convert_": "all", **node}
         if given:
-            return instantiate({**node, "_partial_": True}, _convert_="all")(**given)
-        return instantiate(node, _convert_="all")
+            return instantiate({**node, "_partial_": True})(**given)
+        return instantiate(node)
     except (InstantiationException, MisconfigurationException) as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) else error
         if isinstance(cause, RegenteError):

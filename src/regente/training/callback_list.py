@@ -41,6 +41,7 @@ class Callbacks:
         self.seeding = StepSeeding(config["seed"])
         self.stop = StopOnSignal(save_state)
         self.loss = TrainingLoss(skipping=trainer.get("on_nan") == "skip_step")
+        self.metrics = CheckpointMetrics()
         self.progress = ProgressLine(current.out, self.loss)
         self.pruning: Pruning | None = pruning(journal)
         calls = trainer.get("profile_calls")
@@ -60,7 +61,7 @@ class Callbacks:
             RunDescription(job, journal),
             RunTrace(job, journal),
             self.loss,
-            CheckpointMetrics(),
+            self.metrics,
             SamplePredictions(job.path),
             SampleTexts(job, journal),
             self.progress,

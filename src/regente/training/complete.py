@@ -1,7 +1,10 @@
 """The end of stage 1: facts that a config leaves open are read from folders and earlier runs."""
 
+import re
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -9,15 +12,19 @@ from omegaconf.errors import OmegaConfBaseException
 from regente.config.compose import whole_counts
 from regente.config.discovery import experiment_files
 from regente.config.signatures import TargetNotFound, read
+from regente.config.task_parts import given_to
 from regente.data.core.class_folders import class_names, find_splits
 from regente.errors import CheckpointError, ConfigError, Problem, TrackingError
 from regente.jobs.runs import find, shown
 
+NONE = {"_target_": None}  # a part that there is none of
 TRANSFER = "regente.models.transfer.Transfer"
 
 
-def complete(config: DictConfig, pins: dict[str, str] | None = None) -> None:
+def complete(config: DictConfig, pins: dict[str, str] | None = None, overrides: Collection[str] = ()) -> None:
     """Write `data.num_classes`, if it is `???`, and the files that names of runs mean today.
+
+    A part that the task does not take is left out of the config, as with `model=none`; an override of it is refused.
 
     The number of classes is counted in the folder of images or texts. `model.backbone=run:RUN` becomes a job directory,
     `init_from=RUN` a checkpoint. `pins` holds what each name means: configs that share it use the same files.
@@ -29,11 +36,37 @@ def complete(config: DictConfig, pins: dict[str, str] | None = None) -> None:
         CheckpointError: when the initial weights are missing.
     """
     whole_counts(config)
+    for part, nothing in (("model", NONE), ("optimizer", NONE), ("scheduler", NONE), ("callbacks", {})):
+        if part in config and not OmegaConf.is_missing(config, part) and config.get(part) is None:
+            config[part] = nothing
+    with suppress(OmegaConfBaseException):
+        _leave_out(config, overrides)
     with suppress(OmegaConfBaseException):
         _count_classes(config)
     with suppress(OmegaConfBaseException):  # a broken reference, which `resolve` reports
         _pin_backbone(config, {} if pins is None else pins)
         _pin_initial_weights(config, {} if pins is None else pins)
+
+
+def _leave_out(config: DictConfig, overrides: Collection[str]) -> None:
+    """Empty the groups that nobody reads, so that they need fit nothing and are not recorded."""
+    task: Any = OmegaConf.to_container(config.task)
+    given, problems = given_to(task), []
+    for part in ("model", "optimizer", "scheduler"):
+        others = {key: value for key, value in config.items_ex(resolve=False) if key != part}
+        read = re.search(
+            rf"\$\{{\s*(?:[\w.]+:\s*)?{part}[.\[}}]", OmegaConf.to_yaml(OmegaConf.create(others))
+        )
+        if part in given or read:
+            continue
+        for override in overrides:
+            key = override.lstrip("+~").partition("=")[0]
+            if key.partition(".")[0] == part and override.partition("=")[2] != "none":
+                what = f"{task['_target_']} takes no {part}, or has its own; leave it out"
+                problems.append(Problem(override, what))
+        config[part] = NONE
+    if problems:
+        raise ConfigError(problems)
 
 
 def _pin_initial_weights(config: DictConfig, pins: dict[str, str]) -> None:

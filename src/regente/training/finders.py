@@ -90,7 +90,7 @@ def _for_trial(config: dict[str, Any], steps: int) -> dict[str, Any]:
         "min_epochs": None,
     }
     trainer |= {"limit_val_batches": 0, "num_sanity_val_steps": 0, "detect_anomaly": False, "profiler": None}
-    return {**config, "trainer": trainer, "callbacks": {}, "scheduler": {}}
+    return {**config, "trainer": trainer, "callbacks": {}, "scheduler": {"_target_": None}}
 
 
 class RangeTest(Callback):

@@ -3,18 +3,23 @@
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
+from pytorch_lightning import LightningModule
 from pytorch_lightning.callbacks import Timer
+from pytorch_lightning.strategies import Strategy
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from regente.errors import CheckpointError, ConfigError, DivergedError, Problem
 from regente.jobs import console
 from regente.jobs.checkpoint_files import load
 from regente.jobs.job import write_json
-from regente.jobs.result import Result
+from regente.jobs.result import Result, as_test_metrics
+from regente.tracking.lightning_logger import JournalLogger
 from regente.training.assemble import Parts, refused_by
 from regente.training.build import Training, build_again
+from regente.training.callbacks.resume_states import LAST
 from regente.training.checkpoints.initialization import ResumeState
 from regente.training.checkpoints.saving import SafeSaving
 from regente.training.lightning_internals import overwrite_checkpoints
@@ -39,11 +44,14 @@ def fit(training: Training, current: Session) -> Result:
         build_again(training, current, note)
     parts, progress = training.parts, training.callbacks.progress
     if time_is_up(parts):
-        minutes = current.config["trainer"]["max_minutes"]
-        note = f"trainer.max_minutes={minutes}: time is up in epoch {parts.trainer.current_epoch}"
-        console.note(current.out, note)
+        minutes = current.config["trainer"].get("max_minutes")
+        limit = f"trainer.max_minutes={minutes}" if minutes is not None else "trainer.max_time"
+        console.note(current.out, f"{limit}: time is up in epoch {parts.trainer.current_epoch}")
     pruned = training.callbacks.pruning is not None and training.callbacks.pruning.pruned
-    epoch, checkpoint, metrics = test(parts, training.saving, skip=pruned)
+    epoch, checkpoint, metrics = best_weights(parts, training.saving)
+    metrics = training.callbacks.metrics.of_validation(metrics, current.config["monitor"]["metric"])
+    if not pruned and has_test(parts):
+        metrics |= test(parts, checkpoint)
     return Result(
         best_epoch=epoch,
         best_checkpoint=checkpoint,
@@ -77,25 +85,61 @@ def time_is_up(parts: Parts) -> bool:
     return any((left := timer.time_remaining()) is not None and left <= 0 for timer in timers)
 
 
-def test(parts: Parts, saving: SafeSaving, *, skip: bool) -> tuple[int | None, str | None, dict[str, float]]:
-    """Test the best weights, or the last where none were kept; `skip`: they are not worth a test.
+def best_weights(parts: Parts, saving: SafeSaving) -> tuple[int | None, str | None, dict[str, float]]:
+    """Epoch (from 0) and path of the best checkpoint, and the metrics that were current when it was saved.
 
-    Returns epoch (from 0) and path of the best checkpoint, and the validation and test metrics of its weights.
+    Without a validation, and so without a best one, the weights at the end are kept.
     """
-    path = saving.kept(parts.checkpoint.best_model_path) if parts.checkpoint else ""
-    metrics = {name: float(value) for name, value in parts.trainer.callback_metrics.items()}
-    epoch = None
+    trainer = parts.trainer
+    keeps = parts.checkpoint
+    path = saving.kept(keeps.best_model_path) if keeps else ""
+    if not path and keeps and trainer.global_step and not keeps.best_model_path:
+        last = Path(str(keeps.dirpath)) / LAST
+        if not last.is_file():
+            trainer.save_checkpoint(last, weights_only=True)
+        path = saving.kept(str(last))
     if path:
         content = load(Path(path), mmap=True)
-        epoch, metrics = content["epoch"], content["metrics"]
-    found = {name: value for name, value in metrics.items() if name.startswith("val/")}
-    if not skip and has_test(parts):
-        parts.trainer.test(
-            parts.task, datamodule=parts.data, ckpt_path=path or None, weights_only=True, verbose=False
+        return content["epoch"], path, content.get("metrics", {})
+    return None, None, {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def test(parts: Parts, checkpoint: str | None) -> dict[str, float]:
+    """The metrics of the test split, with the weights of a checkpoint or, without one, the last."""
+    trainer, task = parts.trainer, parts.task
+    path = checkpoint
+    # a callback may load other weights from a file than those that it was validated with: EMAWeightAveraging does
+    if checkpoint and type(trainer.strategy).load_model_state_dict is Strategy.load_model_state_dict:
+        content, path = load(Path(checkpoint), mmap=True), None
+        load_weights(task, content, Path(checkpoint))
+    return metrics_of_test(parts, path)
+
+
+def metrics_of_test(parts: Parts, path: str | None = None) -> dict[str, float]:
+    """The metrics of the test split with the weights that the task has, or those of a file."""
+    logger = parts.trainer.logger
+    if isinstance(logger, JournalLogger):
+        logger.testing = True
+    parts.trainer.test(parts.task, datamodule=parts.data, ckpt_path=path, weights_only=True, verbose=False)
+    return as_test_metrics(parts.trainer.callback_metrics)
+
+
+def load_weights(task: LightningModule, content: dict[str, Any], path: Path) -> None:
+    """Load the weights of a checkpoint, whose content is given, into a task.
+
+    Raises:
+        CheckpointError: when they are those of another model.
+    """
+    if not isinstance(content.get("state_dict"), dict):
+        raise CheckpointError(
+            f"{path}: no state_dict in it, so it is no checkpoint of a run; name another file"
         )
-        tested = parts.trainer.callback_metrics
-        found |= {name: float(value) for name, value in tested.items() if name.startswith("test/")}
-    return epoch, path or None, found
+    task.on_load_checkpoint(content)
+    try:
+        task.load_state_dict(content["state_dict"], strict=task.strict_loading)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{path}: the weights of another model ({reason})") from error
 
 
 def has_test(parts: Parts) -> bool:

@@ -103,3 +103,12 @@ def optimizer_step_counter(trainer: Trainer) -> Any:
     Lightning counts only the steps of its wrapper of the optimizer, which calls the hooks of every callback twice.
     """
     return trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+
+
+def logged_in_training(trainer: Trainer, name: str) -> bool:
+    """Whether the task logs a metric of this name in its training steps, by `self.log`.
+
+    Reason: `trainer.logged_metrics` has a metric that is averaged over the epoch only at its end.
+    """
+    results = trainer.fit_loop._results.values()
+    return any(each.meta.name == name and each.meta.fx == "training_step" for each in results)

@@ -17,7 +17,7 @@ from regente.config.redaction import Redactor
 from regente.errors import ConfigError, Problem
 from regente.jobs.job import Job
 from regente.jobs.job import freeze as make_directory
-from regente.training.complete import complete
+from regente.training.complete import NONE, complete
 from regente.training.frozen import set_environment
 
 GROUPS = ("data", "augment", "model", "optimizer", "scheduler", "trainer")  # whose options are recorded
@@ -31,7 +31,7 @@ def compose(experiment: str, overrides: Sequence[str]) -> Composed:
     """
     composed = compose_by_hydra(experiment, overrides)
     set_env(composed)
-    complete(composed.node)
+    complete(composed.node, overrides=composed.overrides)
     return composed
 
 
@@ -62,6 +62,7 @@ def freeze(composed: Composed, folder: Path, name: str | None = None, swept: Col
     os.environ.update(more)
     config, redact = without_secrets(composed.yaml(), more.values())
     chosen = composed.hydra.runtime.choices
+    unused = [group for group in GROUPS if composed.node.get(group) == NONE and chosen.get(group) != "none"]
     return make_directory(
         config,
         folder,
@@ -69,7 +70,7 @@ def freeze(composed: Composed, folder: Path, name: str | None = None, swept: Col
         experiment=composed.experiment,
         overrides=[redact(override) for override in composed.overrides],
         command=[redact(word) for word in ["regente", *sys.argv[1:]]],
-        choices={group: chosen[group] for group in GROUPS if chosen.get(group)},
+        choices={group: chosen[group] for group in GROUPS if chosen.get(group) and group not in unused},
         env=env,
         swept=list(swept),
     )

@@ -146,6 +146,9 @@ def run_rank(path: str) -> None:
 
     from regente.training.run import run
 
+    multiprocessing.set_start_method(
+        None, force=True
+    )  # the system's own, for the workers of a user's data loader
     for each in SIGNALS:  # ignored before the training and while the process ends
         signal.signal(each, signal.SIG_IGN)
     rank, job = this_rank(), open_job(Path(path))

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from regente.config.lightning_alias import canonical
 from regente.config.signatures.modules import (
     Contents,
     Module,
@@ -135,7 +136,7 @@ def find(path: str, seen: frozenset[str] = frozenset(), more: bool = False) -> F
 
     Raises TargetNotFound if there is none, Unreadable if only running the code would tell.
     """
-    first, dot, rest = path.partition(".")
+    first, dot, rest = canonical(path).partition(".")
     return Found(top_module(first)).reach(rest, seen, more) if dot else Found(top_module(first))
 
 
@@ -145,9 +146,10 @@ Lineage = list[tuple[str, Found | None]]
 
 def roots(path: str) -> tuple[str, ...]:
     """The names of a class that takes no arguments and needs no reading, with its ancestors; else empty."""
+    path = canonical(path)
     if path in ("torch.nn.Module", _MODULE):
         return (_MODULE,)
-    if path.endswith(".LightningModule") and path.startswith(("pytorch_lightning.", "lightning.pytorch.")):
+    if path.endswith(".LightningModule") and path.startswith("pytorch_lightning."):
         return (_LIGHTNING_MODULE, _MODULE)
     plain = path in ("builtins.object", "abc.ABC") or path.startswith(("typing.", "typing_extensions."))
     return (path,) if plain or path.startswith("collections.abc.") else ()

@@ -39,5 +39,7 @@ def changed(config: dict[str, Any], changes: dict[str, tuple[str, str]], rate: f
         for part, _, name in [key.partition(".")]
         if part in ("optimizer", "scheduler") and name in config[part] and name != "lr"
     }
-    old, new = changes.get("optimizer.lr", ("1", "1"))
-    return ChangedSettings(settings, rate * float(new) / float(old))
+    old, new = (float(each) for each in changes.get("optimizer.lr", ("1", "1")))
+    if old == 0:  # no factor leads from it
+        return ChangedSettings({**settings, "optimizer.lr": new}, rate)
+    return ChangedSettings(settings, rate * new / old)

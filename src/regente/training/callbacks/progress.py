@@ -12,6 +12,7 @@ from torch import Tensor
 from regente.data.core.batches import Batches
 from regente.data.protocols import SupportsNotes
 from regente.jobs import console
+from regente.jobs.result import split_of
 from regente.training.callbacks.training_loss import TrainingLoss
 
 
@@ -94,7 +95,7 @@ class ProgressLine(Callback):
         assert self.line is not None
         shown = {
             "loss": self.losses.latest,
-            **{k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")},
+            **{k: float(v) for k, v in trainer.callback_metrics.items() if split_of(k)[0] == "val"},
         }
         text = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
         epoch = f"epoch {trainer.current_epoch + 1}" + (

@@ -9,6 +9,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from regente.data.protocols import SupportsClassNames
 
+KEYS = {"label", "prediction", "loss"}  # what a step returns, each [n]
 WORST = 16  # mistakes whose inputs are kept
 
 
@@ -52,8 +53,11 @@ class SamplePredictions(Callback):
         self._add(trainer, outputs)
 
     def _add(self, trainer: Trainer, outputs: Any) -> None:
-        if isinstance(outputs, dict) and trainer.is_global_zero:
-            self.rows.append(outputs)
+        # a user's task may return what it likes
+        if isinstance(outputs, dict) and trainer.is_global_zero and outputs.keys() >= KEYS:
+            found = {key: outputs[key] for key in (*KEYS, "confidence") if key in outputs}
+            if all(isinstance(each, torch.Tensor) and each.ndim for each in found.values()):
+                self.rows.append(found)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._write(trainer, "val")

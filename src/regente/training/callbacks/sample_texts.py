@@ -8,6 +8,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from regente.data.core.vocabulary import VOCABULARY, write_vocabulary
 from regente.data.protocols import SupportsText
 from regente.jobs.job import Job
+from regente.jobs.result import split_of
 from regente.models.text_generation import Sampling, continue_text
 from regente.tracking.journal import Journal
 
@@ -36,7 +37,7 @@ class SampleTexts(Callback):
         is_text = isinstance(data, SupportsText)
         if trainer.sanity_checking or not is_text:
             return
-        model: Any = pl_module.model
+        model: Any = getattr(pl_module, "model", None)
         assert not model.training
         split, key = data.splits["val"], torch.Generator()
         starts = torch.arange(TEXTS) * len(split) // TEXTS
@@ -56,7 +57,7 @@ class SampleTexts(Callback):
     def _write(self, trainer: Trainer, texts: list[tuple[str, str]]) -> None:
         file = self.job.path / "samples" / f"epoch-{trainer.current_epoch + 1:03d}.txt"
         file.parent.mkdir(exist_ok=True)
-        metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+        metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if split_of(k)[0] == "val"}
         head = "  ".join(
             [f"epoch {trainer.current_epoch + 1}", *(f"{k} {v:.4g}" for k, v in metrics.items())]
         )

@@ -15,7 +15,9 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from regente.jobs.job import Job
+from regente.jobs.result import split_of
 from regente.tracking.journal import Journal
+from regente.training.grouped_steps import steps_of
 
 TRACE = "trace.jsonl"  # in the job directory, and an artifact
 STEPS = [3, *(factor * 10**power for power in range(9) for factor in (1, 2, 5))]
@@ -57,13 +59,14 @@ class Trace(Callback):
         ):
             return
         self.step, self.due = step, bisect_right(self.steps, step)
-        if trainer.is_global_zero and outputs:
-            losses = outputs["losses"] if "losses" in outputs else outputs["loss"].detach().view(1)
+        grouped = steps_of(pl_module) is not None
+        if trainer.is_global_zero and outputs and ("loss" in outputs or grouped):
+            losses = outputs["losses"] if grouped else outputs["loss"].detach().view(1)
             self.keep({"step": step, "losses": losses.cpu().double().tolist(), **self._weights(pl_module)})
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
-            values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+            values = {k: float(v) for k, v in trainer.callback_metrics.items() if split_of(k)[0] == "val"}
             line = {"step": trainer.global_step, "epoch": trainer.current_epoch + 1, "metrics": values}
             self.keep(line | self._weights(pl_module))
 

@@ -7,13 +7,15 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from regente.errors import DivergedError
+from regente.training.grouped_steps import steps_of
+from regente.training.lightning_internals import logged_in_training
 
 
 class TrainingLoss(Callback):
     """Logs `train/loss`, the mean since it was last logged, with the learning rate `train/lr`.
 
     The losses stay on the device; the host reads them every `trainer.log_every_n_steps` steps of an epoch and before
-    each validation. A loss that is not finite ends the run.
+    each validation. A loss that is not finite ends the run. A task that logs a `train/loss` itself keeps its own.
     """
 
     def __init__(self, *, skipping: bool = False) -> None:
@@ -49,7 +51,7 @@ class TrainingLoss(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if "losses" in outputs:  # of several steps: see grouped_steps.py
+        if steps_of(pl_module) is not None:
             self.waiting.append(outputs["losses"])
             self.rates += outputs["rates"]
         elif "loss" not in outputs:  # a user's task may skip a step, or return no loss
@@ -80,7 +82,7 @@ class TrainingLoss(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._log(trainer)
-        if self.read:
+        if self.read and not logged_in_training(trainer, "train/loss"):
             pl_module.log("train/loss", self.sum / self.read, logger=False, rank_zero_only=True)
 
     def _log(self, trainer: Trainer, every: int | None = None) -> None:
@@ -113,7 +115,8 @@ class TrainingLoss(Callback):
         losses = [loss for loss in losses if math.isfinite(loss)] or losses
         self.latest = sum(losses) / len(losses)
         if trainer.logger is not None and trainer.is_global_zero:
-            trainer.logger.log_metrics({"train/loss": self.latest, "train/lr": rate}, step=step)
+            own = {} if logged_in_training(trainer, "train/loss") else {"train/loss": self.latest}
+            trainer.logger.log_metrics({**own, "train/lr": rate}, step=step)
 
     def require_finite(self, trainer: Trainer) -> None:
         """Check the losses that are not logged yet, and make them the same on all ranks. Called before a state is saved.

@@ -58,13 +58,13 @@ def initialize_from(task: LightningModule, path: Path) -> str:
     """
     content = load(path)
     state = content.get("state_dict", content)
-    module: nn.Module = task if "state_dict" in content else task.model  # type: ignore[assignment]
+    module: nn.Module = task if "state_dict" in content else getattr(task, "model", task)
     try:
         module.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:
         text = " ".join(str(error).split())
         text = text.partition("state_dict for ")[2].partition(": ")[2] or text
         reason = shorten(text, 160, placeholder=" ...")
-        what = f"the weights of another model than this {type(task.model).__name__}; name a run or file that fits"
+        what = f"the weights of another model than this {type(module).__name__}; name a run or file that fits"
         raise CheckpointError(f"init_from={path}: {what} ({reason})") from error
     return f"starts from the weights of {shown(path)}"

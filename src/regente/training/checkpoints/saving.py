@@ -12,12 +12,15 @@ import numpy as np
 import psutil
 import torch
 from lightning_fabric.plugins import CheckpointIO
+from omegaconf import OmegaConf
 from torch import Tensor
 
-from regente.errors import CheckpointError
+from regente.errors import CheckpointError, first_of
 from regente.jobs.checkpoint_files import load
 from regente.training.checkpoints.writing import link, write
 
+HYPERPARAMETERS = ("hyper_parameters", "datamodule_hyper_parameters")  # keys of Lightning in a checkpoint
+PLAIN = (bool, int, float, str, bytes, Tensor, np.generic, Enum, Path, torch.dtype)
 MEMORY_SHARE = 0.25  # of the free memory, which the copy for the background thread may take
 
 
@@ -31,10 +34,13 @@ class SafeSaving(CheckpointIO):
     def __init__(self, warn: Callable[[str], None]) -> None:
         self.warn = warn
         self.failure = ""  # why the last file could not be written, if it could not
+        self.more: Callable[[], dict[str, Any]] = (
+            dict  # what each checkpoint holds beside what Lightning puts in
+        )
         self.verified: Path | None = None  # a file whose checksums were compared by the caller
         self.older: dict[Path, Path] = {}  # for a file that could not be written: the older one that stays
         self._failed: Path | None = None  # the last file that could not be written
-        self._tested = False
+        self._tested = self._objects_noted = False
         self._writer: ThreadPoolExecutor | None = None
         self._pending: list[Future[None]] = []
 
@@ -45,7 +51,12 @@ class SafeSaving(CheckpointIO):
             CheckpointError: when this one (the first) cannot be loaded again, or the one before holds what cannot be saved.
         """
         self.flush()
-        path = Path(path)
+        path, checkpoint = Path(path), {**checkpoint, **self.more()}
+        if objects := [name for key in HYPERPARAMETERS for name in _leave_out_objects(checkpoint, key)]:
+            if not self._objects_noted:
+                what = "are objects; checkpoints leave them out, and the config makes them again"
+                self.warn(f"hyperparameters {first_of(objects)} {what}")
+            self._objects_noted = True
         if not self._tested:
             self._write(_plain(checkpoint, copy=False), path)
             if self._failed is None:
@@ -131,6 +142,36 @@ class SafeSaving(CheckpointIO):
         while path in self.older and not path.is_file():
             path = self.older.pop(path)
         path.unlink(missing_ok=True)
+
+
+def _leave_out_objects(checkpoint: dict[str, Any], key: str) -> list[str]:
+    """Keep the plain ones of a module's `save_hyperparameters()`; returns the names of the others."""
+    given = checkpoint.get(key)
+    if OmegaConf.is_config(given):
+        given = OmegaConf.to_container(given, resolve=True)
+        checkpoint.pop("hparams_type", None)  # its class, which no checkpoint may name
+    if not isinstance(given, Mapping):
+        return []
+    plain = {str(name): _plain_value(value) for name, value in given.items()}
+    checkpoint[key] = {name: value for name, value in plain.items() if value is not _OBJECT}
+    return [name for name, value in plain.items() if value is _OBJECT]
+
+
+_OBJECT = object()  # in place of what a checkpoint cannot hold
+
+
+def _plain_value(value: Any) -> Any:
+    if OmegaConf.is_config(value):
+        value = OmegaConf.to_container(value, resolve=True)
+    if value is None or isinstance(value, PLAIN):
+        return value
+    if isinstance(value, Mapping):
+        items: Any = {key: _plain_value(each) for key, each in value.items()}
+        return _OBJECT if any(each is _OBJECT for each in items.values()) else items
+    if type(value) in (list, tuple, set):
+        items = [_plain_value(each) for each in value]
+        return _OBJECT if any(each is _OBJECT for each in items) else type(value)(items)
+    return _OBJECT
 
 
 def _os_error(error: BaseException) -> OSError | None:
