@@ -17,7 +17,7 @@ from regente.config.discovery import groups
 from regente.config.interpolation import resolve
 from tests.tiny_bert import VOCABULARY, tiny_bert
 
-OPTIONS = list(groups()["model"])
+OPTIONS = [option for option in groups()["model"] if option != "none"]
 FITTING = {
     "gru": "series_direction",
     "lstm": "text_lstm",
