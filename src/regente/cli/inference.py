@@ -127,8 +127,9 @@ def predict(run: str, inputs: tuple[str, ...], out: Path | None) -> None:
         for line in table(made.rows):
             click.echo(printable(line))
     if bad := made.unreadable:
+        noun = "input" if len(bad) == 1 else "inputs"
         raise DataError(
-            f"{len(bad):,} inputs cannot be read:\n{first_of(bad, UNREADABLE, separator=chr(10))}"
+            f"{len(bad):,} {noun} cannot be read:\n{first_of(bad, UNREADABLE, separator=chr(10))}"
         )
 
 

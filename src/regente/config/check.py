@@ -86,6 +86,10 @@ def _is_none(key: str, node: Any) -> bool:
     return key in NONE and isinstance(node, dict) and node.get("_target_", "") is None
 
 
+def _some(part: str) -> str:
+    return ", ".join(f"{part}={option}" for option in groups()[part] if option != "none")
+
+
 def _lacking_problems(config: dict[str, Any]) -> Iterator[Problem]:
     """Parts that the task cannot do without."""
     signature = signature_of(config["task"])
@@ -93,7 +97,7 @@ def _lacking_problems(config: dict[str, Any]) -> Iterator[Problem]:
     for part in NONE:
         if _is_none(part, config[part]):
             for key in [key for key in config[part] if key != "_target_"]:
-                yield Problem(f"{part}.{key}", f"there is no {part} to take it; {options(part)}")
+                yield Problem(f"{part}.{key}", f"there is no {part} to take it; choose one: {_some(part)}")
     for part in given_to(config["task"]):
         # a schedule is given as None where there is none
         if (
@@ -102,7 +106,7 @@ def _lacking_problems(config: dict[str, Any]) -> Iterator[Problem]:
             and part in parameters
             and parameters[part].required
         ):
-            what = f"is none, and {config['task']['_target_']} needs one; {options(part)}"
+            what = f"is none, and {config['task']['_target_']} needs one; choose one: {_some(part)}"
             yield Problem(part, what)
 
 

@@ -31,9 +31,7 @@ def explain(error: Exception, overrides: list[str]) -> tuple[Problem, str | None
     if "could not be converted to Integer" in f"{text}{error.__cause__}":
         return Problem(culprit or name, "needs a whole number"), culprit
     if "Ambiguous value for argument" in text:
-        return Problem(
-            culprit or name, "several values; to run them all, one after the other, add -m"
-        ), culprit
+        return Problem(culprit or name, "several values; to run them all, add -m"), culprit
     if first.startswith("Config group override must be"):
         culprit = next((o for o in overrides if key_of(o) in groups() and _is_no_name(o)), None)
         if culprit:

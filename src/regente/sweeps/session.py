@@ -87,12 +87,13 @@ def run(
         with table:
             driver.run(source)
         states = list(driver.session.values())
+        left = "" if only_failed else driver.not_started(source)
+        stopped = driver.signal is not None
+        # before the store has everything, which may take a while
+        closing(out, states, plan.swept, config["monitor"], stopped=stopped, not_started=left)
         recorded = driver.close(getattr(source, "figures", dict))
     finally:
         folder.release()
-    left = "" if only_failed else driver.not_started(source)
-    stopped = driver.signal is not None
-    closing(out, states, plan.swept, config["monitor"], stopped=stopped, not_started=left)
     if reason := getattr(source, "end_reason", ""):
         click.echo(reason)
     if recorded and recorded.run_id:
@@ -131,4 +132,4 @@ def check_sweep(plan: Plan) -> str:
         return f"a search of {source.total or 'any number of'} jobs, its extremes checked"
     checked_source(plan)
     repeated = f", {plan.repeated} of the trials repeat another" if plan.repeated else ""
-    return f"{len(plan.jobs):,} jobs{repeated}"
+    return f"{len(plan.jobs):,} {'job' if len(plan.jobs) == 1 else 'jobs'}{repeated}"
