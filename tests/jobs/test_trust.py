@@ -114,7 +114,9 @@ HOSTILE: dict[str, Node] = {
     "an object": call("torch.nn.Identity", x=Payload()),
 }  # fmt: skip
 ELSEWHERE: dict[str, Node] = {
-    "checkpoints elsewhere": {"callbacks": {"x": {**CHECKPOINT, "dirpath": "conf/model"}}},
+    "checkpoints elsewhere": {"callbacks": {"x": {**CHECKPOINT, "dirpath": "/home/x"}}},
+    "checkpoints above": {"callbacks": {"x": {**CHECKPOINT, "dirpath": "../../conf/model"}}},
+    "a folder of another callback": {"callbacks": {"x": {"_target_": "own.Saves", "dirpath": "conf/model"}}},
     "checkpoints over those of another run": {"callbacks": {"x": {**CHECKPOINT, "filename": "../../a/last"}}},
     "a callback that calls": {"callbacks": {"x": call("pytorch_lightning.callbacks.LambdaCallback")}},
     "a profile elsewhere": {"trainer": {"_target_": "pytorch_lightning.Trainer", "profiler": "/etc/x"}},

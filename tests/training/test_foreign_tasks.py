@@ -246,3 +246,67 @@ def test_a_metric_to_monitor_that_is_never_logged_is_named(regente: Run, lit: Pa
     assert ended.code == 2, ended.err
     assert len(ended.lines) == 1
     assert "val/acc" in ended.err and "val_loss" in ended.err
+
+
+GAN = """
+import lightning as L
+import torch
+from torch import nn
+
+
+class Gan(L.LightningModule):
+    def __init__(self, lr: float = 0.01):
+        super().__init__()
+        self.save_hyperparameters()
+        self.automatic_optimization = False
+        self.generator, self.critic = nn.Linear(4, 8), nn.Linear(8, 1)
+
+    def training_step(self, batch, batch_idx):
+        first, second = self.optimizers()
+        made = self.generator(torch.randn(len(batch[0]), 4))
+        loss = -self.critic(made).mean()
+        first.zero_grad()
+        self.manual_backward(loss)
+        first.step()
+        other = self.critic(made.detach()).mean() - self.critic(batch[0]).mean()
+        second.zero_grad()
+        self.manual_backward(other)
+        second.step()
+        self.log_dict({"g_loss": loss, "d_loss": other, "train/loss": loss + other}, on_epoch=True)
+
+    def configure_optimizers(self):
+        each = (self.generator, self.critic)
+        return [torch.optim.SGD(net.parameters(), lr=self.hparams.lr) for net in each]
+"""
+
+
+def test_a_task_of_two_optimizers_without_a_validation_is_kept_and_says_so(regente: Run, lit: Path) -> None:
+    (lit / "gan.py").write_text(GAN)
+    (lit / "conf/task/gan.yaml").write_text("_target_: gan.Gan\n")
+    (lit / "experiments/gan.yaml").write_text(EXPERIMENT.format(task="gan", metric="val/acc", mode="max"))
+    callbacks = "lightning.pytorch.callbacks"
+    with (lit / "experiments/gan.yaml").open("a") as file:
+        file.write(f"callbacks:\n  bar: {{_target_: {callbacks}.RichProgressBar}}\n")
+        file.write(f"  rates: {{_target_: {callbacks}.LearningRateMonitor}}\n")
+    words = ["tracking=none", "callbacks.checkpoint.dirpath=kept"]
+    ended = regente("train", "gan", *words)
+    assert ended.code == 0, ended.out + ended.err
+    assert "monitor.metric=val/acc: never logged, so the last weights are kept; logged: " in ended.out
+    assert "callbacks.bar is left out" in ended.out
+    (job,) = jobs(lit)
+    assert (job / "kept/last_weights.ckpt").is_file()
+    epoch = [
+        line for line in (job / "journal.jsonl").read_text().splitlines() if '"train/loss_epoch"' in line
+    ]
+    assert len(epoch) == 4
+    assert not [
+        line
+        for line in (job / "journal.jsonl").read_text().splitlines()
+        if '"train/loss":' in line and "train/lr" in line
+    ]
+    verified = regente("rerun", "latest", "--verify")
+    assert verified.code == 0, verified.err
+    refused = regente("evaluate", "latest")
+    assert (refused.code, len(refused.lines)) == (2, 1)
+    assert "neither validation_step nor test_step" in refused.err
+    assert regente("check", "gan", "callbacks.checkpoint.dirpath=/elsewhere").code == 2

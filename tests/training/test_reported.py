@@ -45,7 +45,7 @@ def test_without_a_validation_the_last_weights_are_kept_and_tested(regente: Run,
     ended = regente("train", *QUICK, "trainer.limit_val_batches=0")
     assert ended.code == 0, ended.out + ended.err
     found = result(project)
-    assert Path(found["best_checkpoint"]).name == "last.ckpt"
+    assert Path(found["best_checkpoint"]).name == "last_weights.ckpt"
     assert set(found["metrics"]) == {"test/loss", "test/acc"}
     assert regente("evaluate", "latest").code == 0
 

@@ -22,6 +22,16 @@ def consistency_problems(config: dict[str, Any]) -> Iterator[Problem]:
     yield from _data_and_model(config["data"], config["model"])
     yield from _trainer(config)
     yield from _metrics(config)
+    yield from _folders(config["callbacks"])
+
+
+def _folders(callbacks: dict[str, Any]) -> Iterator[Problem]:
+    """A checkpoint outside of the job directory would be lost with it, or be that of another job."""
+    for name, node in callbacks.items():
+        folder = str(node.get("dirpath") or "") if node else ""
+        if folder.startswith(("/", "~")) or ".." in folder.split("/"):
+            what = "must be relative, it is a folder of the job directory; or leave it out"
+            yield Problem(f"callbacks.{name}.dirpath={shorten(folder)}", what)
 
 
 def _data_and_model(data: dict[str, Any], model: dict[str, Any]) -> Iterator[Problem]:

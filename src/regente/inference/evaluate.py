@@ -97,10 +97,11 @@ def _freeze(found: Run, overrides: Sequence[str]) -> Job:
 def _print_metrics(out: "Console", metrics: dict[str, float], rows: dict[str, list[Any]]) -> None:
     """Print the metrics of each split, and a table of the classes of the test split."""
     for split in ("val", "test"):
-        values = [(name, value) for name, value in metrics.items() if name.startswith(f"{split}/")]
+        named = [(split_of(name), value) for name, value in metrics.items()]
+        # a name without a split is of the validation: those of a test are named so
+        values = [f"{name} {value:.4f}" for (found, name), value in named if (found or "val") == split]
         if values:
-            text = "  ".join(f"{name.partition('/')[2]} {value:.4f}" for name, value in values)
-            console.row(out, split, text)
+            console.row(out, split, "  ".join(values))
     classes = rows.get("test") or []
     printed = classes
     if len(classes) > MOST:

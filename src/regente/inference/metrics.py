@@ -10,6 +10,7 @@ from rich.console import Console
 from torchmetrics.functional import classification, mean_squared_error, r2_score
 
 from regente.data.protocols import SupportsNotes
+from regente.errors import ConfigError, Problem
 from regente.jobs import console
 from regente.jobs.checkpoint_files import load
 from regente.jobs.hardware import fit_trainer
@@ -20,7 +21,7 @@ from regente.tracking.recorder import Recorder
 from regente.training.assemble import assemble
 from regente.training.callbacks.sample_predictions import SamplePredictions
 from regente.training.callbacks.step_seeding import StepSeeding
-from regente.training.fit import has_test, load_weights, metrics_of_test
+from regente.training.fit import has_test, has_validation, load_weights, metrics_of_test
 from regente.training.performance import tune_process
 
 SPLITS = ("val", "test")
@@ -55,8 +56,13 @@ def evaluate_weights(
     load_weights(task, load(run.checkpoint), run.checkpoint)
     recorder.require_store()
     metrics: dict[str, float] = {}
-    parts.trainer.validate(task, datamodule=parts.data, verbose=False)
-    metrics |= {name: float(value) for name, value in parts.trainer.callback_metrics.items()}
+    validates = has_validation(parts)
+    if not validates and not has_test(parts):
+        what = "has neither validation_step nor test_step, with the data for it; there is nothing to evaluate"
+        raise ConfigError([Problem(f"task._target_={config['task']['_target_']}", what)])
+    if validates:
+        parts.trainer.validate(task, datamodule=parts.data, verbose=False)
+        metrics |= {name: float(value) for name, value in parts.trainer.callback_metrics.items()}
     if has_test(parts):
         metrics |= metrics_of_test(parts)
     for note in (*notes, *(parts.data.notes if isinstance(parts.data, SupportsNotes) else ())):

@@ -189,6 +189,12 @@ def _texts(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _plain_problems(config: dict[str, Any]) -> Iterator[Problem]:
     """What is not plain data, or would be read once more when the part is made."""
+    # a folder of these lies in the job directory
+    keepers = [
+        where.removesuffix("_target_") + "dirpath"
+        for where, key, value, _ in _items(config)
+        if key == "_target_" and str(value).endswith("ModelCheckpoint")
+    ]
     for where, key, value, depth in _items(config):
         if depth > DEEPEST:
             yield Problem(where, f"refused: nested more than {DEEPEST} levels")
@@ -197,7 +203,7 @@ def _plain_problems(config: dict[str, Any]) -> Iterator[Problem]:
                 yield Problem(where, f"refused: {str(value)[:60]} is no setting of Hydra's")
         elif not isinstance(key, str | int):
             yield Problem(where, f"refused: a key of type {type(key).__name__}")
-        elif isinstance(value, str) and _leads_out(where, value):
+        elif isinstance(value, str) and (_leads_out(where, value) or _is_folder(where, keepers)):
             yield Problem(where, f"refused: {value[:60]} leads out of the job directory; leave it out")
         if isinstance(value, str) and "${" in value:
             yield Problem(where, f"refused: {value[:60]} is a reference that would be followed later")
@@ -206,10 +212,13 @@ def _plain_problems(config: dict[str, Any]) -> Iterator[Problem]:
 
 
 def _leads_out(where: str, text: str) -> bool:
-    """Whether a callback or the trainer would write elsewhere; Regente itself says where checkpoints go."""
-    return where.startswith(("callbacks.", "trainer.")) and (
-        where.endswith(".dirpath") or bool(LEADS_OUT.match(text)) or "\0" in text
-    )
+    """Whether a callback or the trainer would write elsewhere."""
+    return where.startswith(("callbacks.", "trainer.")) and (bool(LEADS_OUT.match(text)) or "\0" in text)
+
+
+def _is_folder(where: str, keepers: Collection[str]) -> bool:
+    """Whether it says where a callback of another kind writes."""
+    return where.startswith("callbacks.") and where.endswith(".dirpath") and where not in keepers
 
 
 def _store_problems(tracking: Any, project: Path) -> Iterator[Problem]:

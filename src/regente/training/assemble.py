@@ -202,8 +202,9 @@ def _with_saving(plugins: Any, saving: SafeSaving | None) -> list[Any]:
 
 
 def make_callback(name: str, node: dict[str, Any], job: Job) -> Callback:
-    if str(node["_target_"]).endswith("ModelCheckpoint") and not node.get("dirpath"):
-        node = {**node, "dirpath": str(job.checkpoints)}
+    if str(node["_target_"]).endswith("ModelCheckpoint"):
+        folder = node.get("dirpath")
+        node = {**node, "dirpath": str(job.path / folder if folder else job.checkpoints)}
     if str(node["_target_"]).endswith("ResumeStates") and not node.get("folder"):
         node = {**node, "folder": str(job.resume_states)}
     callback = make(f"callbacks.{name}", node)

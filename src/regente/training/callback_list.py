@@ -3,7 +3,9 @@
 from typing import Any
 
 from pytorch_lightning import Callback
+from pytorch_lightning.callbacks import ProgressBar
 
+from regente.jobs import console
 from regente.jobs.hardware import world_size
 from regente.jobs.job import Job
 from regente.training.assemble import make_callback
@@ -26,8 +28,9 @@ from regente.training.session import Session
 
 
 def configured(config: dict[str, Any], job: Job) -> tuple[list[ResumeStates], list[Callback]]:
-    """The callbacks of the config, those that save states to resume from apart."""
+    """The callbacks of the config, those that save states to resume from apart; without progress bars."""
     found = [make_callback(name, node, job) for name, node in config["callbacks"].items() if node]
+    found = [each for each in found if not isinstance(each, ProgressBar)]
     resume = [each for each in found if isinstance(each, ResumeStates)]
     return resume, [each for each in found if each not in resume]
 
@@ -51,6 +54,9 @@ class Callbacks:
         """Those of the config (a `null` is off), made anew, and Regente's own, in the order of their calls."""
         job, config, journal = self.current.job, self.current.config, self.current.recorder.journal
         resume, others = configured(config, job)
+        for name, node in config["callbacks"].items():
+            if node and str(node["_target_"]).endswith("ProgressBar"):
+                console.note(self.current.out, f"callbacks.{name} is left out: Regente draws its own line")
         for each in resume:
             each.attempt = self.current.recorder.attempt
         ordered = [

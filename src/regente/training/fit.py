@@ -19,7 +19,6 @@ from regente.jobs.result import Result, as_test_metrics
 from regente.tracking.lightning_logger import JournalLogger
 from regente.training.assemble import Parts, refused_by
 from regente.training.build import Training, build_again
-from regente.training.callbacks.resume_states import LAST
 from regente.training.checkpoints.initialization import ResumeState
 from regente.training.checkpoints.saving import SafeSaving
 from regente.training.lightning_internals import overwrite_checkpoints
@@ -49,7 +48,11 @@ def fit(training: Training, current: Session) -> Result:
         console.note(current.out, f"{limit}: time is up in epoch {parts.trainer.current_epoch}")
     pruned = training.callbacks.pruning is not None and training.callbacks.pruning.pruned
     epoch, checkpoint, metrics = best_weights(parts, training.saving)
-    metrics = training.callbacks.metrics.of_validation(metrics, current.config["monitor"]["metric"])
+    if (monitor := current.config["monitor"]["metric"]) not in metrics and checkpoint:
+        logged = ", ".join(metrics) or "nothing"
+        what = f"never logged, so the last weights are kept; logged: {logged}"
+        console.note(current.out, f"monitor.metric={monitor}: {what}")
+    metrics = training.callbacks.metrics.of_validation(metrics, monitor)
     if not pruned and has_test(parts):
         metrics |= test(parts, checkpoint)
     return Result(
@@ -94,10 +97,11 @@ def best_weights(parts: Parts, saving: SafeSaving) -> tuple[int | None, str | No
     keeps = parts.checkpoint
     path = saving.kept(keeps.best_model_path) if keeps else ""
     if not path and keeps and trainer.global_step and not keeps.best_model_path:
-        last = Path(str(keeps.dirpath)) / LAST
-        if not last.is_file():
-            trainer.save_checkpoint(last, weights_only=True)
-        path = saving.kept(str(last))
+        last = Path(str(keeps.dirpath)) / "last_weights.ckpt"
+        trainer.save_checkpoint(last, weights_only=True)
+        if path := saving.kept(str(last)):
+            values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+            return trainer.current_epoch - 1, path, values
     if path:
         content = load(Path(path), mmap=True)
         return content["epoch"], path, content.get("metrics", {})
@@ -140,6 +144,11 @@ def load_weights(task: LightningModule, content: dict[str, Any], path: Path) -> 
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{path}: the weights of another model ({reason})") from error
+
+
+def has_validation(parts: Parts) -> bool:
+    """Whether there is a validation."""
+    return is_overridden("validation_step", parts.task) and is_overridden("val_dataloader", parts.data)
 
 
 def has_test(parts: Parts) -> bool:

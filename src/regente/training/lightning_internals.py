@@ -110,5 +110,5 @@ def logged_in_training(trainer: Trainer, name: str) -> bool:
 
     Reason: `trainer.logged_metrics` has a metric that is averaged over the epoch only at its end.
     """
-    results = trainer.fit_loop._results.values()
+    results = trainer.fit_loop.epoch_loop._results.values()  # in a validation too, where others are current
     return any(each.meta.name == name and each.meta.fx == "training_step" for each in results)
