@@ -105,7 +105,7 @@ CASES = {
     "a variable that is not set": (["folder_cnn", "data.root=${oc.env:NOWHERE}"], 2, "data.root", "'NOWHERE' not found"),
     "no value behind ++": (["++optimizer.lr"], 2, "optimizer.lr", "write key=value"),
     "a bracket left open behind ++": (["++optimizer.lr=[1"], 2, "optimizer.lr=[1", "quote it"),
-    "a part that an experiment makes null": (["nothing"], 2, "scheduler: is null", "nothing is scheduler=none"),
+    "a part that an experiment makes null": (["nothing"], 2, "trainer: is null", "there is: auto"),
     "a run to resume": (["mnist_cnn", "resume=latest"], 2, "resume=latest", "to resume a run: regente resume latest"),
     "launcher of Lightning's": (["trainer.strategy=ddp_spawn"], 2, "trainer.strategy=ddp_spawn", "use ddp"),
 }  # fmt: skip
@@ -119,7 +119,7 @@ def own_config(project: Path) -> Path:
     )
     (project / "conf/model/broken.yaml").write_text("_target_: x\nlr: 1\n   wide: 2\n")
     (project / "experiments").mkdir()
-    (project / "experiments/nothing.yaml").write_text("defaults: [/train, _self_]\nscheduler: null\n")
+    (project / "experiments/nothing.yaml").write_text("defaults: [/train, _self_]\ntrainer: null\n")
     (project / "torn.py").write_text("def (:\n")
     (project / "conf/model/tab.yaml").write_text("_target_: x\nwide:\n\tlr: 1\n")
     return project

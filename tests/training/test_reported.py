@@ -164,3 +164,13 @@ def test_trials_of_a_conditional_search_are_not_the_same_but_for_their_seed(
     )
     assert refused.code == 2
     assert "monitor.mode=max" in refused.err
+
+
+def test_a_group_may_be_null_where_there_may_be_none_of_it(regente: Run, project: Path) -> None:
+    (project / "experiments").mkdir()
+    (project / "experiments/bare.yaml").write_text(
+        "# A test's\ndefaults: [/train, override /model: mlp, _self_]\nscheduler: null\ncallbacks: null\n"
+    )
+    ended = regente("train", "bare", "trainer.max_epochs=1", "tracking=none")
+    assert ended.code == 0, ended.err
+    assert "weights     not kept" in ended.out

@@ -196,20 +196,26 @@ def _no_sweep(name: str, path: Path, directories: Sequence[Path]) -> Path:
 
 
 def _latest(name: str, paths: Sequence[Path], wanted: Callable[[Path], bool]) -> Path:
-    found = [path for path in paths if wanted(path) and _is_readable(path)]
+    return _newest(_jobs(name, paths, wanted))
+
+
+def _jobs(name: str, paths: Sequence[Path], wanted: Callable[[Path], bool]) -> dict[Path, Job]:
+    """The jobs in the directories that are wanted; a damaged one, or one of another version, hides no other."""
+    candidates = [path for path in paths if wanted(path)]
+    found = {}
+    for path in candidates:
+        with suppress(RegenteError):
+            found[path] = open_job(path)
+    if candidates and not found:
+        open_job(candidates[-1])  # says what is wrong with it
     if not found:
         number = f"none of {len(paths)} has finished" if paths else "there is no run"
         raise TrackingError(f"run {name}: {number}; regente train makes one")
-    return max(found, key=lambda path: (open_job(path).created, _written(path)))
+    return found
 
 
-def _is_readable(path: Path) -> bool:
-    """Whether it is a job's directory: a damaged one, or one of another version, must not hide the others."""
-    try:
-        open_job(path)
-    except RegenteError:
-        return False
-    return True
+def _newest(jobs: dict[Path, Job]) -> Path:
+    return max(jobs, key=lambda path: (jobs[path].created, _written(path)))
 
 
 def _written(path: Path) -> int:
@@ -220,9 +226,9 @@ def _written(path: Path) -> int:
 
 def _best(name: str, paths: Sequence[Path]) -> Path:
     """The best of comparable runs: those with the same data and the same monitored metric."""
-    latest = _latest(name, paths, _is_finished)
-    finished = [path for path in paths if _is_finished(path) and _is_readable(path)]
-    runs = [Run(open_job(path), read_json(path / "result.json")) for path in finished]
+    jobs = _jobs(name, paths, _is_finished)
+    latest = _newest(jobs)
+    runs = [Run(job, read_json(path / "result.json")) for path, job in jobs.items()]
     if name == "best" and len({(run.monitor, run.job.choices.get("data")) for run in runs}) > 1:
         experiments = dict.fromkeys(f"{run.job.experiment}:best" for run in runs)
         raise TrackingError(

@@ -53,11 +53,7 @@ def _leave_out(config: DictConfig, overrides: Collection[str]) -> None:
     task: Any = OmegaConf.to_container(config.task)
     given, problems = given_to(task), []
     for part in ("model", "optimizer", "scheduler"):
-        others = {key: value for key, value in config.items_ex(resolve=False) if key != part}
-        read = re.search(
-            rf"\$\{{\s*(?:[\w.]+:\s*)?{part}[.\[}}]", OmegaConf.to_yaml(OmegaConf.create(others))
-        )
-        if part in given or read:
+        if part in given or _is_read(config, part):
             continue
         for override in overrides:
             key = override.lstrip("+~").partition("=")[0]
@@ -67,6 +63,12 @@ def _leave_out(config: DictConfig, overrides: Collection[str]) -> None:
         config[part] = NONE
     if problems:
         raise ConfigError(problems)
+
+
+def _is_read(config: DictConfig, part: str) -> bool:
+    """Whether a reference elsewhere in the config leads into the part."""
+    others = OmegaConf.create({key: value for key, value in config.items_ex(resolve=False) if key != part})
+    return bool(re.search(rf"\$\{{\s*(?:[\w.]+:\s*)?{part}[.\[}}]", OmegaConf.to_yaml(others)))
 
 
 def _pin_initial_weights(config: DictConfig, pins: dict[str, str]) -> None:

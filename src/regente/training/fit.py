@@ -101,7 +101,7 @@ def best_weights(parts: Parts, saving: SafeSaving) -> tuple[int | None, str | No
         trainer.save_checkpoint(last, weights_only=True)
         if path := saving.kept(str(last)):
             values = {name: float(value) for name, value in trainer.callback_metrics.items()}
-            return trainer.current_epoch - 1, path, values
+            return max(0, trainer.current_epoch - 1), path, values
     if path:
         content = load(Path(path), mmap=True)
         return content["epoch"], path, content.get("metrics", {})
