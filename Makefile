@@ -15,7 +15,7 @@ test: lint types .venv/extras ## lint, types and all tests: what CI runs
 	$(BIN)/python -m pytest -m "browser or alone" # one by one: they need both cores, or look at a browser in real time
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not browser and not alone"
 
-quick: .venv/extras ## all that needs no run of the program, and a smoke run of each capability
+quick: .venv/extras ## what is fast and needs no run of the program, and a smoke run of each capability
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "smoke or not (program or slow or browser or alone)"
 
 lint: .venv/ready

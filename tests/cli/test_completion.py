@@ -11,6 +11,8 @@ import pytest
 from regente.cli.completion import complete
 from tests.training.test_fit import until
 
+pytestmark = pytest.mark.slow  # not in `make quick`
+
 SHELL = shutil.which("bash")
 
 

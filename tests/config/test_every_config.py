@@ -7,6 +7,8 @@ from regente.config.compose import compose
 from regente.config.discovery import experiment_files, groups, header_comment
 from regente.config.interpolation import resolve
 
+pytestmark = pytest.mark.slow  # not in `make quick`
+
 EXPERIMENTS = experiment_files()
 PHOTOS = ["data.root=photos", "data.num_classes=2"]
 TEXTS = ["data.path=texts.csv", "data.num_classes=2"]

@@ -13,6 +13,8 @@ from regente.config.interpolation import resolve
 from regente.data.arrays import Arrays
 from regente.errors import ConfigError, DataError
 
+pytestmark = pytest.mark.slow  # not in `make quick`
+
 DRAW = np.random.default_rng(0)
 
 

@@ -23,6 +23,8 @@ from regente.errors import ConfigError
 from tests.published import publish_cifar, publish_mnist, save_arrays
 from tests.tiny_bert import VOCABULARY, save_csv, tiny_bert
 
+pytestmark = pytest.mark.slow  # not in `make quick`
+
 SERIES = {
     "series": "series_forecast",
     "direction": "series_direction",

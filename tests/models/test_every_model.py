@@ -17,6 +17,8 @@ from regente.config.discovery import groups
 from regente.config.interpolation import resolve
 from tests.tiny_bert import VOCABULARY, tiny_bert
 
+pytestmark = pytest.mark.slow  # not in `make quick`
+
 OPTIONS = [option for option in groups()["model"] if option != "none"]
 FITTING = {
     "gru": "series_direction",

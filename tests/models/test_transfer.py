@@ -20,6 +20,8 @@ from regente.models.weights import load_model
 from tests.conftest import Ended
 from tests.training.test_fit import jobs
 
+pytestmark = pytest.mark.slow  # not in `make quick`
+
 Run = Callable[..., Ended]
 SMALL = ["model=transfer", "model.backbone=squeezenet1_1", "model.weights=null", "data.batch_size=256"]
 FAST = ["train", *SMALL, "trainer.max_epochs=1", "tracking=none"]

@@ -17,6 +17,8 @@ from regente.jobs.job import TRIAL
 from regente.sweeps.protocols import TrialResult, TrialSpec
 from regente.sweeps.search import Search
 
+pytestmark = pytest.mark.slow  # not in `make quick`
+
 LR = "optimizer.lr=tag(log,interval(1e-4,1e-1))"
 
 

@@ -14,6 +14,8 @@ from regente.data.core.images import Images
 from regente.errors import DataError
 from tests.published import publish_cifar, publish_mnist, write_idx
 
+pytestmark = pytest.mark.slow  # not in `make quick`
+
 OPTIONS = ["mnist", "fashion_mnist", "cifar10", "cifar100"]
 
 

@@ -22,6 +22,8 @@ from regente.models.transfer import Transfer
 from tests.conftest import Ended
 from tests.training.test_fit import jobs
 
+pytestmark = pytest.mark.slow  # not in `make quick`
+
 Run = Callable[..., Ended]
 SMALL = ["model=transfer", "model.backbone=squeezenet1_1", "model.weights=null"]
 FAST = ["train", *SMALL, "tracking=none", "trainer=cpu", "trainer.max_epochs=2"]
