@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from regente import load_model
 from tests.conftest import Ended
 from tests.training.test_fit import jobs, query
 
@@ -53,15 +54,20 @@ trainer: {max_epochs: 2}
 """
 
 
-@pytest.mark.usefixtures("store")
-def test_dicts_streams_skipped_steps_odd_names_and_no_test_are_taken(regente: Run, project: Path) -> None:
-    (project / "own.py").write_text(OWN)
+def own_parts(project: Path, source: str, experiment: str) -> None:
+    """A data module and a task of the project's own, `own.Data` and `own.Task`, and the experiment `own` with them."""
+    (project / "own.py").write_text(source)
     for place in ("experiments", "conf/data", "conf/task"):
         (project / place).mkdir(parents=True)
     (project / "conf/data/own.yaml").write_text("_target_: own.Data\nnum_classes: 2\ninput_shape: [4]\n")
     (project / "conf/task/own.yaml").write_text("_target_: own.Task\n")
-    (project / "experiments/streamed.yaml").write_text(EXPERIMENT)
-    ended = regente("train", "streamed", "model=mlp")
+    (project / "experiments/own.yaml").write_text(experiment)
+
+
+@pytest.mark.usefixtures("store")
+def test_dicts_streams_skipped_steps_odd_names_and_no_test_are_taken(regente: Run, project: Path) -> None:
+    own_parts(project, OWN, EXPERIMENT)
+    ended = regente("train", "own", "model=mlp")
     assert ended.code == 0, ended.out + ended.err
     (job,) = jobs(project)
     metrics = json.loads((job / "result.json").read_text())["metrics"]
@@ -104,3 +110,33 @@ def test_an_optimizer_that_refuses_its_arguments_is_one_line(regente: Run, proje
     ended = regente("train", "digits_mlp", "tracking=none", "optimizer._target_=own.Refusing")
     assert ended.code == 2
     assert ended.lines == ["optimizer: no such thing"]
+
+
+COUNTED = """
+from torch import nn
+class Counted(nn.Linear):
+    def __init__(self):
+        super().__init__(4, 2)
+        with open("made.txt", "a") as file:
+            print("made", file=file)
+"""
+
+
+def test_a_model_is_loaded_by_being_made_once(
+    regente: Run, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_parts(
+        project,
+        OWN.replace("self.net, self.make = torch.nn.Linear(4, 2)", "self.net, self.make = model"),
+        EXPERIMENT,
+    )
+    (project / "counted.py").write_text(COUNTED)
+    (project / "conf/model").mkdir()
+    (project / "conf/model/counted.yaml").write_text("_target_: counted.Counted\n")
+    ended = regente("train", "own", "model=counted", "tracking=none")
+    assert ended.code == 0, ended.err
+    assert (project / "made.txt").read_text().count("made") == 1
+    monkeypatch.syspath_prepend(str(project))
+    network = load_model("latest")
+    assert (project / "made.txt").read_text().count("made") == 2
+    assert {name for name, _ in network.named_parameters()} == {"net.weight", "net.bias"}

@@ -15,10 +15,8 @@ from regente.config.check_part import part_problems, shorten, unknown_settings
 from regente.config.compose import ROOT_KEYS, Monitor, Tracking
 from regente.config.discovery import groups, options
 from regente.config.limits import BY_KEY
-from regente.config.task_parts import given_to, signature_of
+from regente.config.task_parts import PARTS, given_to, is_none, signature_of
 from regente.errors import Problem
-
-NONE = ("model", "optimizer", "scheduler")  # parts that there may be none of
 
 
 def check(
@@ -75,15 +73,11 @@ def _seed_problems(config: dict[str, Any]) -> Iterator[Problem]:
 def _parts(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every part with its dotted key; a callback that is null is off."""
     for key in ("data", "model", "task", "optimizer", "scheduler", "trainer"):
-        if config[key] is not None and not _is_none(key, config[key]):
+        if config[key] is not None and not (key in PARTS and is_none(config[key])):
             yield key, config[key]
     for name, node in (config["callbacks"] or {}).items():
         if node is not None:
             yield f"callbacks.{name}", node
-
-
-def _is_none(key: str, node: Any) -> bool:
-    return key in NONE and isinstance(node, dict) and node.get("_target_", "") is None
 
 
 def _some(part: str) -> str:
@@ -94,18 +88,12 @@ def _lacking_problems(config: dict[str, Any]) -> Iterator[Problem]:
     """Parts that the task cannot do without."""
     signature = signature_of(config["task"])
     parameters = signature.parameters if signature else {}
-    for part in NONE:
-        if _is_none(part, config[part]):
-            for key in [key for key in config[part] if key != "_target_"]:
-                yield Problem(f"{part}.{key}", f"there is no {part} to take it; choose one: {_some(part)}")
-    for part in given_to(config["task"]):
+    given = given_to(config["task"])
+    for part in [part for part in PARTS if is_none(config[part])]:
+        for key in [key for key in config[part] if key != "_target_"]:
+            yield Problem(f"{part}.{key}", f"there is no {part} to take it; choose one: {_some(part)}")
         # a schedule is given as None where there is none
-        if (
-            part != "scheduler"
-            and _is_none(part, config.get(part))
-            and part in parameters
-            and parameters[part].required
-        ):
+        if part != "scheduler" and part in given and part in parameters and parameters[part].required:
             what = f"is none, and {config['task']['_target_']} needs one; choose one: {_some(part)}"
             yield Problem(part, what)
 

@@ -22,7 +22,7 @@ SET_BY_REGENTE = {
         *("enable_checkpointing", "enable_progress_bar", "enable_model_summary"),
     ),
 }
-# What the target of a part must derive from, and the name of that in a message
+# Modules of the standard library whose functions run code or touch files
 NO_COMPONENTS = {
     "builtins",
     "importlib",
@@ -35,6 +35,7 @@ NO_COMPONENTS = {
     "subprocess",
     "sys",
 }
+# What the target of a part must derive from, and the name of that in a message
 BASE_CLASSES = {
     "data": ("pytorch_lightning.LightningDataModule", "a LightningDataModule"),
     "model": ("torch.nn.Module", "a torch.nn.Module"),

@@ -5,12 +5,8 @@ from typing import Any
 
 from regente.config.signatures import Signature, TargetNotFound, read
 
-GIVEN = (
-    "model",
-    "optimizer",
-    "scheduler",
-    "monitor",
-)  # made from the groups of the same name, `monitor` the metric
+PARTS = ("model", "optimizer", "scheduler")  # groups of which there may be none
+GIVEN = (*PARTS, "monitor")
 SUPERVISED = "regente.tasks.supervised.Supervised"
 
 
@@ -39,3 +35,8 @@ def signature_of(task: Mapping[str, Any]) -> Signature | None:
         return read(str(task.get("_target_")))
     except (TargetNotFound, SyntaxError):
         return None
+
+
+def is_none(node: Any) -> bool:
+    """Whether the node of one of PARTS says that there is none, as `model=none` does."""
+    return isinstance(node, Mapping) and "_target_" in node and node["_target_"] is None

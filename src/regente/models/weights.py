@@ -10,14 +10,12 @@ from torch import nn
 
 from regente.config.interpolation import resolve
 from regente.config.own_settings import without_own_settings
-from regente.config.task_parts import given_to, is_supervised
+from regente.config.task_parts import PARTS, given_to, is_none, is_supervised
 from regente.errors import CheckpointError
 from regente.jobs.checkpoint_files import load
 from regente.jobs.job import Job
 from regente.jobs.trust import read_config
 from regente.models.protocols import BuildsBackbone
-
-GROUPS = ("model", "optimizer", "scheduler")
 
 
 def load_model(job: Job, checkpoint: Path, *, own: bool = False) -> nn.Module:
@@ -40,12 +38,12 @@ def load_model(job: Job, checkpoint: Path, *, own: bool = False) -> nn.Module:
     config = resolve(job.config) if own else read_config(job, Path.cwd(), ["model"])
     target = OmegaConf.select(OmegaConf.create(job.config), "task._target_")
     if is_supervised({"_target_": target}):
-        model = _make_model(config["model"])
+        model: nn.Module = instantiate(without_own_settings("model", config["model"]), _convert_="all")
         state = {
             key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")
         }
     else:
-        model = _make_task(config if own else read_config(job, Path.cwd(), ["task", "monitor", *GROUPS]))
+        model = _make_task(config if own else read_config(job, Path.cwd(), ["task", "monitor", *PARTS]))
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -57,17 +55,12 @@ def load_model(job: Job, checkpoint: Path, *, own: bool = False) -> nn.Module:
     return model.eval()
 
 
-def _make_model(node: dict[str, Any]) -> nn.Module:
-    model: nn.Module = instantiate(without_own_settings("model", node), _convert_="all")
-    return model
-
-
 def _make_task(config: dict[str, Any]) -> nn.Module:
     """A task that has its networks itself: its `forward` is the model."""
-    made = {part: instantiate(config[part], _convert_="all") for part in GROUPS if config[part]["_target_"]}
-    made = {**dict.fromkeys(GROUPS), **made, "monitor": config["monitor"]["metric"]}
-    if config["model"]["_target_"]:
-        made["model"] = _make_model(config["model"])
+    made: dict[str, Any] = {"monitor": config["monitor"]["metric"]}
+    for part in PARTS:
+        node = without_own_settings(part, config[part])
+        made[part] = None if is_none(node) else instantiate(node, _convert_="all")
     node = {"_convert_": "all", **config["task"], "_partial_": True}
     task: nn.Module = instantiate(node)(**{name: made[name] for name in given_to(config["task"])})
     return task

@@ -9,12 +9,13 @@ from dataclasses import asdict, replace
 from types import FrameType
 from typing import Any
 
+from regente.config.composition_errors import key_of
 from regente.config.redaction import Redactor
 from regente.errors import ConfigError
 from regente.jobs.job import Job, open_job, read_json, write_json
 from regente.jobs.signals import SIGNALS
 from regente.sweeps.hydra_callbacks import HydraCallbacks
-from regente.sweeps.plan import Plan, Policy, varied
+from regente.sweeps.plan import Plan, Policy
 from regente.sweeps.protocols import Launcher, TrialResult, TrialSource, TrialSpec
 from regente.sweeps.records import Parent, job_directory
 from regente.sweeps.slot import last_line
@@ -160,8 +161,9 @@ class Driver:
         composed, config = self.plan.composer.checked_config(trial.overrides)
         launcher = self.launcher or self._prepare()
         state = self.session[id_] = self.folder.save(self.session[id_].started())
-        own = [word for word in trial.overrides if word not in self.plan.fixed]
-        job = job_directory(self.folder, state, composed, varied([own, []], self.plan.swept))
+        own = [key_of(word) for word in trial.overrides if word not in self.plan.fixed]
+        swept = list(dict.fromkeys([*self.plan.swept, *own]))
+        job = job_directory(self.folder, state, composed, swept)
         self.tries[id_] = self.tries.get(id_, 0) + 1
         self.jobs[id_] = job, time.monotonic()
         self.callbacks.job_started(id_, composed)

@@ -13,6 +13,7 @@ from hydra.plugins.sweeper import Sweeper
 from omegaconf import OmegaConf
 
 from regente.config.compose import Composed, compose, parse, swept_keys
+from regente.config.composition_errors import key_of
 from regente.config.discovery import require_experiment
 from regente.errors import ConfigError, Problem
 from regente.sweeps.composer import Composer
@@ -243,7 +244,7 @@ def _problem(plan: Plan, text: str, trials: list[TrialSpec], number: int) -> Pro
 def varied(jobs: Sequence[Sequence[str]], swept: Sequence[str]) -> list[str]:
     """The swept keys, and those that only some jobs have: a search may draw one under a condition."""
     common = set(jobs[0]).intersection(*jobs) if jobs else set()
-    more = [word.lstrip("+~").partition("=")[0] for words in jobs for word in words if word not in common]
+    more = [key_of(word) for words in jobs for word in words if word not in common]
     return list(dict.fromkeys([*swept, *more]))
 
 

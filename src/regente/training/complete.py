@@ -10,9 +10,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from regente.config.compose import whole_counts
+from regente.config.composition_errors import key_of
 from regente.config.discovery import experiment_files
 from regente.config.signatures import TargetNotFound, read
-from regente.config.task_parts import given_to
+from regente.config.task_parts import PARTS, given_to
 from regente.data.core.class_folders import class_names, find_splits
 from regente.errors import CheckpointError, ConfigError, Problem, TrackingError
 from regente.jobs.runs import find, shown
@@ -36,7 +37,7 @@ def complete(config: DictConfig, pins: dict[str, str] | None = None, overrides: 
         CheckpointError: when the initial weights are missing.
     """
     whole_counts(config)
-    for part, nothing in (("model", NONE), ("optimizer", NONE), ("scheduler", NONE), ("callbacks", {})):
+    for part, nothing in (*((part, NONE) for part in PARTS), ("callbacks", {})):
         if part in config and not OmegaConf.is_missing(config, part) and config.get(part) is None:
             config[part] = nothing
     with suppress(OmegaConfBaseException):
@@ -52,12 +53,11 @@ def _leave_out(config: DictConfig, overrides: Collection[str]) -> None:
     """Empty the groups that nobody reads, so that they need fit nothing and are not recorded."""
     task: Any = OmegaConf.to_container(config.task)
     given, problems = given_to(task), []
-    for part in ("model", "optimizer", "scheduler"):
+    for part in PARTS:
         if part in given or _is_read(config, part):
             continue
         for override in overrides:
-            key = override.lstrip("+~").partition("=")[0]
-            if key.partition(".")[0] == part and override.partition("=")[2] != "none":
+            if key_of(override).partition(".")[0] == part and override.partition("=")[2] != "none":
                 what = f"{task['_target_']} takes no {part}, or has its own; leave it out"
                 problems.append(Problem(override, what))
         config[part] = NONE

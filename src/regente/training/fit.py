@@ -114,7 +114,7 @@ def test(parts: Parts, checkpoint: str | None) -> dict[str, float]:
     path = checkpoint
     # a callback may load other weights from a file than those that it was validated with: EMAWeightAveraging does
     if checkpoint and type(trainer.strategy).load_model_state_dict is Strategy.load_model_state_dict:
-        content, path = load(Path(checkpoint), mmap=True), None
+        content, path = load(Path(checkpoint)), None
         load_weights(task, content, Path(checkpoint))
     return metrics_of_test(parts, path)
 

@@ -21,6 +21,7 @@ import torch
 from tests import conftest
 from tests.conftest import Ended
 from tests.training.test_fit import jobs, own_project, query, until
+from tests.training.test_own_parts import own_parts
 
 Run = Callable[..., Ended]
 TWO = ["trainer=cpu", "trainer.devices=2", "trainer.strategy=ddp"]
@@ -153,15 +154,6 @@ trainer: {max_epochs: 2, use_distributed_sampler: false}
 """
 
 
-def own_parts(project: Path, source: str) -> None:
-    (project / "own.py").write_text(source)
-    for place in ("experiments", "conf/data", "conf/task"):
-        (project / place).mkdir(parents=True)
-    (project / "conf/data/own.yaml").write_text("_target_: own.Data\nnum_classes: 2\ninput_shape: [4]\n")
-    (project / "conf/task/own.yaml").write_text("_target_: own.Task\n")
-    (project / "experiments/uneven.yaml").write_text(UNEVEN_EXPERIMENT)
-
-
 WORKERS = UNEVEN.replace(
     "return DataLoader(Slow(2), batch_size=4)",
     """import multiprocessing
@@ -173,16 +165,16 @@ WORKERS = UNEVEN.replace(
 
 @pytest.mark.slow
 def test_the_workers_of_a_loader_start_in_several_ranks_as_in_one(regente: Run, project: Path) -> None:
-    own_parts(project, WORKERS)
-    ended = regente("train", "uneven", *TWO, "tracking=none", cold=True, timeout=200)
+    own_parts(project, WORKERS, UNEVEN_EXPERIMENT)
+    ended = regente("train", "own", *TWO, "tracking=none", cold=True, timeout=200)
     assert ended.code == 0, ended.err
     usual = multiprocessing.get_context().get_start_method()
     assert [file.read_text() for file in project.glob("method-?")] == [usual] * 2
 
 
 def test_ranks_may_validate_on_different_numbers_of_batches(regente: Run, project: Path) -> None:
-    own_parts(project, UNEVEN)
-    ended = regente("train", "uneven", *TWO, "tracking=none", timeout=100)
+    own_parts(project, UNEVEN, UNEVEN_EXPERIMENT)
+    ended = regente("train", "own", *TWO, "tracking=none", timeout=100)
     assert ended.code == 0, ended.err
 
 

@@ -63,9 +63,8 @@ class RunDescription(Callback):
             data: Any = trainer.datamodule  # type: ignore[attr-defined]
             model = getattr(pl_module, "model", None)
             x = batch[0] if isinstance(batch, list | tuple) else None
-            if (
-                isinstance(model, BackboneWithHead) and model.backbone is None
-            ):  # the batch holds stored features
+            # without a backbone the batch holds its stored features
+            if isinstance(model, BackboneWithHead) and model.backbone is None:
                 x = data.model_inputs("train", torch.arange(2))
             if isinstance(x, torch.Tensor):
                 keep_example(self.job.path / EXAMPLE, x)

@@ -35,9 +35,9 @@ class SampleTexts(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         is_text = isinstance(data, SupportsText)
-        if trainer.sanity_checking or not is_text:
+        model: Any = getattr(pl_module, "model", None)  # a user's task may have its networks elsewhere
+        if trainer.sanity_checking or not is_text or model is None:
             return
-        model: Any = getattr(pl_module, "model", None)
         assert not model.training
         split, key = data.splits["val"], torch.Generator()
         starts = torch.arange(TEXTS) * len(split) // TEXTS
