@@ -1,0 +1,1 @@
+"""What people bring with them, each kind through each command."""
