@@ -59,6 +59,25 @@ PLANTED = [
     (f"got {JWT}, refused", "dozjgNryP4J3"),
     (f"npm_{LONG}", LONG),
     (PEM, LONG),
+    (f"MYSQL_PWD={WORD}", WORD),
+    (f"data.pwd={WORD}", WORD),
+    (f"GH_PAT={WORD}", WORD),
+    (f"sentry.dsn: {WORD}", WORD),
+    (f"connection_string='Server=x;{WORD}'", WORD),
+    (f"ConnectionString: {WORD}", WORD),
+    (f"cookie: session={WORD}", WORD),
+    (f"storage_key={WORD} azure_key={WORD} subscription-key={WORD}", WORD),
+    (f"OPENAI_KEY={WORD}", WORD),
+    (f"AccountName=a;AccountKey={LONG}==;Endpoint=core", LONG),
+    (f"https://a.blob.core.windows.net/c?sv=2024&sig={LONG}%3D&se=2026", LONG),
+    (f"SG.{LONG[:22]}.{LONG}", LONG),
+    (f"xapp-1-A0-{LONG}", LONG),
+    (f"whsec_{LONG}", LONG),
+    (f"curl -u ann:{WORD} http://host", WORD),
+    (f"curl --user ann:{WORD} http://host", WORD),
+    (f"glrt-{LONG[:20]} gldt-{LONG[:20]}", LONG[:20]),
+    ("0123456789abcdef0123456789abcdef-us12", "0123456789abcdef"),
+    ("bot 123456789:AAabcdefghijklmnopqrstuvwxyz1234567", "AAabcdef"),
 ]
 
 INNOCENT = [
@@ -105,6 +124,12 @@ INNOCENT = [
     "the bearer of news, bearer authentication",
     "@@ -1,3 +1,4 @@ class Token:",
     "-----BEGIN CERTIFICATE-----",
+    "PWD=/home/ann OLDPWD=/home",
+    "find . -u root --user ann",
+    "path=pat.txt pattern: a+b",
+    "signature: sigmoid sig=3",
+    "SKILLS AC/DC 12345678:90",
+    "a string of a connection",
     "",
 ]
 
@@ -180,7 +205,7 @@ def test_a_secret_name_is_recognised(key: str) -> None:
     "key",
     ["max_tokens", "num_tokens", "tokenizer", "token_dim", "tokens", "author", "authorized", "keyboard", "monkey",
      "key", "primary_key", "secret.lr", "", "model", "padToken", "cls_token", "token_type_ids", "passes", "bypass",
-     "credentials_file", "foreign_key", "max_new_tokens", "pwd"],
+     "credentials_file", "foreign_key", "max_new_tokens", "PWD"],
 )  # fmt: skip
 def test_an_innocent_name_is_left_alone(key: str) -> None:
     assert not looks_secret(key)

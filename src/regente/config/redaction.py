@@ -14,11 +14,15 @@ def _words(text: str) -> frozenset[str]:
 
 
 NAMES = _words(
-    "secret secrets credential credentials passwords passwd passphrase authorization bearer apikey apikeys accesskey"
-    " privatekey secretkey authkey authtoken accesstoken apitoken clientsecret"
+    "secret secrets credential credentials passwords passwd pwd passphrase authorization bearer apikey apikeys accesskey"
+    " privatekey secretkey authkey authtoken accesstoken apitoken clientsecret cookie cookies dsn"
 )
-KINDS_OF_KEY = _words("api access private secret account signing encryption ssh auth master deploy")
+KINDS_OF_KEY = _words(
+    "api access private secret account signing encryption ssh auth master deploy storage shared subscription license azure"
+    " aws gcp openai anthropic gemini cohere mistral groq openrouter wandb comet neptune"
+)
 KINDS_OF_TOKENS = _words("auth access api refresh bearer session hf hub")  # more than one, yet secret
+PAIRS_OF_WORDS = {("connection", "string"), ("conn", "str"), ("conn", "string")}
 NOT_THE_SECRET = _words("dim size len length count type id ids name path file dir folder url uri")
 PLAIN_TOKENS = _words(  # of a text or an image: `pad_token: <pad>`, `loss_per_token`
     "pad eos bos sos eot sot bot unk mask sep cls class special start end max min num per image patch new first last"
@@ -32,9 +36,15 @@ PROSE = _words(  # follows a secret's name in annotations and in messages
 
 SHAPES = re.compile(
     r"""(?<![A-Za-z0-9_-])(?:
-      A(?:KIA|SIA)[0-9A-Z]{16}(?![0-9A-Za-z]) | AIza[\w-]{30,}              # AWS, Google
-    | gh[oprsu]_[A-Za-z0-9]{16,} | github_pat_\w{20,} | glpat-[\w-]{16,}    # GitHub, GitLab
-    | xox[abprs]-[\w-]{10,} | sk-(?=[\w-]*\d)[\w-]{16,} | [sr]k_live_\w{16,}  # Slack, OpenAI, Anthropic, Stripe
+      A(?:3T[A-Z0-9]|BIA|CCA|KIA|SIA)[0-9A-Z]{16}(?![0-9A-Za-z]) | AIza[\w-]{30,}      # AWS, Google
+    | gh[oprsu]_[A-Za-z0-9]{16,} | github_pat_\w{20,}                      # GitHub
+    | gl(?:pat|dt|ft|soat|rt|cbt|imt|ptt|agent|oas)-[\w-]{16,} | GR1348941[\w-]{20,}   # GitLab
+    | xox[abeprs]-[\w-]{10,} | xapp-[\w-]{10,} | sk-(?=[\w-]*\d)[\w-]{16,}  # Slack, OpenAI, Anthropic
+    | [sr]k_(?:live|test)_\w{16,} | whsec_\w{16,} | sq0(?:csp|atp)-[\w-]{20,}   # Stripe, Square
+    | SG\.[\w-]{16,}\.[\w-]{16,} | [0-9a-f]{32}-us\d{1,2} | (?:AC|SK)[0-9a-f]{32}   # SendGrid, Mailchimp, Twilio
+    | \d{8,10}:[\w-]{35} | [MNO][\w-]{23,25}\.[\w-]{6}\.[\w-]{27}        # Telegram, Discord
+    | AKC[A-Za-z0-9]{10,} | (?<=[?&]sig=)[\w%+/=-]{16,}                    # Artifactory, Azure's shared access signature
+    | (?<=-u[ ])[^\s:'"]{1,100}:[^\s'"]+ | (?<=--user[ ])[^\s:'"]{1,100}:[^\s'"]+   # curl
     | hf_(?:[A-Za-z0-9]{30,}|(?=[A-Za-z]*\d)[A-Za-z0-9]{16,})               # Hugging Face
     | npm_[A-Za-z0-9]{20,} | pypi-[\w-]{40,} | dapi[0-9a-f]{32}             # npm, PyPI, Databricks
     | eyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?                                  # JWT
@@ -76,6 +86,8 @@ CODE = re.compile(r"[A-Za-z_][\w.]*[(\[]|(?:self|cls|os|args|kwargs|cfg|config|s
 def looks_secret(key: str) -> bool:
     """Whether the last part of a dotted key names a secret: `db.password`, `HF_TOKEN`, `apiKey`; not `max_tokens`."""
     name = re.sub(r"\[\d+\]|\.\d+$", "", key).rpartition(".")[2]
+    if name in PUBLIC:
+        return False
     words = [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)]
     about = bool(words) and words[-1] in NOT_THE_SECRET  # `password_file`
     for before, word in zip(["", *words], words, strict=False):
@@ -83,7 +95,11 @@ def looks_secret(key: str) -> bool:
             return not about or words[-1] == "id"  # `aws_access_key_id`
         if (word in NAMES or word.endswith("password")) and not about:
             return True
+        if (before, word) in PAIRS_OF_WORDS:
+            return True
     kind, last = ["", "", *words][-2:]
+    if last == "pat" and kind:  # a personal access token: GH_PAT
+        return True
     return (last == "token" and kind not in PLAIN_TOKENS) or (last == "tokens" and kind in KINDS_OF_TOKENS)
 
 
