@@ -1,6 +1,7 @@
 """A run answers over HTTP, for this machine alone."""
 
 import json
+import re
 import signal
 import socket
 import time
@@ -26,18 +27,19 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def ask(port: int, body: Any) -> tuple[int, Any]:
+def ask(port: int, body: Any, host: str = "127.0.0.1") -> tuple[int, Any]:
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}/invocations",
         body if isinstance(body, bytes) else json.dumps(body).encode(),
-        {"Content-Type": "application/json"},
+        {"Content-Type": "application/json", "Host": host},
     )
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, json.load(answer)
     except HTTPError as error:
         with error:
-            return error.code, json.load(error)
+            text = error.read().decode()
+            return error.code, json.loads(text) if text.startswith("{") else text
 
 
 def wait_for(port: int, seconds: float = 150) -> None:
@@ -65,8 +67,12 @@ def test_a_run_is_served_and_bad_input_refused(
     assert code == 200
     assert torch.allclose(torch.tensor(answer["predictions"]), y, atol=1e-5)
     assert len(ask(port, {"inputs": x.tolist() * 20})[1]["predictions"]) == 100
-    (request,) = (project / "runs").glob("*/*/export/request.json")
+    request = Path(re.search(r"-d @(\S+)", (project / "out").read_text())[1])  # type: ignore[index]
     assert len(ask(port, json.loads(request.read_text()))[1]["predictions"]) == 2
+    assert not list((project / "runs").glob("*/*/export"))
+    assert ask(port, b'{"inputs": ' + b"[" * 100_000 + b"]" * 100_000 + b"}")[0] == 400
+    assert ask(port, b" " * (33 * 2**20))[0] == 413
+    assert ask(port, {"inputs": x.tolist()}, host="evil.example")[0] == 400
     for bad in (
         {"inputs": [[1, 2]]},
         {"inputs": "x"},
@@ -82,6 +88,7 @@ def test_a_run_is_served_and_bad_input_refused(
     assert ended.lines == [f"--port {port} is in use; try --port {port + 1}"]
     assert process.pid is not None
     signal_and_wait(process)
+    assert not request.parent.exists()
     assert "Traceback" not in (project / "err").read_text()
 
 

@@ -49,9 +49,10 @@ def test_the_ui_knows_every_word_of_a_link(ui: str) -> None:
 def test_the_model_server_is_a_uvicorn_command_and_knows_the_model_from_its_environment(
     tmp_path: Path,
 ) -> None:
-    command, env = internals.serving_command(str(tmp_path), "127.0.0.1", 5001)
+    command, env = internals.serving_command(str(tmp_path), "127.0.0.1", 5001, "a:app")
     assert command[1:3] == ["-m", "uvicorn"]
     assert {"--host", "127.0.0.1", "--port", "5001", "--lifespan"} <= set(command)
+    assert command[-1] == "a:app" and not any("mlflow" in word for word in command[1:])
     assert any(str(tmp_path) in value for value in env.values())
 
 

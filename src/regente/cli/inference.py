@@ -225,14 +225,12 @@ def serve(run: str, port: int, host: str, open_to_network: bool) -> None:
 
     model, request = pack(found)
     click.echo(
-        f"{shown(model)} on http://{host}:{port}, ready in about ten seconds; Ctrl-C stops it. Example:"
+        f"{shown(found.job.path)} on http://{host}:{port}, ready in about ten seconds; Ctrl-C stops it. Example:"
     )
     reached = "127.0.0.1" if host == "0.0.0.0" else host
-    click.echo(
-        f"curl -H 'Content-Type: application/json' -d @{shown(request)} http://{reached}:{port}/invocations"
-    )
+    click.echo(f"curl -H 'Content-Type: application/json' -d @{request} http://{reached}:{port}/invocations")
     sys.stdout.flush()
-    start(model, host, port)
+    start(model, host, port, open_to_network=open_to_network)
 
 
 def split(words: Sequence[str]) -> tuple[str, list[str]]:

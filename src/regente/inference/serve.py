@@ -5,11 +5,11 @@ import os
 import shutil
 import warnings
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import NoReturn
 
 import numpy as np
 
-from regente.inference.export import FOLDER
 from regente.inference.export_formats import samples
 from regente.inference.predictor import LoadedRun, load_run
 from regente.jobs.runs import Run
@@ -17,25 +17,22 @@ from regente.tracking.mlflow_internals import serving_command
 from regente.tracking.store import prepare_mlflow
 from regente.training.performance import channels_last
 
-MODEL, REQUEST = "mlflow", "request.json"  # in FOLDER
+MODEL, REQUEST = "mlflow", "request.json"  # in the private folder
 
 
 def pack(run: Run) -> tuple[Path, Path]:
-    """The folder of a run's model in MLflow's format, and a file with an example request; made if they do not exist.
+    """A private folder with a run's model in MLflow's format, and a file in it with an example request.
 
     The model takes samples as files hold them. It is a torch.export program: loading it needs neither pickle nor
-    Regente.
+    Regente. It is made anew each time: a folder in the run could name code of somebody else.
     """
-    folder = run.job.path / FOLDER
-    model, request = folder / MODEL, folder / REQUEST
-    packed = folder / f".{MODEL}.{run.checkpoint.name}"  # a resumed run may have other weights
-    if not (packed.is_file() and (model / "MLmodel").is_file() and request.is_file()):
-        loaded = load_run(run)
-        shutil.rmtree(model, ignore_errors=True)
-        folder.mkdir(exist_ok=True)
-        _pack(loaded, model, request)
-        packed.touch()
-    return model, request
+    folder = Path(mkdtemp(prefix="regente-serve-"))
+    try:
+        _pack(load_run(run), folder / MODEL, folder / REQUEST)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return folder / MODEL, folder / REQUEST
 
 
 def _pack(loaded: LoadedRun, model: Path, request: Path) -> None:
@@ -65,8 +62,10 @@ def _pack(loaded: LoadedRun, model: Path, request: Path) -> None:
     request.write_text(json.dumps({"inputs": x.tolist()}), encoding="utf-8")
 
 
-def start(model: Path, host: str, port: int) -> NoReturn:
-    """Replace this process by MLflow's model server."""
+def start(model: Path, host: str, port: int, *, open_to_network: bool) -> NoReturn:
+    """Replace this process by MLflow's model server, which deletes the model's folder at its end."""
     prepare_mlflow()
-    command, env = serving_command(str(model), host, port)
+    command, env = serving_command(str(model), host, port, "regente.inference.serving_app:app")
+    hosts = "*" if open_to_network else "127.0.0.1,localhost,[::1]"
+    env |= {"REGENTE_SERVE_HOSTS": hosts, "REGENTE_SERVE_FOLDER": str(model.parent)}
     os.execve(command[0], command, env)

@@ -77,13 +77,14 @@ def server_shows_views(uri: str) -> bool:
     return (int(major), int(minor)) >= OLDEST_SERVER
 
 
-def serving_command(model: str, host: str, port: int) -> tuple[list[str], dict[str, str]]:
-    """The command and the environment of MLflow's model server.
+def serving_command(model: str, host: str, port: int, app: str) -> tuple[list[str], dict[str, str]]:
+    """The command and the environment of MLflow's model server; `app`: the ASGI application that wraps MLflow's.
 
     `mlflow models serve` looks for uvicorn on the PATH, and answers Ctrl-C with a traceback.
     """
     from mlflow.pyfunc.scoring_server import get_cmd
 
     command, env = get_cmd(model, port=port, host=host, nworkers=1)  # type: ignore[arg-type]
+    words = shlex.split(command)[:-1]  # the last one names MLflow's own app
     # the server's lifespan does nothing, but answers Ctrl-C with a traceback too
-    return [sys.executable, "-m", *shlex.split(command), "--lifespan", "off"], env
+    return [sys.executable, "-m", *words, "--lifespan", "off", app], env
