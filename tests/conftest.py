@@ -57,9 +57,10 @@ def warm() -> ForkServerContext:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty folder as working directory, with a cache folder of its own; what is imported from it is forgotten."""
+    """An empty folder as working directory, with a cache folder and a key of its own; what is imported from it is forgotten."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "cache"))
     path = list(sys.path)
     yield tmp_path
     sys.path[:] = path

@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from regente.config.discovery import experiment_files, groups
 from regente.config.interpolation import resolve
 from regente.config.trusted_names import is_own
 from regente.errors import ConfigError
-from regente.jobs.job import Job, freeze
-from regente.jobs.trust import inside, read_config, require_trusted
+from regente.jobs.job import Job, freeze, open_job, read_json, refreeze, write_json
+from regente.jobs.signature import key_file
+from regente.jobs.trust import inside, read_config, require_known_env, require_trusted, require_trusted_job
 from tests.config.test_every_config import BESIDE, FITTING, NEEDED
 
 Node = dict[str, Any]
@@ -251,7 +253,13 @@ def test_an_ordinary_part_is_built(name: str, folder: Path) -> None:
 
 
 def frozen(text: str, project: Path) -> Job:
-    return freeze(text, project / "runs", experiment="x", overrides=[], command=[], choices={})
+    """A job from elsewhere."""
+    return unsigned(freeze(text, project / "runs", experiment="x", overrides=[], command=[], choices={}))
+
+
+def unsigned(job: Job) -> Job:
+    write_json(job.path / "job.json", {**read_json(job.path / "job.json"), "signature": ""})
+    return open_job(job.path)
 
 
 @pytest.mark.parametrize("name", TEXTS)
@@ -332,6 +340,60 @@ def test_a_name_that_leads_out_of_its_folder_is_refused(name: str, tmp_path: Pat
     assert inside(tmp_path / "in", "a/b..c/.d").is_relative_to(tmp_path / "in")
 
 
+OWN = "data: {x: '${oc.env:DATA_TOKEN,y}', z: {_target_: os.system}}\n"
+
+
+def test_a_job_of_ones_own_names_what_it_likes_until_it_is_changed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts: Node = {
+        "experiment": "x",
+        "overrides": [],
+        "command": [],
+        "choices": {},
+        "env": {"PYTHONPATH": "."},
+    }
+    job = freeze(OWN, folder / "runs", **facts)
+    key = key_file()
+    assert (key.stat().st_mode & 0o777, key.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+
+    def refusal(job: Job) -> str:
+        """Why the job is refused; empty if it is not."""
+        try:
+            require_known_env(job)
+            require_trusted_job(job, folder)
+        except ConfigError as error:
+            (problem,) = error.problems
+            return str(problem)
+        return ""
+
+    assert read_config(job, folder, ["data"])["data"]["z"] == {"_target_": "os.system"}
+    moved = job.path.rename(folder / "moved")
+    job = open_job(moved)
+    assert refusal(job) == ""
+    assert refusal(refreeze(job, OWN + "y: 1\n", 1, {"y": "none -> 1"})) == ""
+    assert "PYTHONPATH" in refusal(job) and "was changed since" in refusal(job)
+    job = open_job(moved)
+    assert "PYTHONPATH" in refusal(replace(job, env={"PYTHONPATH": "evil"}))
+    assert "it is not signed" in refusal(replace(job, signature="", env={}))
+    key.chmod(0o644)  # others may know it
+    assert "not on this machine" in refusal(replace(job, env={}))
+    key.unlink()
+    assert "not on this machine" in refusal(replace(job, env={}))
+    key.write_bytes(bytes(32))
+    key.chmod(0o600)
+    assert "another user made it" in refusal(replace(job, env={}))
+
+
+def test_without_a_home_folder_jobs_are_made_but_not_signed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for home in ("/dev/null", str(folder / "own.py")):
+        monkeypatch.setenv("XDG_STATE_HOME", home)
+        job = freeze("data: {x: 1}", folder / "runs", experiment="x", overrides=[], command=[], choices={})
+        assert job.signature == "" and read_config(job, folder) == {"data": {"x": 1}}
+
+
 SHIPPED = [(name, []) for name in experiment_files()]
 SHIPPED += [
     (FITTING.get(choice, "digits_cnn"), [*BESIDE.get(choice[0], []), "=".join(choice)])
@@ -399,7 +461,7 @@ def test_the_commands_refuse_a_hostile_run(
 ) -> None:
     text = compose("digits_mlp", ["tracking=none", *overrides]).yaml()
     more = {"experiment": "x", "overrides": [], "command": [], "choices": {}, **facts}
-    job = leave(freeze(text, project / "runs", **more), {"state_dict": {}})
+    job = leave(unsigned(freeze(text, project / "runs", **more)), {"state_dict": {}})
     before = content(project)
     ended = regente(command, str(job.path))
     assert ended.code == 2 and where in ended.err and "Traceback" not in ended.err, ended.err
@@ -415,10 +477,9 @@ def test_a_found_run_is_shipped_neither_to_its_own_server_nor_with_files_from_el
     stores = ("http://127.0.0.2:1", "https://evil.example", "sqlite:///mlflow.db", "sqlite:///mlflow.db")
     for number, uri in enumerate(stores):
         text = compose("digits_mlp", [f"tracking.uri={uri}"]).yaml()
-        job = leave(
-            freeze(text, project / "runs", str(number), experiment="x", overrides=[], command=[], choices={}),
-            Payload(), best_epoch=None, epochs=1,
-        )  # fmt: skip
+        facts: Node = {"experiment": "x", "overrides": [], "command": [], "choices": {}}
+        made = unsigned(freeze(text, project / "runs", str(number), **facts))
+        job = leave(made, Payload(), best_epoch=None, epochs=1)
         owner = {"host": "there", "boot": "another", "pid": 1, "started": "1"}
         (job.path / "process.json").write_text(json.dumps(owner))
         (job.path / "recorded.json").write_text(

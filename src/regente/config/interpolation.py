@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection
+from copy import deepcopy
 from functools import lru_cache
 from typing import Any
 
@@ -10,6 +11,8 @@ from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseExce
 
 from regente.config.discovery import groups, options
 from regente.errors import ConfigError, Problem
+
+RESOLVER = re.compile(r"\$\{\s*(?!oc\.)[A-Za-z_][\w.]*\s*:")  # of Hydra or of the user's own code
 
 
 def resolve(config: DictConfig | str, parts: Collection[str] | None = None) -> dict[str, Any]:
@@ -60,6 +63,26 @@ def _value(node: DictConfig | ListConfig, key: Any, path: str, problems: list[Pr
         reason = f"{found[1]} does not exist" if found else str(error).splitlines()[0]
         problems.append(Problem(path, f"refers to {unresolved[key]}, but {reason}"))
         return None
+
+
+def without_resolvers(node: DictConfig) -> DictConfig:
+    """The config with the value of each `${now:%Y}`: a resume would find another one, and a worker has no such resolvers.
+
+    OmegaConf's own (`oc.`) stay: what they read is there later, and what they read may be secret.
+    """
+    if not RESOLVER.search(OmegaConf.to_yaml(node)):
+        return node
+    fixed = deepcopy(node)
+    _fix(OmegaConf.to_container(node), fixed)
+    return fixed
+
+
+def _fix(raw: Any, live: Any) -> None:
+    for key, value in raw.items() if isinstance(raw, dict) else enumerate(raw):
+        if isinstance(value, str) and RESOLVER.search(value) and "${oc." not in value:
+            live[key] = live[key]
+        elif isinstance(value, dict | list):
+            _fix(value, live[key])
 
 
 def to_yaml(node: Any, *, resolve: bool = False) -> str:

@@ -1,6 +1,6 @@
 """Stage 3 of a run: the job directory, which holds everything that a worker needs, and everything that a run writes.
 
-config.yaml job.json    the composed config with its references, and the fields of `Job`
+config.yaml job.json    the composed config with its references, and the fields of `Job`; signed, see signature.py
 journal.jsonl           everything that is to go to MLflow, one JSON object a line; see tracking/journal.py
 recorded.json           how much of the journal is in MLflow; see tracking/mlflow_run.py
 process.json            the process that runs the job or ran it last; its time is the heartbeat
@@ -40,6 +40,7 @@ from pathlib import Path
 from typing import IO, Any, get_args, get_origin
 
 from regente.errors import ConfigError, RegenteError
+from regente.jobs.signature import sign
 
 FITTED_STATE = "fitted_state.json"
 DATA = "data.json"
@@ -66,6 +67,7 @@ class Job:
     env: dict[str, str] = field(default_factory=dict)  # hydra.job.env_set, secrets as ${oc.env:NAME}
     swept: list[str] = field(default_factory=list)  # keys whose values tell it from other jobs of its sweep
     rerun_of: str = ""  # the run that it repeats: its MLflow id, or its directory
+    signature: str = ""  # of the user who made it; see signature.py
     # changed settings of each attempt, by its number: "old -> new" by key
     resumes: dict[str, dict[str, str]] = field(default_factory=dict)
 
@@ -111,6 +113,7 @@ def freeze(config: str, folder: Path, name: str | None = None, **facts: Any) -> 
     now = time.gmtime()
     name = name or f"{time.strftime('%Y%m%d-%H%M%S', now)}-{digest[:6]}"
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", now)
+    facts["signature"] = sign(config, facts.get("env", {}))
     job = Job(path=folder / name, project=str(Path.cwd()), created=created, digest=digest, **facts)
     draft = folder / f".{name}.{os.getpid()}"
     try:
@@ -168,7 +171,8 @@ def refreeze(job: Job, config: str, attempt: int, changes: dict[str, str]) -> Jo
     draft.write_text(config, encoding="utf-8")
     draft.replace(job.path / "config.yaml")
     resumes = {**job.resumes, str(attempt): changes}
-    job = replace(job, digest=sha256(config.encode()).hexdigest(), resumes=resumes)
+    digest, signature = sha256(config.encode()).hexdigest(), sign(config, job.env)
+    job = replace(job, digest=digest, signature=signature, resumes=resumes)
     write_json(job.path / "job.json", _facts(job))
     return job
 

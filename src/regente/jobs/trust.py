@@ -1,8 +1,9 @@
 """A config from a run, an artifact or a download is data, not code: it may only name trusted parts.
 
-The command line, `conf/` and the folder that the user starts in are code, and may name anything. A recorded config
-may name classes below the packages of trusted_names.py, and component classes of the project in that folder. The
-project, never the config, may trust more in its pyproject.toml:
+The command line, `conf/` and the folder that the user starts in are code, and may name anything. So may a job that
+this user has made, which its signature tells. Any other recorded config may name classes below the packages of
+trusted_names.py, and component classes of the project in that folder. The project, never the config, may trust more
+in its pyproject.toml:
 
     [tool.regente]
     trusted = ["segmentation_models_pytorch", "own_models.make_net", "env:DATASET_TOKEN"]
@@ -12,7 +13,8 @@ A package or class; a function by its full name; an environment variable with a 
 
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,6 +28,8 @@ from regente.config.tracking_uri import sqlite_path
 from regente.config.trusted_names import listed_by, refusal_by_import, refusal_by_name, remedy
 from regente.errors import ConfigError, Problem
 from regente.jobs.job import Job
+from regente.jobs.runs import shown
+from regente.jobs.signature import why_not_own
 
 HYDRA_KEYS = {  # Hydra's own keys
     "_target_": lambda value: value is None or isinstance(value, str),
@@ -53,7 +57,7 @@ DEEPEST, LARGEST = 40, 1_000_000  # levels, and bytes, of a recorded config
 
 
 def read_config(job: Job, project: Path, parts: Collection[str] | None = None) -> dict[str, Any]:
-    """The recorded config of a job, or these `parts` of it, resolved and made of trusted parts alone.
+    """The recorded config of a job, or these `parts` of it, resolved; of trusted parts alone, unless it is the user's own.
 
     Raises:
         ConfigError: naming each key that is not to be trusted, or that cannot be resolved.
@@ -62,13 +66,41 @@ def read_config(job: Job, project: Path, parts: Collection[str] | None = None) -
         text = job.config
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError([Problem(f"{job.path}/config.yaml", f"cannot be read ({error})")]) from error
-    if problems := list(_text_problems(text, parts, listed_by(project))):
-        raise ConfigError(problems)
+    if why := _why_not_own(job):
+        _require(job, list(_text_problems(text, parts, listed_by(project))), why)
     config = resolve(text, parts)
     if missing := [part for part in parts or () if not isinstance(config.get(part), dict)]:
         raise ConfigError([Problem(part, "is no part of the recorded config") for part in missing])
-    require_trusted(config, project)
+    require_trusted_config(job, config, project)
     return config
+
+
+def require_trusted_config(job: Job, config: dict[str, Any], project: Path) -> None:
+    """Refuse what `require_trusted` refuses in the config of a job, unless this user has made the job.
+
+    Raises:
+        ConfigError: naming each key, and why the job is not the user's own.
+    """
+    if why := _why_not_own(job):
+        try:
+            require_trusted(config, project)
+        except ConfigError as error:
+            _require(job, error.problems, why)
+
+
+def _why_not_own(job: Job) -> str:
+    try:
+        return why_not_own(job.config, job.env, job.signature)
+    except (OSError, UnicodeDecodeError):
+        return "its config.yaml cannot be read"
+
+
+def _require(job: Job, problems: Sequence[Problem], why: str) -> None:
+    """Refuse a job for these problems, if there are any; the last one also says why its names are not trusted as they are."""
+    if problems:
+        *others, last = problems
+        what = f"{last.what} (only trusted names are taken from {shown(job.path)}: {why})"
+        raise ConfigError([*others, replace(last, what=what)])
 
 
 def require_trusted(config: dict[str, Any], project: Path) -> None:
@@ -109,7 +141,7 @@ def require_trusted_job(job: Job, project: Path) -> None:
 
 
 def require_known_env(job: Job) -> None:
-    """Refuse the variables that a found job would set, unless they are harmless or set already.
+    """Refuse the variables that a found job would set, unless they are harmless, set already, or the user's own.
 
     Raises:
         ConfigError: naming each variable.
@@ -120,9 +152,9 @@ def require_known_env(job: Job) -> None:
         if not (re.fullmatch(HARMLESS, name) and "${" not in value)
         and os.environ.get(name) != from_environment(value)
     ]
-    if refused:
+    if refused and (why := _why_not_own(job)):
         what = "refused: a run does not set it; set it in your shell, if it should be"
-        raise ConfigError([Problem(f"hydra.job.env_set.{name}", what) for name in refused])
+        _require(job, [Problem(f"hydra.job.env_set.{name}", what) for name in refused], why)
 
 
 def inside(folder: Path, name: str) -> Path:

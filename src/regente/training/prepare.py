@@ -12,7 +12,7 @@ from regente.config.check import check as problems_of
 from regente.config.compose import Composed
 from regente.config.compose import compose as compose_by_hydra
 from regente.config.environment import VARIABLE, env_references, externalize
-from regente.config.interpolation import resolve
+from regente.config.interpolation import resolve, to_yaml, without_resolvers
 from regente.config.redaction import Redactor
 from regente.errors import ConfigError, Problem
 from regente.jobs.job import Job
@@ -60,7 +60,7 @@ def freeze(composed: Composed, folder: Path, name: str | None = None, swept: Col
     """Stage 3: a new job directory in `folder`; secrets that the config holds are moved to the environment."""
     env, more = _env(composed.hydra.job.env_set)
     os.environ.update(more)
-    config, redact = without_secrets(composed.yaml(), more.values())
+    config, redact = without_secrets(to_yaml(without_resolvers(composed.node)), more.values())
     chosen = composed.hydra.runtime.choices
     unused = [group for group in GROUPS if composed.node.get(group) == NONE and chosen.get(group) != "none"]
     return make_directory(

@@ -13,7 +13,13 @@ from regente.errors import CheckpointError, ConfigError, Problem
 from regente.jobs import checkpoint_files
 from regente.jobs.job import ARROW, Job, claim, freeze, open_job, read_json, refreeze
 from regente.jobs.runs import find, find_job, shown
-from regente.jobs.trust import inside, read_config, require_known_env, require_trusted, require_trusted_job
+from regente.jobs.trust import (
+    inside,
+    read_config,
+    require_known_env,
+    require_trusted_config,
+    require_trusted_job,
+)
 from regente.tracking.recorder import attempts, parameters
 from regente.training.prepare import check, without_secrets
 
@@ -95,7 +101,7 @@ def prepare_resume(name: str, overrides: Sequence[str], allow: Collection[str] =
     require_trusted_job(job, Path.cwd())
     claim(job).close()
     node = recompose(job.config, overrides, job.experiment, job.overrides)
-    config, before = _checked(node), resolve(job.config)
+    config, before = _checked(job, node), resolve(job.config)
     changes = _changes(before, config)
     _require_allowed(before, config, changes, allow)
     if finished := _finished(job, before, config):
@@ -124,7 +130,7 @@ def prepare_fork(name: str, overrides: Sequence[str]) -> PreparedRun:
     read_config(run.job, Path.cwd())
     node = recompose(run.job.config, overrides, run.job.experiment, run.job.overrides)
     node.init_from = str(run.checkpoint)
-    config = _checked(node)
+    config = _checked(run.job, node)
     text, redact = without_secrets(OmegaConf.to_yaml(node))
     job = freeze(
         text,
@@ -138,9 +144,9 @@ def prepare_fork(name: str, overrides: Sequence[str]) -> PreparedRun:
     return PreparedRun(job, config)
 
 
-def _checked(node: DictConfig) -> dict[str, Any]:
+def _checked(job: Job, node: DictConfig) -> dict[str, Any]:
     config = check(node)
-    require_trusted(config, Path.cwd())
+    require_trusted_config(job, config, Path.cwd())
     return config
 
 

@@ -1,0 +1,66 @@
+"""Tells the jobs that this user has made from those that come from elsewhere: an HMAC with a key outside of the project.
+
+The signature is in `job.json`, over what decides which code a job runs: its config and the variables that it sets. The
+key, `$XDG_STATE_HOME/regente/key` or `~/.local/state/regente/key`, never leaves the user's folder.
+"""
+
+import hmac
+import json
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+
+SIZE = 32  # bytes of the key
+
+
+def key_file() -> Path:
+    """Where the key of this user lies."""
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "regente" / "key"
+
+
+def sign(config: str, env: dict[str, str]) -> str:
+    """The signature of a job that is being made; empty where no key can be kept, as without a home folder."""
+    return _signature(config, env, _key() or _new_key())
+
+
+def why_not_own(config: str, env: dict[str, str], signature: str) -> str:
+    """Why a job is not known to be made by this user; empty if it is."""
+    if not signature:
+        return "it is not signed"
+    if not (key := _key()):
+        return "the key that signed it is not on this machine"
+    if hmac.compare_digest(_signature(config, env, key).encode(), signature.encode()):
+        return ""
+    return "another user made it, or its config.yaml or job.json was changed since"
+
+
+def _signature(config: str, env: dict[str, str], key: bytes) -> str:
+    content = json.dumps([config, env], sort_keys=True).encode()
+    return hmac.new(key, content, "sha256").hexdigest() if key else ""
+
+
+def _key() -> bytes:
+    """The key; empty if there is none that this user alone can read."""
+    with suppress(OSError, RuntimeError):  # RuntimeError: no home folder
+        with key_file().open("rb") as file:
+            facts, content = os.fstat(file.fileno()), file.read(SIZE + 1)
+        if facts.st_uid == os.getuid() and not facts.st_mode & 0o077 and len(content) == SIZE:
+            return content
+    return b""
+
+
+def _new_key() -> bytes:
+    """A key, made whole or not at all; where another process was faster, that one's."""
+    with suppress(OSError, RuntimeError):
+        file = key_file()
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        draft = file.with_name(f".key.{secrets.token_hex(4)}")
+        try:
+            draft.touch(0o600, exist_ok=False)
+            draft.write_bytes(secrets.token_bytes(SIZE))
+            with suppress(FileExistsError):
+                os.link(draft, file)
+        finally:
+            draft.unlink(missing_ok=True)
+    return _key()
