@@ -21,7 +21,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from regente.config.composition_errors import bad_override, explain, key_of
+from regente.config.composition_errors import bad_override, explain, key_of, named_option
 from regente.config.discovery import config_dirs, groups, place, require_experiment, suggest
 from regente.errors import ConfigError, Problem, RegenteError
 
@@ -178,10 +178,7 @@ def whole_counts(node: DictConfig) -> None:
 
 
 def _apply(node: DictConfig, override: str) -> None:
-    try:
-        parsed = OverridesParser.create().parse_override(override)
-    except OverrideParseException as error:
-        raise ConfigError([bad_override(override, str(error))]) from error
+    (parsed,) = parse([override])
     if parsed.is_sweep_override():
         raise ConfigError([Problem(override, "several values; a run goes on with one")])
     if not parsed.is_delete():
@@ -211,6 +208,7 @@ def _compose(experiment: str, overrides: Sequence[str]) -> Composed:
             if culprit is None:
                 raise ConfigError(problems) from error
             left.remove(culprit)
+    problems += [named_option(key, node[key]) for key in groups() if isinstance(node.get(key), str)]
     if problems:
         raise ConfigError(problems)
     OmegaConf.set_readonly(node.hydra, None)

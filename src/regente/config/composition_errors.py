@@ -23,6 +23,12 @@ def explain(error: Exception, overrides: list[str]) -> tuple[Problem, str | None
         )
     if isinstance(error, YAMLError) or isinstance(error.__cause__, YAMLError):
         return _bad_yaml(error), None
+    if merged := re.search(r"Merge error: (\w+) is not a subclass of (\w+)\. value: (.*)", text):
+        key = merged[2].lower()  # of a typed part of the root: Tracking, Monitor
+        if key in groups() and merged[1] == "str":
+            return named_option(key, merged[3]), None
+        return Problem(key, f"is {merged[3]!r}, and needs a mapping"), None
+    text = re.sub(r"^In '(.+)': \w+ raised while composing config:\n", r"\1: ", text)
     first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
     key = re.search(r"(?:full_key: |override ')([\w.]+)|override '\+*([\w.]+)", text)
     name = (key[1] or key[2]) if key else ""
@@ -41,6 +47,12 @@ def explain(error: Exception, overrides: list[str]) -> tuple[Problem, str | None
                 what = f"reads as a number; quoted it is the option: \"{group}='{option}'\""
             return Problem(culprit, what), culprit
     return Problem(culprit or name, first.rstrip(".")), culprit
+
+
+def named_option(group: str, name: str) -> Problem:
+    """What is wrong with an experiment that has `group: name`, where an option of the group is meant."""
+    what = f"is the text {name!r}; an option is chosen in the defaults list: - override /{group}: {name}"
+    return Problem(group, what)
 
 
 def _is_no_name(override: str) -> bool:

@@ -96,6 +96,10 @@ def sample_metrics(predictions: Path) -> tuple[dict[str, float], list[Row]]:
             squared = mean_squared_error(prediction, label)
             return {"rmse": float(squared.sqrt()), "r2": float(r2_score(prediction, label))}, []
         names = [str(name) for name in found["names"]]
+        if label.ndim > 1:
+            return {}, []
+        if "confidence" not in found:  # a task of the user's need not give it
+            return {}, by_class(label, prediction, names)
         # rounding may give more than 1, which torchmetrics would take for logits
         confidence = torch.from_numpy(found["confidence"]).clamp(0, 1)
     error = classification.binary_calibration_error(confidence, (label == prediction).int(), n_bins=BINS)

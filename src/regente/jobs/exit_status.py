@@ -1,20 +1,38 @@
 """The exit status of a run: its status in MLflow, its exit code, and the message for the user."""
 
+import ast
+import linecache
+import os
 import re
 import sys
 import sysconfig
 import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from types import TracebackType
+from typing import Any
 
+from regente.config.signatures import TargetNotFound, read
 from regente.errors import ConfigError, DivergedError, MachineError, Problem, RegenteError, Stopped
 from regente.jobs import checkpoint_files
 
 PACKAGE = Path(__file__).parents[1]
 MONITORED = re.compile(
     r"(?:monitor='|conditioned on metric `?)([^'`\s]+).*(?:returned metrics: \[|following: |metrics are: \[)([^\]]*)"
+)
+OUT_OF_MEMORY = re.compile(r"OutOfMemoryError|out of memory|can't allocate memory|MemoryError")
+WORKER = "Original Traceback (most recent call last)"  # how torch hands on the error of a worker
+LONGEST = 500  # characters of the message of an error
+LIBRARIES = {"None", "regente", "torch", "pytorch_lightning", "lightning", "torchmetrics", "torchvision"}
+# What libraries say about a request: the setting, and what to write
+KNOWN = (
+    (
+        re.compile(r"parameters that were not used in producing|finished reduction in the prior iteration"),
+        "trainer.strategy",
+        "a part of the model takes no part in the loss; use trainer.strategy=ddp_find_unused_parameters_true",
+    ),
 )
 
 
@@ -33,8 +51,14 @@ def exit_code(returncode: int) -> int:
     return returncode if returncode >= 0 else 128 - returncode
 
 
-def exit_status_of(error: BaseException, states: Path | None = None) -> ExitStatus:
-    """The exit status that belongs to an exception; `states`: the folder of the run's resume states."""
+def exit_status_of(
+    error: BaseException, states: Path | None = None, own: Mapping[str, str] | None = None
+) -> ExitStatus:
+    """The exit status that belongs to an exception.
+
+    `states`: the folder of the run's resume states; `own`: the classes that are the user's, by their keys.
+    """
+    own = own or {}
     trace = "".join(traceback.format_exception(error))
     if isinstance(error, Stopped):
         saved = checkpoint_files.resume_states(states) if states else []
@@ -44,16 +68,41 @@ def exit_status_of(error: BaseException, states: Path | None = None) -> ExitStat
         return ExitStatus("KILLED", error.exit_code, f"{error.name}: stopped{what}", trace)
     if isinstance(error, RegenteError):
         return ExitStatus("FAILED", error.exit_code, str(error), trace)
-    if type(error).__name__ == "OutOfMemoryError":
+    if isinstance(error, RuntimeError | MemoryError) and OUT_OF_MEMORY.search(f"{type(error)} {error}"):
         return ExitStatus("FAILED", MachineError.exit_code, out_of_memory(error), trace)
     if isinstance(error, RuntimeError) and "returned nan values" in str(error):  # trainer.detect_anomaly
         return ExitStatus("FAILED", DivergedError.exit_code, f"the gradient is not finite: {error}", trace)
-    if problem := metric_never_logged(error):
+    if problem := metric_never_logged(error) or _known_problem(error, own):
         return ExitStatus("FAILED", ConfigError.exit_code, str(problem), trace)
-    if line := line_of_user_code(error.__traceback__):
-        return ExitStatus("FAILED", 1, f"{line}: {type(error).__name__}: {error}", trace)
+    if line := line_of_user_code(error, own):
+        return ExitStatus("FAILED", 1, f"{line}: {_in_one_line(error, line)}", trace)
+    *_, (innermost, number) = [(__file__, 0), *_frames(error)]
+    if own and not Path(innermost).resolve().is_relative_to(PACKAGE):
+        what = f"{_in_one_line(error)} (at {Path(innermost).name}:{number}; own parts: {_places(own)})"
+        return ExitStatus("FAILED", 1, what, trace)
     what = "This looks like a fault of Regente, or of a library it builds on."
     return ExitStatus("FAILED", 1, f"{trace}\n{what}", trace)
+
+
+def own_parts(config: dict[str, Any]) -> dict[str, str]:
+    """The classes in a config that are not Regente's, torch's or Lightning's, by the keys of their parts."""
+    nodes = {key: config.get(key) for key in ("task", "model", "data", "optimizer", "scheduler")}
+    nodes |= {f"callbacks.{name}": node for name, node in (config.get("callbacks") or {}).items()}
+    named = {key: str(node.get("_target_")) for key, node in nodes.items() if node}
+    return {key: target for key, target in named.items() if target.partition(".")[0] not in LIBRARIES}
+
+
+def _places(own: Mapping[str, str]) -> str:
+    """`KEY FILE:LINE` of each class, its name where the source does not tell."""
+    places = []
+    for key, target in own.items():
+        place = target
+        with suppress(TargetNotFound, SyntaxError):
+            found = read(target).found
+            if found and isinstance(found.node, ast.ClassDef):
+                place = f"{os.path.relpath(found.module.file)}:{found.node.lineno}"
+        places.append(f"{key} {place}")
+    return ", ".join(places)
 
 
 def metric_never_logged(error: BaseException) -> Problem | None:
@@ -67,27 +116,64 @@ def metric_never_logged(error: BaseException) -> Problem | None:
     return Problem(f"monitor.metric={found[1]}", f"never logged; {hint}logged: {', '.join(logged)}")
 
 
+def _known_problem(error: BaseException, own: Mapping[str, str]) -> Problem | None:
+    """The setting behind an error of a library about what the user asked for; none for others."""
+    for pattern, where, what in KNOWN:
+        if isinstance(error, RuntimeError) and pattern.search(str(error)):
+            return Problem(where, what)
+    # Lightning's word for a request that it refuses
+    if type(error).__name__ != "MisconfigurationException" or line_of_user_code(error, own):
+        return None
+    where = f" (own parts: {_places(own)})" if own else ""
+    return Problem("", f"{_in_one_line(error).partition(': ')[2]}{where}")
+
+
 def out_of_memory(error: BaseException) -> str:
     """One line for torch's ten, with the settings to lower."""
-    size = re.search(r"Tried to allocate ([\d.]+ \w+)", str(error))
+    size = re.search(r"(?i)tried to allocate ([\d.]+ \w+)", str(error))
     wanted = f" ({size[1]} more were needed)" if size else ""
+    where = "" if isinstance(error, MemoryError) or "CPU" in str(error) else " on the device"
     return (
-        f"out of memory on the device{wanted}; lower data.batch_size, "
+        f"out of memory{where}{wanted}; lower data.batch_size, "
         "or keep it with trainer.on_oom=halve, or trainer.precision=bf16"
     )
 
 
-def line_of_user_code(trace: TracebackType | None) -> str:
-    """`FILE:LINE` of the innermost frame in the user's own code, empty if there is none."""
+def line_of_user_code(error: BaseException, own: Mapping[str, str]) -> str:
+    """`FILE:LINE` of the innermost frame in the user's own code, empty if there is none.
+
+    That is outside of Python and its packages, or in an installed package of one of the `own` parts.
+    """
     libraries = [Path(sysconfig.get_paths()[kind]).resolve() for kind in ("stdlib", "purelib", "platlib")]
-    found = ""
-    for frame, line in traceback.walk_tb(trace):
-        file = Path(frame.f_code.co_filename)
-        if not file.is_file() or file.resolve().is_relative_to(PACKAGE):
+    packages = {target.partition(".")[0] for target in own.values()}
+    found, installed = "", ""
+    for name, line in _frames(error):
+        file = Path(name)
+        if not file.is_file() or (real := file.resolve()).is_relative_to(PACKAGE):
             continue
-        if not any(file.resolve().is_relative_to(folder) for folder in libraries):
+        if not any(real.is_relative_to(folder) for folder in libraries):
             found = f"{file}:{line}"
-    return found
+        elif any(real.is_relative_to(folder / each) for folder in libraries for each in packages):
+            installed = f"{file}:{line}"
+    return found or installed
+
+
+def _frames(error: BaseException) -> Iterator[tuple[str, int]]:
+    """File and line of each frame, the innermost last; those of a DataLoader's worker stand in the message."""
+    yield from ((frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__))
+    if WORKER in str(error):
+        yield from ((name, int(line)) for name, line in re.findall(r'File "(.+?)", line (\d+)', str(error)))
+
+
+def _in_one_line(error: BaseException, place: str = "") -> str:
+    """Type and message of an error; where it has none, the line at its `place`."""
+    text = " ".join(str(error).split())
+    if WORKER in text:
+        return f"{str(error).strip().splitlines()[-1]} (in a worker of the DataLoader)"
+    if not text and place:
+        file, _, line = place.rpartition(":")
+        text = linecache.getline(file, int(line)).strip()
+    return f"{type(error).__name__}: {text if len(text) <= LONGEST else text[: LONGEST - 3] + '...'}"
 
 
 def say(ending: ExitStatus, *, debug: bool = False) -> None:

@@ -42,8 +42,8 @@ def fit_trainer(trainer: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     if accelerator in ("auto", "gpu"):
         accelerator = next((name for name in ("cuda", "mps") if _visible(name)), "cpu")
     settings, notes = {**trainer, "accelerator": accelerator}, []
-    if accelerator == "cpu" and str(trainer.get("devices")) in ("auto", "-1"):
-        settings["devices"] = 1  # Lightning has no such number for the CPU
+    if accelerator == "cpu":  # for which Lightning takes a number, not `auto`, -1 or a list
+        settings["devices"] = ranks_here(settings)
     settings["precision"], note = fit_precision(trainer.get("precision"), accelerator)
     notes += [note] if note else []
     strategy = str(trainer.get("strategy", "auto"))

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from regente.tasks.supervised import Batch, Supervised
+from regente.tasks.supervised import Batch, Supervised, pair
 
 
 class Classifier(Supervised):
@@ -12,12 +12,12 @@ class Classifier(Supervised):
     means = ("loss", "acc")
 
     def loss(self, batch: Batch) -> Tensor:
-        x, y = batch
+        x, y = pair(batch)
         return F.cross_entropy(self(x).flatten(0, -2), y.flatten())
 
     def count(self, batch: Batch) -> dict[str, Tensor]:
         """Sum of losses, correct answers, answers. The confidence of an answer is its probability."""
-        x, y = batch
+        x, y = pair(batch)
         logits, y = self(x).flatten(0, -2), y.flatten()
         loss, prediction = F.cross_entropy(logits.float(), y, reduction="none"), logits.argmax(-1)
         chosen, true = (

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from regente.data.protocols import SupportsNaiveForecast, SupportsUnscale
 from regente.errors import ConfigError, Problem
-from regente.tasks.supervised import Batch, Supervised
+from regente.tasks.supervised import Batch, Supervised, pair
 
 
 class Regressor(Supervised):
@@ -20,7 +20,7 @@ class Regressor(Supervised):
     means = ("loss", "mae")
 
     def loss(self, batch: Batch) -> Tensor:
-        x, y = batch
+        x, y = pair(batch)
         return F.mse_loss(self._outputs(x, y), y)
 
     def _outputs(self, x: Tensor, y: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ class Regressor(Supervised):
 
     def count(self, batch: Batch) -> dict[str, Tensor]:
         """Sum of squared errors, of absolute errors in the data's units, samples."""
-        x, y = batch
+        x, y = pair(batch)
         outputs, y = self._outputs(x, y).float(), y.float()
         loss = (outputs - y).square().view(len(y), -1).mean(1)
         label, prediction = y, outputs

@@ -1,5 +1,6 @@
 """The base of tasks on labelled batches: optimizer, schedule, means over a split."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, Protocol
@@ -14,6 +15,29 @@ from regente.data.core.batches import GroupedBatches
 from regente.errors import ConfigError, Problem
 
 Batch = tuple[Tensor, Tensor]
+
+
+def pair(batch: Any) -> Batch:
+    """A batch as x and y.
+
+    Raises:
+        ConfigError: when it is anything else.
+    """
+    if (
+        isinstance(batch, tuple | list)
+        and len(batch) == 2
+        and all(isinstance(each, Tensor) for each in batch)
+    ):
+        return batch[0], batch[1]
+    given = type(batch).__name__
+    if isinstance(batch, dict):
+        given = f"mappings with {', '.join(map(str, batch))}"
+    elif isinstance(batch, tuple | list):
+        given = f"batches of {', '.join(type(each).__name__ for each in batch)}"
+    what = (
+        f"gives {given}; this task takes pairs (x, y) of tensors; change the data, or use a task of your own"
+    )
+    raise ConfigError([Problem("data", what)])
 
 
 class TakesSteps(Protocol):
@@ -96,13 +120,20 @@ class Supervised(GroupedBatches, LightningModule):
     def on_test_epoch_start(self) -> None:
         self._clear()
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """As `test_step`."""
+        self._require_one_loader(dataloader_idx)
         return self.count(batch)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Label, prediction and loss of each answer, for tables and figures."""
+        self._require_one_loader(dataloader_idx)
         return self.count(batch)
+
+    def _require_one_loader(self, number: int) -> None:
+        if number:
+            what = f"gives several loaders for a split, and {type(self).__name__} takes one; join them, or use a task of your own"
+            raise ConfigError([Problem("data", what)])
 
     def on_validation_epoch_end(self) -> None:
         self._log_means("val")
@@ -145,6 +176,9 @@ class Supervised(GroupedBatches, LightningModule):
             if self._take_steps:  # Lightning has counted groups
                 loader: Any = self.trainer.train_dataloader
                 total = (self.trainer.max_epochs or 0) * loader.steps
+            if not 0 < total < math.inf:
+                what = "OneCycleLR needs the number of steps, which this data does not tell; give trainer.max_steps=N"
+                raise ConfigError([Problem("scheduler", what)])
             schedule: Any = self.make_scheduler(optimizer, total_steps=int(total))
             return [optimizer], [{"scheduler": schedule, "interval": "step"}]
         # a plateau schedule looks at validations; an epoch without one has no new value

@@ -165,6 +165,8 @@ def make(where: str, node: dict[str, Any], **given: Any) -> Any:
         return instantiate(node)
     except (InstantiationException, MisconfigurationException) as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) else error
+        if isinstance(cause, ImportError) and cause.__cause__:  # of an error in the module of a class
+            cause = cause.__cause__
         if isinstance(cause, RegenteError):
             raise cause from None
         if isinstance(cause, MisconfigurationException) or (

@@ -16,7 +16,7 @@ from regente.config.environment import env_references
 from regente.config.redaction import Redactor, secret_values
 from regente.errors import TrackingError
 from regente.jobs import console
-from regente.jobs.exit_status import ExitStatus, exit_status_of, say
+from regente.jobs.exit_status import ExitStatus, exit_status_of, own_parts, say
 from regente.jobs.job import PROCESS, Job, claim
 from regente.jobs.process_identity import start_heartbeat
 from regente.jobs.runs import shown
@@ -60,7 +60,7 @@ def session(job: Job, config: dict[str, Any], *, kind: str = "job", debug: bool 
             status = ExitStatus("FINISHED", 0)
         except BaseException as error:  # also what a signal raises, and a sys.exit in the user's code
             redact = Redactor(secret_values(config), env_references(job.config)).text
-            found = exit_status_of(error, job.resume_states)
+            found = exit_status_of(error, job.resume_states, own_parts(config))
             status = replace(found, message=redact(found.message), trace=redact(found.trace))
             if rank.of > 1:
                 status = shared_exit_status(job, rank, error, status)

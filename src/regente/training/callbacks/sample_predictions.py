@@ -56,7 +56,7 @@ class SamplePredictions(Callback):
         # a user's task may return what it likes
         if isinstance(outputs, dict) and trainer.is_global_zero and outputs.keys() >= KEYS:
             found = {key: outputs[key] for key in (*KEYS, "confidence") if key in outputs}
-            if all(isinstance(each, torch.Tensor) and each.ndim for each in found.values()):
+            if _fit(found, self.rows[0] if self.rows else found):
                 self.rows.append(found)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -84,6 +84,15 @@ class SamplePredictions(Callback):
         )
         arrays: dict[str, Any] = {**found, "worst": wrong, "inputs": inputs, "names": names}
         np.savez_compressed(self.folder / f"{name}.npz", **arrays)
+
+
+def _fit(found: dict[str, Any], first: dict[str, Any]) -> bool:
+    """Whether these are answers in one order, of the form of the first ones."""
+    if not all(isinstance(each, torch.Tensor) and each.ndim for each in found.values()):
+        return False
+    lengths, shapes = {len(each) for each in found.values()}, {key: found[key].shape[1:] for key in found}
+    one_each = not shapes["loss"] and not shapes.get("confidence") and shapes["label"] == shapes["prediction"]
+    return len(lengths) == 1 and one_each and shapes == {key: first[key].shape[1:] for key in first}
 
 
 def _inputs(split: Any, answers: torch.Tensor) -> np.ndarray:
