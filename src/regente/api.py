@@ -122,9 +122,11 @@ def evaluate(run: str | Run = "latest", *overrides: str) -> dict[str, float]:
 
 
 def predict(
-    inputs: Sequence[str | Path], run: str | Run = "latest", *, skip_unreadable: bool = False
+    inputs: Sequence[str | Path] = (), run: str | Run = "latest", *, skip_unreadable: bool = False
 ) -> list[dict[str, Any]]:
     """Predict with a run's model: a dict for each sample of the files, folders or texts, as `regente predict` writes it.
+
+    Without inputs the samples are those of the run's own data, as `regente predict RUN` takes them.
 
     `skip_unreadable`: leave out the inputs that cannot be read.
 
@@ -133,6 +135,11 @@ def predict(
     """
     from regente.inference.predict import predict
 
+    if not inputs:
+        from regente.inference.predict_split import predict_split
+
+        with command_line(["predict"]):
+            return predict_split(_run(run)).rows
     found = predict(_run(run), [str(each) for each in inputs])
     if found.unreadable and not (skip_unreadable and found.rows):
         raise DataError("\n".join(found.unreadable))

@@ -139,7 +139,7 @@ TEXTS = {
     "an object": f"data: !!python/object/apply:os.system ['{TOUCH}']",
     "no YAML": "data: {",
     "a list": "- data",
-    "very deep": "data: " + "[" * 3000 + "]" * 3000,
+    "very deep": "data: " + "[" * 600 + "]" * 600,
 }
 ORDINARY: dict[str, Node] = {
     "a model of ours": call("regente.models.mlp.MLP", input_shape=[1, 8, 8], num_classes=10, widths=[8]),

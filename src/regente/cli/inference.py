@@ -11,6 +11,7 @@ from regente.errors import ConfigError, DataError, MachineError, Problem, first_
 from regente.jobs.runs import find
 from regente.jobs.streams import printable
 
+PRINTED = 20  # predictions for a split
 UNREADABLE = 100  # unreadable inputs that an error lists
 
 
@@ -87,15 +88,18 @@ def evaluate(words: tuple[str, ...], debug: bool) -> None:
 
 
 @click.command()
-@click.argument("run", metavar="RUN", shell_complete=_complete)
-@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...", type=click.Path())
+@run_name
+@click.argument("inputs", nargs=-1, metavar="[INPUT]...", type=click.Path())
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     help="FILE.csv, FILE.parquet or FILE.json; without it a table is printed.",
 )
 def predict(run: str, inputs: tuple[str, ...], out: Path | None) -> None:
-    """Predict with a run's model on files.
+    """Predict with a run's model on files, or on the run's own data.
+
+    Without INPUT the data is that of predict_dataloader, or else the test data, and the task's predict_step gives the
+    predictions.
 
     INPUT is a file or folder of the same kind as the run's data: images; .npz or .npy with an array x; .txt or .md, one
     sample per line; CSV or Parquet with the columns of a series or table. For a text model it may be the text itself.
@@ -109,28 +113,42 @@ def predict(run: str, inputs: tuple[str, ...], out: Path | None) -> None:
     regente predict mnist_cnn digits.npz --out digits.parquet
     regente predict text_lstm "the value of the"
     regente predict series_forecast load.csv
+    regente predict my_experiment --out test.parquet
     """
     if out is not None and out.suffix not in (".csv", ".parquet", ".json"):
         what = "unknown file type; use FILE.csv, FILE.parquet or FILE.json"
         raise ConfigError([Problem(f"--out {out}", what)])
     if out is not None and not out.parent.is_dir():
         raise ConfigError([Problem(f"--out {out}", f"there is no folder {out.parent}; create it first")])
+    if Path(run).is_file():
+        raise ConfigError([Problem(run, f"a file, where a run is expected; regente predict latest {run}")])
     found = find(run, Path.cwd())
     from regente.inference.predict import predict as ask
     from regente.inference.predict import table, write
 
-    made = ask(found, inputs)
+    if inputs:
+        made = ask(found, inputs)
+    else:
+        from regente.training.session import imports
+
+        with imports():
+            from regente.inference.predict_split import predict_split
+        made = predict_split(found)
     if out is not None and made.rows:
         write(made.rows, out)
         click.echo(f"{len(made.rows):,} predictions in {out}")
     elif out is None:
-        for line in table(made.rows):
+        shown = made.rows if inputs else made.rows[:PRINTED]
+        for line in table(shown):
             click.echo(printable(line))
+        if len(shown) < len(made.rows):
+            click.echo(f"and {len(made.rows) - len(shown):,} more; --out FILE.csv writes all")
     if bad := made.unreadable:
         noun = "input" if len(bad) == 1 else "inputs"
         raise DataError(
             f"{len(bad):,} {noun} cannot be read:\n{first_of(bad, UNREADABLE, separator=chr(10))}"
         )
+    sys.exit(0)  # at once: what torch has imported is slow and loud to take down
 
 
 @click.command()

@@ -256,3 +256,11 @@ def main() -> None:
         leave(error.exit_code)
     except SystemExit as error:
         leave(error.code if isinstance(error.code, int) else 0)
+    except Exception as error:
+        from regente.jobs.exit_status import exit_status_of, say
+
+        status = exit_status_of(
+            error
+        )  # outside of a session, as in `predict`: mostly from the user's own code
+        say(status, debug="--debug" in sys.argv)
+        leave(status.exit_code)

@@ -1,7 +1,7 @@
 """What a LightningDataModule may offer beyond Lightning's own methods.
 
 Each protocol is optional. A capability that needs one says in one line which one is missing. `InMemory` offers the
-first four; a data module of a user's own offers one by having its attributes and methods.
+first six; a data module of a user's own offers one by having its attributes and methods.
 """
 
 from collections.abc import Mapping
@@ -49,13 +49,23 @@ class SupportsFiles(Protocol):
 
 @runtime_checkable
 class SupportsRawSamples(Protocol):
-    """Says what lies between raw samples and the model: `regente predict`, `serve` and `export`."""
+    """Says what lies between raw samples and the model: `regente predict` on files, `serve` and `export`."""
 
     def preprocessing(self) -> "nn.Module":
         """Raw samples x [B, ...] -> inputs of the model; deterministic."""
 
     def postprocessing(self) -> "nn.Module":
         """Outputs of the model -> answers: probabilities [B, K], or values in the units of the data."""
+
+
+@runtime_checkable
+class SupportsRawSplits(SupportsRawSamples, Protocol):
+    """Gives raw samples of its splits, with which `serve` and `export` compare a file: x as files hold it."""
+
+    splits: "Mapping[str, Source]"  # train, val and test; filled by `setup`
+
+    def raw(self, split: str, index: "Tensor") -> "Tensor":
+        """Samples of a split, index [B] int64, as a file holds them, x [B, ...]."""
 
 
 @runtime_checkable

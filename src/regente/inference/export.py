@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
+from regente.errors import ConfigError, Problem
 from regente.inference.export_formats import (
     Exported,
     Predict,
@@ -39,30 +40,43 @@ def export(
 
     Raises:
         CheckpointError: when the run has no weights, or the file's outputs differ by more than `bound`.
+        ConfigError: when the format takes an example of the inputs, and there is none.
         DataError: when the run's data, which the comparison takes, is not there.
     """
     tune_process()
-    loaded = load_run(run)
-    classes = loaded.class_names is not None
     folder = folder or run.job.path / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    reference = samples(loaded, "val", COMPARED)
-    file, example = folder / FILES[form], reference.x[:2]
-    predictor: Any = channels_last(loaded.predictor)
+    file = folder / FILES[form]
     console.row(out, "weights", shown(run.checkpoint))
-    if form == "onnx":
-        predict: Predict = export_onnx(predictor, example, file, opset)
-    elif form == "torch":
-        predict = export_torch(predictor, example, file)
-    else:
-        predict = export_safetensors(loaded, file)
+    if form == "safetensors":
+        model = export_safetensors(run, file)
+        console.row(out, "file", f"{shown(file)}  {file.stat().st_size / 1e6:.3f} MB")
+        console.row(out, "", "the run's weights, equal to the bit")
+        console.row(out, "card", shown(write_card(folder, run, model, file)))
+        return []
+    loaded = load_run(run)
+    raw, classes = loaded.predictor.preprocessing is not None, loaded.class_names is not None
+    if int8 and not raw:
+        what = f"takes samples as files hold them, and {type(loaded.data).__name__} has no preprocessing() and raw()"
+        raise ConfigError([Problem("--quantize int8", what)])
+    reference = samples(loaded, "val", COMPARED)
+    example = reference.x[:2]
+    predictor: Any = channels_last(loaded.predictor)
+    predict: Predict = (
+        export_onnx(predictor, example, file, opset)
+        if form == "onnx"
+        else export_torch(predictor, example, file)
+    )
     exported = [compare(file, predict, reference, classes, bound)]
+    if not raw:
+        console.row(out, "", "x as a batch holds it, y as forward gives it: the data has no preprocessing()")
     _print(out, exported[0], len(reference.x), f"allowed {bound:g}")
     console.row(out, "", f"torch without export, one sample: {latency(predictor, example[:1]) * 1e3:.2f} ms")
     if int8:
         test = samples(loaded, "test", SCORED)
         exported.append(_int8(out, file, predict, reference, test, classes))
-    console.row(out, "card", shown(write_card(folder, loaded, exported, reference.x)))
+    card = write_card(folder, run, predictor.model, file, (loaded, reference.x), exported)
+    console.row(out, "card", shown(card))
     return exported
 
 
@@ -81,7 +95,7 @@ def _int8(
 
 def _print(out: Console, exported: Exported, number: int, remark: str) -> None:
     console.row(out, "file", f"{shown(exported.file)}  {exported.megabytes:.3f} MB")
-    difference = f"largest difference {exported.difference:.2g} over {number} validation samples"
+    difference = f"largest difference {exported.difference:.2g} over {number} samples"
     console.row(out, "", f"{difference}; {remark}")
     speed = f"one sample {exported.latency * 1e3:.2f} ms, {exported.throughput:,.0f} samples/s in batches"
     console.row(out, "", speed)

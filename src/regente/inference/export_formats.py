@@ -13,11 +13,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from regente.errors import CheckpointError, RegenteError
-from regente.inference.predictor import LoadedRun, Predictor, load_run
-from regente.jobs.runs import shown
+from regente.data.protocols import SupportsRawSplits
+from regente.errors import CheckpointError, ConfigError, Problem, RegenteError, first_of
+from regente.inference.predictor import LoadedRun, Predictor
+from regente.jobs.job import EXAMPLE
+from regente.jobs.runs import Run, shown
+from regente.models.weights import load_model
 
 BATCH, REPEATS = 64, 30  # samples of a batch, and calls, of a speed measurement
 Predict = Callable[[Tensor], Tensor]
@@ -50,14 +53,37 @@ class Exported:
         return self.file.stat().st_size / 1e6
 
 
+@torch.no_grad()
+def example(loaded: LoadedRun) -> Samples:
+    """A sample or two as the model gets them: `example_input_array` of the task, or what the training kept of its first batch.
+
+    Raises:
+        ConfigError: when there is neither.
+    """
+    x = getattr(loaded.predictor.model, "example_input_array", None)
+    if x is None and (kept := loaded.run.job.path / EXAMPLE).is_file():
+        x = torch.from_numpy(np.load(kept))
+    if not isinstance(x, Tensor):
+        what = "no example input: a batch holds no tensor that forward takes; give the task an example_input_array, a tensor"
+        raise ConfigError([Problem(f"run {shown(loaded.run.job.path)}", what)])
+    return Samples(x, torch.zeros(0), loaded.predictor(x))
+
+
 @torch.no_grad()  # not inference_mode, whose tensors cannot be used for an export
 def samples(loaded: LoadedRun, split: str, most: int) -> Samples:
-    """The first samples of a split.
+    """The first samples of a split; of data that is not `SupportsRawSamples`, an `example`.
 
     Raises:
         DataError: when the run's data is not there.
     """
-    data = loaded.data
+    data: Any = loaded.data
+    if loaded.predictor.preprocessing is None:
+        return example(loaded)
+    if not isinstance(loaded.data, SupportsRawSplits):
+        what = (
+            f"{type(data).__name__} has preprocessing() but not splits and raw(), which the comparison takes"
+        )
+        raise ConfigError([Problem(f"run {shown(loaded.run.job.path)}", what)])
     if not data.splits:
         data.prepare_data()
         data.setup("test")
@@ -126,19 +152,34 @@ def onnx_runtime(file: Path) -> Predict:
     return lambda x: torch.from_numpy(session.run(None, {"x": x.numpy()})[0])
 
 
-def export_safetensors(loaded: LoadedRun, file: Path) -> Predict:
-    """Write the weights, with config and fitted state as metadata; returns a model with the weights of the file."""
-    from safetensors.torch import load_model, save_model
+def export_safetensors(run: Run, file: Path) -> nn.Module:
+    """Write the weights, with config and fitted state as metadata; returns the model. No data is read.
 
-    fitted_state = json.dumps(loaded.data.fitted_state())
-    metadata = {"config": loaded.run.job.config, "fitted_state": fitted_state, "format": "pt"}
-    save_model(loaded.predictor.model, str(file), metadata)
-    again = load_run(loaded.run).predictor
+    Raises:
+        CheckpointError: when the file does not hold the run's weights, to the bit; it is removed.
+    """
+    from safetensors.torch import load_model as load_weights
+    from safetensors.torch import save_model
+
+    model, again = (load_model(run.job, run.checkpoint) for _ in range(2))
+    metadata = {"config": run.job.config, "fitted_state": json.dumps(run.fitted_state or {}), "format": "pt"}
+    save_model(model, str(file), metadata)
     with torch.no_grad():
-        for parameter in again.model.parameters():
-            parameter.zero_()  # so that the comparison fails for weights that the file does not hold
-    load_model(again.model, str(file))
-    return again
+        for tensor in again.state_dict().values():
+            tensor.zero_()  # so that the comparison fails for weights that the file does not hold
+    load_weights(again, str(file))
+    found = again.state_dict()
+    if other := [name for name, each in model.state_dict().items() if not same_bits(each, found[name])]:
+        file.unlink()
+        raise CheckpointError(f"{shown(file)}: {first_of(other)} read back differ; the file was removed")
+    return model
+
+
+def same_bits(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are the same, NaN included."""
+    return a.shape == b.shape and torch.equal(
+        *(each.detach().contiguous().flatten().view(torch.uint8) for each in (a, b))
+    )
 
 
 def quantize(file: Path, calibration: Tensor, target: Path) -> Predict:

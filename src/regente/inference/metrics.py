@@ -1,11 +1,14 @@
 """Metrics of a run's weights on the validation and test split, and of each class. Imports torch and Lightning."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from pytorch_lightning import Callback
+from pytorch_lightning.loggers import Logger
 from rich.console import Console
 from torchmetrics.functional import classification, mean_squared_error, r2_score
 
@@ -18,7 +21,7 @@ from regente.jobs.job import Job, write_json
 from regente.jobs.runs import Run
 from regente.tracking.lightning_logger import JournalLogger
 from regente.tracking.recorder import Recorder
-from regente.training.assemble import assemble
+from regente.training.assemble import Parts, assemble
 from regente.training.callbacks.sample_predictions import SamplePredictions
 from regente.training.callbacks.step_seeding import StepSeeding
 from regente.training.fit import has_test, has_validation, load_weights, metrics_of_test
@@ -38,22 +41,10 @@ def evaluate_weights(
     Writes `val.npz` and `test.npz` (see SamplePredictions), `val.csv` and `test.csv` (the rows) and `evaluation.json`
     to the job directory.
     """
-    # one device sees every sample exactly once and in a fixed order
-    single = {
-        "devices": 1,
-        "num_nodes": 1,
-        "strategy": "auto",
-        "overfit_batches": 0,
-        "limit_train_batches": 0,
-    }
-    config["trainer"], notes = fit_trainer({**config["trainer"], **single})
-    tune_process(config["trainer"]["accelerator"])
     logger = JournalLogger(recorder.journal, str(job.path), job.experiment, job.path.name)
-    samples = SamplePredictions(job.path, SPLITS)
-    callbacks = [StepSeeding(config["seed"]), samples]
-    parts = assemble({**config, "callbacks": {}}, job, callbacks, logger, fitted_state=run.fitted_state)
+    callbacks = [StepSeeding(config["seed"]), SamplePredictions(job.path, SPLITS)]
+    parts, notes = loaded_parts(job, config, run, callbacks, logger)
     task: Any = parts.task
-    load_weights(task, load(run.checkpoint), run.checkpoint)
     recorder.require_store()
     metrics: dict[str, float] = {}
     validates = has_validation(parts)
@@ -81,6 +72,30 @@ def evaluate_weights(
         recorder.journal.write("metrics", step=0, values=more)
     write_json(job.path / "evaluation.json", {"checkpoint": str(run.checkpoint), "metrics": metrics})
     return metrics, rows
+
+
+def loaded_parts(
+    job: Job,
+    config: dict[str, Any],
+    run: Run,
+    callbacks: Sequence[Callback] = (),
+    logger: Logger | None = None,
+) -> tuple[Parts, list[str]]:
+    """Data, task with the weights of a run, and a trainer of one device; and notes about what differs from the request."""
+    # one device sees every sample exactly once and in a fixed order
+    single = {
+        "devices": 1,
+        "num_nodes": 1,
+        "strategy": "auto",
+        "overfit_batches": 0,
+        "limit_train_batches": 0,
+    }
+    config["trainer"], notes = fit_trainer({**config["trainer"], **single})
+    tune_process(config["trainer"]["accelerator"])
+    fitted_state = run.fitted_state
+    parts = assemble({**config, "callbacks": {}}, job, callbacks, logger, fitted_state=fitted_state)
+    load_weights(parts.task, load(run.checkpoint), run.checkpoint)
+    return parts, notes
 
 
 def sample_metrics(predictions: Path) -> tuple[dict[str, float], list[Row]]:

@@ -1,7 +1,7 @@
 """`regente predict`: predictions of a run's model for files. Imports torch."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,11 +17,11 @@ from torch import Tensor
 from regente.data.core.decoding import reason_of
 from regente.data.core.file_inputs import Inputs
 from regente.data.core.parallel import progress_bar
-from regente.data.protocols import SupportsText
-from regente.errors import DataError
+from regente.data.protocols import SupportsFiles, SupportsText
+from regente.errors import ConfigError, DataError, Problem
 from regente.inference.predictor import LoadedRun, load_run
 from regente.jobs.hardware import cores
-from regente.jobs.runs import Run
+from regente.jobs.runs import Run, shown
 from regente.training.performance import tune_process
 
 CHUNK = 256  # files that are read at a time
@@ -46,6 +46,10 @@ def predict(run: Run, inputs: Sequence[str]) -> Predictions:
         ConfigError: when its data module cannot read files.
     """
     loaded, predictions = load_run(run), Predictions()
+    if loaded.predictor.preprocessing is None or not isinstance(loaded.data, SupportsFiles):
+        what = f"{type(loaded.data).__name__} has no samples_of(), preprocessing() and postprocessing(), so it reads no files; "
+        what += "regente predict RUN without files predicts on its own data"
+        raise ConfigError([Problem(f"run {shown(run.job.path)}", what)])
     tune_process()
     use_gpu = loaded.config["trainer"].get("accelerator") != "cpu" and torch.cuda.is_available()
     device = torch.device("cuda" if use_gpu else "cpu")
@@ -145,6 +149,31 @@ def _row(name: str, output: np.ndarray, classes: list[str] | None) -> dict[str, 
     return row
 
 
+def rows_of(outputs: Any, first: int) -> list[dict[str, Any]]:
+    """A row for each sample of what a `predict_step` returned for a batch: a tensor or list, or a dict or tuple of them.
+
+    Values of the batch as a whole are left out. `first`: the number of its first sample.
+    """
+    if isinstance(outputs, tuple):
+        outputs = {f"prediction_{number}": each for number, each in enumerate(outputs)}
+    named = outputs if isinstance(outputs, Mapping) else {"prediction": outputs}
+    columns = {}
+    for name, values in named.items():
+        plain = values.tolist() if isinstance(values, Tensor | np.ndarray) else values
+        if isinstance(plain, list):
+            columns[str(name)] = plain
+    length = max(map(len, columns.values()), default=0)
+    rows: list[dict[str, Any]] = [{"input": str(first + number)} for number in range(length)]
+    for name, plain in columns.items():
+        for row, value in zip(rows, plain, strict=False):
+            if isinstance(value, list) and all(isinstance(each, int | float) for each in value):
+                one = len(value) == 1
+                row |= {name if one else f"{name}_{number}": each for number, each in enumerate(value)}
+            else:
+                row[name] = value
+    return rows
+
+
 def write(rows: Sequence[dict[str, Any]], file: Path) -> None:
     """Write the rows as CSV, Parquet or JSON according to the suffix; the file appears whole or not at all."""
     draft = file.with_name(f".{file.name}.part")
@@ -158,6 +187,11 @@ def write(rows: Sequence[dict[str, Any]], file: Path) -> None:
             table = pa.Table.from_pylist(list(rows))
             (parquet.write_table if file.suffix == ".parquet" else csv.write_csv)(table, str(draft))
         draft.replace(file)
+    except (ValueError, NotImplementedError) as error:  # pyarrow's, for a list in a CSV file
+        draft.unlink(missing_ok=True)
+        raise DataError(
+            f"--out {file}: a prediction is no single value; use FILE.json or FILE.parquet"
+        ) from error
     except OSError as error:
         draft.unlink(missing_ok=True)
         raise DataError(f"--out {file}: cannot be written ({error.strerror or error})") from error
@@ -171,7 +205,8 @@ def table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
             best, *others = (f"{name} {p:.1%}" for name, p in _best(row))
             text = f"{best}   {'  '.join(others)}".rstrip()
         else:
-            text = "  ".join(f"{value:.6g}" for name, value in row.items() if name != "input")
+            values = [value for name, value in row.items() if name != "input"]
+            text = "  ".join(f"{value:.6g}" if isinstance(value, float) else str(value) for value in values)
         yield f"{row['input']:<{width}}  {text}"
 
 

@@ -8,8 +8,8 @@ from hydra.utils import instantiate
 from torch import Tensor, nn
 
 from regente.data.protocols import SupportsFittedState, SupportsRawSamples
-from regente.errors import ConfigError, Problem
-from regente.jobs.runs import Run, shown
+from regente.errors import DataError
+from regente.jobs.runs import Run
 from regente.jobs.trust import read_config
 from regente.models.weights import load_model
 
@@ -17,19 +17,31 @@ from regente.models.weights import load_model
 class Predictor(nn.Module):
     """Preprocessing, model and postprocessing: x [B, ...] as a file holds it -> y, float32.
 
-    y is probabilities [B, K], or values in the units of the data.
+    y is probabilities [B, K], or values in the units of the data. Of data that is not `SupportsRawSamples` there is the
+    model alone: x as a batch holds it -> what `forward` gives.
     """
 
-    def __init__(self, preprocessing: nn.Module, model: nn.Module, postprocessing: nn.Module) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        preprocessing: nn.Module | None = None,
+        postprocessing: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.preprocessing, self.model, self.postprocessing = preprocessing, model, postprocessing
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.output(self.preprocessing(x))
+        return self.output(x if self.preprocessing is None else self.preprocessing(x))
 
     def output(self, x: Tensor) -> Tensor:
         """y for x after the preprocessing."""
-        y = self.model(x).float()
+        y = self.model(x)
+        if not isinstance(y, Tensor):
+            what = f"forward gives a {type(y).__name__}; one tensor would be right"
+            raise DataError(f"{type(self.model).__name__}: {what}")
+        y = y.float()
+        if self.postprocessing is None:
+            return y
         if y.ndim == 3:  # [B, T, K]: one output per position; the last one is the prediction
             y = y[:, -1]
         return self.postprocessing(y)  # type: ignore[no-any-return]
@@ -57,16 +69,16 @@ def load_run(run: Run) -> LoadedRun:
 
     Raises:
         CheckpointError: when the weights are missing or damaged.
-        ConfigError: when the data module is not `SupportsRawSamples`.
     """
     model = load_model(run.job, run.checkpoint)
     config = read_config(run.job, Path.cwd(), ["data", "trainer"])
     node = {**config["data"], **({"augment": None} if "augment" in config["data"] else {})}
-    data = instantiate(node, _convert_="all")
-    if not isinstance(data, SupportsRawSamples):
-        what = f"{type(data).__name__} has no preprocessing() and postprocessing(), so the run cannot predict on files"
-        raise ConfigError([Problem(f"run {shown(run.job.path)}", what)])
+    data = instantiate({"_convert_": "all", **node})
     if run.fitted_state is not None and isinstance(data, SupportsFittedState):
         data.load_fitted_state(run.fitted_state)
-    predictor = Predictor(data.preprocessing(), model, data.postprocessing()).eval()
-    return LoadedRun(run, config, data, predictor)
+    around = (
+        (data.preprocessing(), data.postprocessing())
+        if isinstance(data, SupportsRawSamples)
+        else (None, None)
+    )
+    return LoadedRun(run, config, data, Predictor(model, *around).eval())

@@ -144,7 +144,8 @@ def line_of_user_code(error: BaseException, own: Mapping[str, str]) -> str:
 
     That is outside of Python and its packages, or in an installed package of one of the `own` parts.
     """
-    libraries = [Path(sysconfig.get_paths()[kind]).resolve() for kind in ("stdlib", "purelib", "platlib")]
+    kinds = ("stdlib", "purelib", "platlib", "scripts")
+    libraries = [Path(sysconfig.get_paths()[kind]).resolve() for kind in kinds]
     packages = {target.partition(".")[0] for target in own.values()}
     found, installed = "", ""
     for name, line in _frames(error):

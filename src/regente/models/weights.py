@@ -1,6 +1,7 @@
 """The model of a job with the weights of a checkpoint."""
 
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -62,5 +63,7 @@ def _make_task(config: dict[str, Any]) -> nn.Module:
         node = without_own_settings(part, config[part])
         made[part] = None if is_none(node) else instantiate(node, _convert_="all")
     node = {"_convert_": "all", **config["task"], "_partial_": True}
-    task: nn.Module = instantiate(node)(**{name: made[name] for name in given_to(config["task"])})
+    with warnings.catch_warnings():  # Lightning's, about networks among the hyperparameters
+        warnings.filterwarnings("ignore", "Attribute '.*' is an instance of `nn.Module`")
+        task: nn.Module = instantiate(node)(**{name: made[name] for name in given_to(config["task"])})
     return task

@@ -1,5 +1,7 @@
 """The description of a run: model, data and device."""
 
+from collections.abc import Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +64,19 @@ class RunDescription(Callback):
         if trainer.global_step == 0 and batch_idx == 0 and trainer.is_global_zero:
             data: Any = trainer.datamodule  # type: ignore[attr-defined]
             model = getattr(pl_module, "model", None)
-            x = batch[0] if isinstance(batch, list | tuple) else None
+            x = input_of(batch, pl_module)
             # without a backbone the batch holds its stored features
             if isinstance(model, BackboneWithHead) and model.backbone is None:
                 x = data.model_inputs("train", torch.arange(2))
-            if isinstance(x, torch.Tensor):
+            if isinstance(x, torch.Tensor) and x.ndim:
                 keep_example(self.job.path / EXAMPLE, x)
+
+
+def input_of(batch: Any, module: LightningModule) -> Any:
+    """What the model takes of a batch, as far as its form tells: its first tensor, or that named as the argument of `forward`."""
+    if isinstance(batch, Mapping):
+        return batch.get(next(iter(signature(module.forward).parameters), ""))
+    return batch[0] if isinstance(batch, list | tuple) and batch else batch
 
 
 def arithmetic(trainer: Trainer, pl_module: LightningModule) -> dict[str, str]:
