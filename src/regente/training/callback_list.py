@@ -54,11 +54,16 @@ class Callbacks:
         """Those of the config (a `null` is off), made anew, and Regente's own, in the order of their calls."""
         job, config, journal = self.current.job, self.current.config, self.current.recorder.journal
         resume, others = configured(config, job)
+
+        def note(text: str) -> None:
+            console.note(self.current.out, text)
+
         for name, node in config["callbacks"].items():
             if node and str(node["_target_"]).endswith("ProgressBar"):
-                console.note(self.current.out, f"callbacks.{name} is left out: Regente draws its own line")
+                note(f"callbacks.{name} is left out: Regente draws its own line")
         for each in resume:
             each.attempt = self.current.recorder.attempt
+            each.warn = note
         ordered = [
             self.seeding,
             *resume,  # before others do what they do at the start of a batch
@@ -72,7 +77,7 @@ class Callbacks:
             SampleTexts(job, journal),
             self.progress,
             self.pruning,
-            RankSync() if world_size(config["trainer"]) > 1 else None,
+            RankSync(note) if world_size(config["trainer"]) > 1 else None,
             self.profile,
             SkipSteps() if config["trainer"].get("on_nan") == "skip_step" else None,
             change,

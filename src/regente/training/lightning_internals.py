@@ -3,10 +3,12 @@
 `tests/training/test_lightning_internals.py` fails when a release changes one of them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pytorch_lightning import Callback, Trainer
+import torch
+from lightning_fabric.utilities import move_data_to_device
+from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 
@@ -85,6 +87,8 @@ def restore_loops(trainer: Trainer, *, validation_due: bool) -> None:
     batches.total.reset_on_restart()
     fit._restarting = False  # else the step of ReduceLROnPlateau at the end of this epoch is left out
     epoch._restart_stage = "none"
+    if done:  # else the first batch that comes resets what is averaged over the epoch
+        trainer._logger_connector._first_loop_iter = False
     if not epoch._should_accumulate():
         epoch._batches_that_stepped -= 1  # the loop adds one when it restarts
     validation.restarting = False
@@ -95,6 +99,66 @@ def restore_loops(trainer: Trainer, *, validation_due: bool) -> None:
                 0 if batches.is_last_batch else done
             )  # 0: the next epoch is the next one to iterate
     restart_training_iterator(trainer)
+
+
+def means_of_one_rank(trainer: Trainer) -> list[str]:
+    """What the running evaluation logs in its steps as means over a rank's own samples.
+
+    Lightning warns about it, with a note that Regente does not show as it comes for each name and rank.
+    """
+    results: Any = trainer._results
+    found = [each.meta for each in (results or {}).values() if each.is_tensor and each.meta.on_epoch]
+    steps = ("validation_step", "test_step")
+    return [
+        meta.name
+        for meta in found
+        if meta.fx.split(".")[0] in steps and not meta.sync.should and not meta.sync.rank_zero_only
+    ]
+
+
+# of what a task logs by `self.log`: the arguments of the call, and the value so far
+LOGGED_AS = (
+    "prog_bar",
+    "logger",
+    "on_step",
+    "on_epoch",
+    "enable_graph",
+    "add_dataloader_idx",
+    "metric_attribute",
+)
+LOGGED = ("value", "cumulated_batch_size", "_forward_cache", "_update_count", "_computed")
+
+
+def result_states(trainer: Trainer) -> dict[str, dict[str, Any]]:
+    """What the training has logged in this epoch, as plain types.
+
+    Lightning averages it by `self.log(on_epoch=True)`, and saves nothing of it in a checkpoint.
+    """
+    found = {}
+    for key, each in trainer.fit_loop.epoch_loop._results.items():
+        meta, sync = each.meta, each.meta.sync
+        if not each.has_reset and sync.group is None:  # a process group cannot be saved
+            found[key] = {
+                "fx": meta.fx, "name": meta.name, "reduce_fx": meta.reduce_fx.__name__,
+                "sync_dist": sync.should, "rank_zero_only": sync.rank_zero_only,
+                **{name: getattr(meta, name) for name in LOGGED_AS},
+                "state": {name: vars(each)[name] for name in LOGGED if name in vars(each) and each.is_tensor},
+            }  # fmt: skip
+    return found
+
+
+def restore_results(trainer: Trainer, task: LightningModule, states: Mapping[str, Mapping[str, Any]]) -> None:
+    """Put back what was logged in this epoch; the metrics of torchmetrics among it have their states again already."""
+    results, metrics = trainer.fit_loop.epoch_loop._results, dict(task.named_modules())
+    device = trainer.strategy.root_device
+    for key, saved in states.items():
+        value: Any = (
+            torch.zeros((), device=device) if saved["state"] else metrics.get(saved["metric_attribute"])
+        )
+        if value is not None:
+            call = {name: each for name, each in saved.items() if name != "state"}
+            results.log(value=value, sync_dist_fn=trainer.strategy.reduce, batch_size=1, **call)
+            vars(results[key]).update(move_data_to_device(dict(saved["state"]), device))
 
 
 def optimizer_step_counter(trainer: Trainer) -> Any:

@@ -15,9 +15,12 @@ from tests.training.test_fit import jobs
 Run = Callable[..., Ended]
 
 FRAGILE = """
-import os, signal
+import copy, os, signal
+from collections import defaultdict
 from torch import nn
-from pytorch_lightning import LightningDataModule, LightningModule
+from pytorch_lightning import Callback, LightningDataModule, LightningModule
+from torchmetrics import MaxMetric, MeanMetric, MetricCollection, MinMaxMetric
+from torchmetrics.classification import MulticlassAccuracy, MulticlassPrecision, MulticlassRecall
 from torch.utils.data import DataLoader, TensorDataset
 import torch
 
@@ -25,14 +28,15 @@ def die(place):
     if os.environ.get("DIE_AT") == place:
         os.kill(os.getpid(), signal.SIGKILL)
 
+seen = {True: 0, False: 0}  # of the process: what a model counts is resumed
+
 class Fragile(nn.Module):
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(nn.Flatten(), nn.Linear(784, 16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, num_classes))
-        self.seen = {True: 0, False: 0}
     def forward(self, x):
-        self.seen[self.training] += 1
-        die(f"{'train' if self.training else 'val'} {self.seen[self.training]}")
+        seen[self.training] += 1
+        die(f"{'train' if self.training else 'val'} {seen[self.training]}")
         return self.layers(x)
 
 class Noisy(TensorDataset):
@@ -70,6 +74,67 @@ class Manual(LightningModule):
         logits = self.model(batch[0])
         self.log("val/acc", (logits.argmax(1) == batch[1]).float().mean())
 
+class Averaged(LightningModule):
+    def __init__(self, model, optimizer, scheduler) -> None:
+        super().__init__()
+        self.model, self.make_optimizer, self.make_scheduler = model, optimizer, scheduler
+        self.train_acc, self.best = MulticlassAccuracy(10), MaxMetric()
+        self.both = MetricCollection({"p": MulticlassPrecision(10), "r": MulticlassRecall(10)})
+        self.range, self.outputs, self.by_class = MinMaxMetric(MeanMetric()), [], defaultdict(list)
+        self.calls = 0
+    def on_train_start(self):
+        self.best.reset()
+    def training_step(self, batch, batch_idx):
+        logits = self.model(batch[0])
+        loss = nn.functional.cross_entropy(logits, batch[1])
+        self.calls += 1
+        if batch_idx == 0:
+            self.log("first", loss, on_epoch=True, on_step=False)
+        self.train_acc(logits, batch[1])
+        self.range(loss.detach())
+        self.log("train_acc", self.train_acc, on_step=True, on_epoch=True)
+        self.log("train_loss", loss, on_step=True, on_epoch=True, sync_dist=True)
+        self.log("largest", loss, on_step=False, on_epoch=True, reduce_fx="max")
+        self.log_dict(self.both(logits, batch[1]), on_step=False, on_epoch=True)
+        self.outputs.append(loss.detach())
+        self.by_class[int(batch[1][0])].append(loss.item())
+        return loss
+    def on_train_epoch_end(self):
+        self.log("mean", torch.stack(self.outputs).mean())
+        self.log("calls", float(self.calls))
+        self.log("classes", sum(sum(losses) for losses in self.by_class.values()) + len(self.by_class))
+        self.log_dict(self.range.compute())
+        self.log_dict({f"all_{name}": value for name, value in self.both.compute().items()})
+        self.both.reset()
+        self.outputs.clear()
+        self.by_class.clear()
+    def validation_step(self, batch, batch_idx):
+        logits = self.model(batch[0])
+        self.log("val/acc", (logits.argmax(1) == batch[1]).float().mean())
+    def on_validation_epoch_end(self):
+        self.best(self.trainer.callback_metrics.get("train_acc_step", torch.tensor(0.0)))
+        self.log("best", self.best.compute())
+    def configure_optimizers(self):
+        optimizer = self.make_optimizer(self.parameters())
+        schedule = {"scheduler": self.make_scheduler(optimizer), "monitor": "train_acc_epoch"}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+class Smooth(Callback):
+    def on_fit_start(self, trainer, module):
+        self.shadow, self.net = {k: v.clone() for k, v in module.state_dict().items()}, copy.deepcopy(module.model)
+        self.acc = MulticlassAccuracy(10)
+    def on_train_batch_end(self, trainer, module, outputs, batch, index):
+        with torch.no_grad():
+            for key, value in module.state_dict().items():
+                self.shadow[key].lerp_(value, 0.1)
+            for mean, value in zip(self.net.parameters(), module.model.parameters()):
+                mean.lerp_(value, 0.1)
+        self.acc.update(batch[1], batch[1] if index % 2 else 9 - batch[1])
+    def on_train_epoch_end(self, trainer, module):
+        module.log("shadow", sum(each.abs().sum() for each in self.shadow.values()))
+        module.log("net", sum(each.abs().sum() for each in self.net.parameters()))
+        module.log("own_acc", self.acc.compute())
+
 saves = 0
 def dying_fsync(number, fsync=os.fsync):
     global saves
@@ -92,6 +157,7 @@ def fragile(project: Path) -> Path:
     )
     (project / "conf/task").mkdir()
     (project / "conf/task/manual.yaml").write_text("# takes its own steps\n_target_: fragile.Manual\n")
+    (project / "conf/task/averaged.yaml").write_text("# averages\n_target_: fragile.Averaged\n")
     (project / "conf/data/own.yaml").parent.mkdir(exist_ok=True)
     (project / "conf/data/own.yaml").write_text("# a DataLoader\n_target_: fragile.Own\nnum_classes: 10\n")
     (project / "experiments/mine.yaml").write_text(
@@ -138,6 +204,7 @@ def assert_same(job: Path, undisturbed: Path) -> None:
     )
 
 
+AVERAGED = ["mine", "task=averaged", "scheduler=plateau", "+callbacks.smooth._target_=fragile.Smooth"]
 # digits: nine batches an epoch, the last of them short
 CASES: dict[str, tuple[list[str], list[str]]] = {
     "in an epoch": (["mine"], ["train 5", "train 14"]),
@@ -162,6 +229,10 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
     "without validations": (["mine", "trainer.limit_val_batches=0"], ["train 9", "train 4"]),
     "optimizer steps of the task's own": (["mine", "task=manual"], ["train 5", "train 14"]),
     "augmented": (["mine", "augment=flip_crop"], ["train 5", "train 6"]),
+    "what is averaged over an epoch": (
+        [*AVERAGED, "scheduler.patience=0", "scheduler.mode=min", "+trainer.val_check_interval=3"],
+        ["train 6", "val 2", "train 3"],
+    ),
     "a DataLoader": (["loader"], ["train 3", "train 6"]),
     "a DataLoader with workers": (["loader", "data.workers=2"], ["train 4"]),
 }

@@ -178,6 +178,64 @@ def test_ranks_may_validate_on_different_numbers_of_batches(regente: Run, projec
     assert ended.code == 0, ended.err
 
 
+COUNTED = """
+import torch
+from pytorch_lightning import LightningDataModule, LightningModule
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(torch.arange(100.0).view(100, 1))
+
+class Data(LightningDataModule):
+    def __init__(self, num_classes, input_shape):
+        super().__init__()
+    def train_dataloader(self):
+        return DataLoader(torch.ones(16, 1), batch_size=8)
+    def val_dataloader(self):
+        return DataLoader(torch.arange(77.0).view(77, 1), batch_size=38)  # two batches on rank 0, one on rank 1
+    def test_dataloader(self):
+        return DataLoader(Stream(), batch_size=8)
+
+class Task(LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.net = torch.nn.Linear(1, 1)
+    def training_step(self, batch, index):
+        return self.net(batch).square().mean()
+    def validation_step(self, batch, index):
+        self.log("val_mean", batch.mean(), sync_dist=True)
+        self.log("val_share", batch.mean())
+        self.log("val_count", float(len(batch)), reduce_fx="sum", sync_dist=True)
+    def test_step(self, batch, index):
+        self.log("count", float(len(batch)), reduce_fx="sum", sync_dist=True)
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+"""
+
+
+def test_the_loaders_of_a_user_are_evaluated_once_and_what_is_not_is_said(
+    regente: Run, project: Path
+) -> None:
+    experiment = UNEVEN_EXPERIMENT.replace("  - override /model: mlp\n", "").replace("val/loss", "val_mean")
+    own_parts(
+        project, COUNTED, experiment.replace("max_epochs: 2, use_distributed_sampler: false", "max_epochs: 1")
+    )
+    ended = regente("train", "own", *TWO, "tracking=none")
+    assert ended.code == 0, ended.err
+    metrics = json.loads((jobs(project)[0] / "result.json").read_text())["metrics"]
+    assert (metrics["val_count"], metrics["val_mean"]) == (77, 38)
+    assert metrics["test/count"] == 200
+    assert (
+        "test: an IterableDataset is read whole by every rank, unless it takes a share by its rank"
+        in ended.out
+    )
+    assert (
+        "val_share: logged without sync_dist=True, so they are means over the samples of rank 0 alone"
+        in ended.out
+    )
+
+
 def test_no_rank_outlives_a_driver_that_is_killed(
     start: Callable[..., ForkServerProcess], project: Path
 ) -> None:
@@ -199,12 +257,36 @@ def test_a_rank_that_is_killed_is_named(regente: Run, project: Path) -> None:
     assert json.loads((jobs(project)[0] / "logs" / "rank-0.json").read_text())["peer_lost"]
 
 
+AVERAGED = """
+import torch
+from torchmetrics.classification import MulticlassAccuracy
+from regente.tasks.classifier import Classifier
+
+class Averaged(Classifier):
+    def __init__(self, model, optimizer, scheduler, monitor):
+        super().__init__(model, optimizer, scheduler, monitor)
+        self.train_acc, self.losses = MulticlassAccuracy(10), []
+    def training_step(self, batch, batch_idx):
+        loss = self.loss(batch)
+        self.train_acc(self(batch[0]), batch[1])
+        self.losses.append(loss.detach())
+        self.log("train_acc", self.train_acc, on_step=False, on_epoch=True)
+        self.log("train_loss", loss, on_step=True, on_epoch=True)
+        return loss
+    def on_train_epoch_end(self):
+        self.log("mean", torch.stack(self.losses).mean(), sync_dist=True)
+        self.losses.clear()
+"""
+
+
 def test_a_rank_that_is_killed_is_started_again_and_the_run_comes_out_the_same(
     regente: Run, project: Path
 ) -> None:
     (project / "fails.py").write_text(FAILS)
+    (project / "averaged.py").write_text(AVERAGED)
     words = ["digits_mlp", *TWO, "trainer.max_epochs=2", "data.batch_size=16", "tracking=none"]
     words += ["trainer.max_restarts=1", "callbacks.resume.every_minutes=0", "trainer.log_every_n_steps=1"]
+    words += ["task._target_=averaged.Averaged"]
     found = {}
     for step in (-1, 53):
         before = set(jobs(project))
@@ -226,6 +308,7 @@ def test_a_rank_that_is_killed_is_started_again_and_the_run_comes_out_the_same(
         found[step] = sorted(values), result["metrics"], {k: v.tolist() for k, v in state.items()}
         assert [line["status"] for line in lines if line["kind"] == "end"] == ["FINISHED"]
     assert found[-1] == found[53]
+    assert {"train_acc", "train_loss_epoch", "mean"} <= {key for key, _, _ in found[53][0]}
 
 
 NORMED = """

@@ -14,6 +14,7 @@ from regente.errors import Stopped
 from regente.jobs.signals import SIGNALS, confirm_interrupt
 from regente.training.lightning_internals import is_accumulating
 from regente.training.ranks.consensus import Consensus
+from regente.training.ranks.strategies import sampler_of
 
 
 class StopOnSignal(Callback):
@@ -94,4 +95,8 @@ def _on_every_rank(trainer: Trainer, loader: Any, batch_idx: int) -> bool:
         return True
     if isinstance(loader, Batches):
         return batch_idx < loader.on_every_rank
-    return isinstance(loader, DataLoader) and isinstance(loader.sampler, DistributedSampler)
+    sampler = sampler_of(loader)
+    if not isinstance(loader, DataLoader) or not isinstance(sampler, DistributedSampler):
+        return False
+    least: int = len(sampler.dataset) // sampler.num_replicas  # type: ignore[arg-type]
+    return loader.batch_size is not None and batch_idx < least // loader.batch_size

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Interval
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import nn
 
 from regente.data.protocols import SupportsFeatures
@@ -56,7 +57,7 @@ class Unfreeze(Callback):
         if not isinstance(model, BackboneWithHead) or not model.frozen:
             what = "has no frozen backbone; model=transfer would be right, with model.frozen=true"
             raise ConfigError([Problem("callbacks.unfreeze", f"{type(model).__name__} {what}")])
-        if type(trainer.strategy).__name__ not in ("SingleDeviceStrategy", "DDPStrategy"):
+        if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
             what = f"{type(trainer.strategy).__name__} shards the parameters at the start; use trainer.strategy=ddp"
             raise ConfigError([Problem("callbacks.unfreeze", what)])
 

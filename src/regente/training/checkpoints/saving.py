@@ -1,6 +1,7 @@
 """Lightning's interface to checkpoint files: a thread writes them while the training goes on."""
 
 import pickle
+from collections import deque
 from collections.abc import Callable, Mapping, MutableMapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from copy import copy as shallow
@@ -152,26 +153,28 @@ def _leave_out_objects(checkpoint: dict[str, Any], key: str) -> list[str]:
         checkpoint.pop("hparams_type", None)  # its class, which no checkpoint may name
     if not isinstance(given, Mapping):
         return []
-    plain = {str(name): _plain_value(value) for name, value in given.items()}
-    checkpoint[key] = {name: value for name, value in plain.items() if value is not _OBJECT}
-    return [name for name, value in plain.items() if value is _OBJECT]
+    plain = {str(name): plain_value(value) for name, value in given.items()}
+    checkpoint[key] = {name: value for name, value in plain.items() if value is not NOT_PLAIN}
+    return [name for name, value in plain.items() if value is NOT_PLAIN]
 
 
-_OBJECT = object()  # in place of what a checkpoint cannot hold
+NOT_PLAIN = object()  # in place of what a checkpoint cannot hold
 
 
-def _plain_value(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
+    """The value as plain types, or NOT_PLAIN."""
     if OmegaConf.is_config(value):
         value = OmegaConf.to_container(value, resolve=True)
     if value is None or isinstance(value, PLAIN):
         return value
     if isinstance(value, Mapping):
-        items: Any = {key: _plain_value(each) for key, each in value.items()}
-        return _OBJECT if any(each is _OBJECT for each in items.values()) else items
-    if type(value) in (list, tuple, set):
-        items = [_plain_value(each) for each in value]
-        return _OBJECT if any(each is _OBJECT for each in items) else type(value)(items)
-    return _OBJECT
+        items: Any = {key: plain_value(each) for key, each in value.items()}
+        return NOT_PLAIN if any(each is NOT_PLAIN for each in items.values()) else items
+    if type(value) in (list, tuple, set, deque):
+        items = [plain_value(each) for each in value]
+        kind = list if isinstance(value, deque) else type(value)
+        return NOT_PLAIN if any(each is NOT_PLAIN for each in items) else kind(items)
+    return NOT_PLAIN
 
 
 def _os_error(error: BaseException) -> OSError | None:

@@ -4,11 +4,45 @@ from difflib import get_close_matches
 from typing import Any
 
 from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, Strategy, StrategyRegistry
+from torch.utils.data import DistributedSampler
 
 from regente.errors import ConfigError, Problem
 from regente.jobs.hardware import world_size
 
-DDP = {"auto", "ddp", "ddp_find_unused_parameters_false", "ddp_find_unused_parameters_true"}
+NAMES_OF_DDP = {"auto", "ddp", "ddp_find_unused_parameters_false", "ddp_find_unused_parameters_true"}
+
+
+class EachSampleOnce(Strategy):
+    """Evaluates each sample once: Lightning's sampler for a user's loader repeats some, so that all ranks have as many."""
+
+    def process_dataloader(self, dataloader: object) -> object:
+        dataloader = super().process_dataloader(dataloader)
+        sampler = sampler_of(dataloader)
+        if isinstance(sampler, DistributedSampler) and not sampler.drop_last and not self._trains:
+            number: int = len(sampler.dataset)  # type: ignore[arg-type]
+            if number >= sampler.num_replicas:  # Lightning wants a batch on every rank
+                sampler.total_size = number
+                sampler.num_samples = len(range(sampler.rank, number, sampler.num_replicas))
+        return dataloader
+
+    @property
+    def _trains(self) -> bool:
+        module = self.lightning_module
+        return module is None or module.trainer.training
+
+
+class DDP(EachSampleOnce, DDPStrategy):
+    """Lightning's DDP, with each sample evaluated once."""
+
+
+class FSDP(EachSampleOnce, ModelParallelStrategy):
+    """torch's second FSDP, with each sample evaluated once."""
+
+
+def sampler_of(loader: object) -> object:
+    """What gives a loader the numbers of its samples: a batch sampler of the user's own hides it."""
+    inner = getattr(getattr(loader, "batch_sampler", None), "sampler", None)
+    return inner if isinstance(inner, DistributedSampler) else getattr(loader, "sampler", None)
 
 
 def strategy(trainer: dict[str, Any]) -> dict[str, Strategy]:
@@ -27,9 +61,9 @@ def strategy(trainer: dict[str, Any]) -> dict[str, Strategy]:
         close = get_close_matches(given, known, n=1)
         hint = f"did you mean {close[0]}?" if close else "use auto, ddp or fsdp"
         raise ConfigError([Problem(f"trainer.strategy={given}", f"no such strategy; {hint}")])
-    if ranks > 1 and name in DDP:
+    if ranks > 1 and name in NAMES_OF_DDP:
         return {
-            "strategy": DDPStrategy(
+            "strategy": DDP(
                 gradient_as_bucket_view=True,
                 broadcast_buffers=False,
                 find_unused_parameters=name.endswith("_true"),
@@ -37,7 +71,7 @@ def strategy(trainer: dict[str, Any]) -> dict[str, Strategy]:
         }
     if ranks > 1 and name == "fsdp":
         return {
-            "strategy": ModelParallelStrategy(
+            "strategy": FSDP(
                 data_parallel_size=ranks, tensor_parallel_size=1, save_distributed_checkpoint=False
             )
         }
