@@ -101,9 +101,22 @@ def test_a_recorder_starts_nothing_before_its_start(project: Path) -> None:
     assert recorder.shipper is not None
     assert [line["kind"] for line in read(job.journal, 0)[0]] == ["start"]
     assert ProcessIdentity(**json.loads((job.path / "process.json").read_text())).alive() is True
+    recorder.calls.end()
     recorder.shipper.kill()
     recorder.shipper.wait(60)
     recorder.journal.close()
+
+
+CALLS = """
+import mlflow
+from pytorch_lightning import Callback
+mlflow.pytorch.autolog(log_models=False)
+
+class Calls(Callback):
+    def on_train_epoch_end(self, trainer, module):
+        mlflow.log_metric("fluent", 1.5, step=trainer.current_epoch)
+        mlflow.log_text("hello", "said/fluent.txt")
+"""
 
 
 def test_a_run_explains_itself(regente: Run, project: Path) -> None:
@@ -111,7 +124,8 @@ def test_a_run_explains_itself(regente: Run, project: Path) -> None:
         subprocess.run(["git", *command.split()], cwd=project, check=True)
     (project / "notes.py").write_text("answer = 42\n")
     words = ["digits_mlp", "trainer.max_epochs=2", "data.batch_size=256", "optimizer.lr=3e-3"]
-    ended = regente("train", *words)
+    (project / "calls.py").write_text(CALLS)
+    ended = regente("train", *words, "+callbacks.calls._target_=calls.Calls")
     assert ended.code == 0, ended.err
     (job,) = jobs(project)
     until(lambda: json.loads((job / "recorded.json").read_text()).get("complete") is True, 200)
@@ -125,7 +139,9 @@ def test_a_run_explains_itself(regente: Run, project: Path) -> None:
     assert re.fullmatch("[0-9a-f]{40}", tags["mlflow.source.git.commit"])
     assert tags["regente.dirty"] == "true"
     assert re.fullmatch("[0-9a-f]{12}", tags["regente.fingerprint"])
-    assert tags["regente.overrides"].endswith("optimizer.lr=3e-3")
+    assert "optimizer.lr=3e-3" in tags["regente.overrides"]
+    assert metrics["fluent"] == 1.5
+    assert params["optimizer_name"] == "Adam"  # of autolog
     assert "regente.model" not in tags
     assert tags["regente.parameters"] == tags["regente.trainable"] == "118282"
     assert tags["regente.device"] == "cpu"
@@ -144,6 +160,7 @@ def test_a_run_explains_itself(regente: Run, project: Path) -> None:
         "environment/packages.txt",
         "environment/hardware.json",
         "model/model.txt",
+        "said/fluent.txt",
     } <= found
     assert {
         f"figures/{name}.png" for name in ("learning_curves", "confusion_matrix", "worst_mistakes")

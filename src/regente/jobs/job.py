@@ -47,6 +47,7 @@ DATA = "data.json"
 PROVENANCE = "provenance.json"
 FOUND = "found.json"
 EXAMPLE = "example.npy"
+ARTIFACTS = "artifacts"  # a folder: what a user's code logs as files
 PROCESS = "process.json"
 TRIAL = "REGENTE_TRIAL"  # environment variable of a trial of a search: its `Pruning` callback as JSON
 ARROW = " -> "  # between an old value and a new one

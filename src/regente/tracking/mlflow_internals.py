@@ -77,6 +77,13 @@ def server_shows_views(uri: str) -> bool:
     return (int(major), int(minor)) >= OLDEST_SERVER
 
 
+def tracking_store(uri: str) -> Any:
+    """The store behind a client, with the methods that MLflow calls on a plugin's store."""
+    from mlflow.tracking._tracking_service.utils import _get_store
+
+    return _get_store(uri)
+
+
 def serving_command(model: str, host: str, port: int, app: str) -> tuple[list[str], dict[str, str]]:
     """The command and the environment of MLflow's model server; `app`: the ASGI application that wraps MLflow's.
 

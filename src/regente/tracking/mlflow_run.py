@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from regente.config.tracking_uri import absolute_uri
-from regente.jobs.job import Job, write_json
+from regente.jobs.job import ARTIFACTS, Job, write_json
 from regente.tracking.journal import read
 from regente.tracking.store import named, open_store
 
@@ -23,6 +23,7 @@ STATE = "recorded.json"  # in the job directory: how much of the journal is in M
 HEARTBEAT_TAG = "regente.heartbeat"  # a counter, since the clocks of machines may differ
 POLL = 0.2  # seconds between looks at the journal
 PATIENCE = 20.0  # seconds to go on trying after the job has ended and the store does not answer
+FILE_CLOCK = 20_000_000  # ns that the times of files may lag behind
 LIMIT = 6000  # characters of a parameter that MLflow keeps
 
 State = dict[str, Any]
@@ -31,6 +32,7 @@ State = dict[str, Any]
     offset, time                         bytes of the journal that are shipped, and the time of the last shipped line
     ended                                the run has its end
     complete                             figures and model are logged too
+    files                                when the user's files were last looked at, in ns since the epoch
     problem                              why the last attempt to ship failed
     refused                              why the store will never take the run
     lost                                 values that the store refused, with its reasons
@@ -99,6 +101,17 @@ class Shipment:
         if "run_id" in self.state:
             line = {"time": int(time.time() * 1000), "step": number, "values": usage}
             self._log(metrics=_metrics([line]), tags={HEARTBEAT_TAG: str(number)})
+            self.ship_files()
+
+    def ship_files(self) -> None:
+        """Ship the files that the user's code has logged, if they have changed since the last time."""
+        folder, begun = self.job.path / ARTIFACTS, time.time_ns()
+        for path in sorted(folder.rglob("*")):
+            new = path.is_file() and path.stat().st_ctime_ns > self.state.get("files", 0)
+            if new and path.resolve().is_relative_to(folder.resolve()):  # no link to elsewhere
+                to = path.parent.relative_to(folder).as_posix()
+                self._open().log_artifact(self.state["run_id"], str(path), to if to != "." else None)
+        self.state["files"] = begun - FILE_CLOCK
 
     def _log(
         self,
@@ -184,6 +197,7 @@ class Shipment:
 
     def _end(self, lines: list[dict[str, Any]]) -> None:
         if "run_id" in self.state:
+            self.ship_files()
             self._open().set_terminated(self.state["run_id"], lines[-1]["status"], lines[-1]["time"])
         self.state["ended"] = True
 

@@ -21,6 +21,7 @@ from regente.jobs.runs import shown
 from regente.tracking.journal import Journal, read
 from regente.tracking.mlflow_run import STATE, read_state
 from regente.tracking.store import unreachable
+from regente.tracking.user_calls import UserCalls
 
 FINAL_WAIT = 120.0  # seconds to wait at the end until the store has everything
 UNREACHABLE_WAIT = 3.0  # seconds to wait at the end for a store that does not answer
@@ -35,6 +36,7 @@ class RecordingResult:
     reason: str = ""
     refused: bool = False
     server: str = ""  # address of the MLflow server; empty for a database file
+    elsewhere: str = ""  # another store, to which the user's code has logged by itself
 
 
 def show(out: Console, job: Job, recorded: RecordingResult, *, ended_well: bool) -> None:
@@ -46,6 +48,11 @@ def show(out: Console, job: Job, recorded: RecordingResult, *, ended_well: bool)
         console.row(out, "run", f"{recorded.run_id} {where}")
     if recorded.reason:
         console.row(out, "tracking", recorded.reason)
+    if recorded.elsewhere:
+        what = (
+            f"your code calls mlflow.set_tracking_uri: what it logs by mlflow.* goes to {recorded.elsewhere}"
+        )
+        console.row(out, "tracking", f"{what}, not to this run")
 
 
 class Recorder:
@@ -70,6 +77,12 @@ class Recorder:
         """Write the first line; start the shipper, and a thread that tests whether the store answers."""
         self.attempt = attempts(self.job)
         self.journal = Journal(self.job.journal if self.rank == 0 else Path(os.devnull))
+        try:
+            self._start()
+        finally:
+            self.calls = UserCalls(self)  # the shipper has the address of the store
+
+    def _start(self) -> None:
         if self.rank > 0:
             return
         process = asdict(process_identity(os.getpid()))
@@ -128,8 +141,12 @@ class Recorder:
 
     def finish(self, status: str) -> RecordingResult:
         """End the run and wait until the store has all of it; the wait is short if the store does not answer."""
+        elsewhere = self.redact.text(self.calls.end())
         self.journal.write("end", status=status)
         self.journal.close()
+        return replace(self._wait(), elsewhere=elsewhere)
+
+    def _wait(self) -> RecordingResult:
         if self.journal.problem:
             what = f"incomplete: {self.job.journal} could not be written ({self.journal.problem}); free some disk space"
             return RecordingResult(read_state(self.job.path).get("run_id"), reason=what, refused=True)

@@ -69,7 +69,7 @@ def _build_parts(
     state = find_resume_state(job, notes)
     saving.verified = state.path if state else None
     change = changed(config, job.changes_since(state.attempt) if state else {}, rate)
-    logger = JournalLogger(recorder.journal, str(job.path), job.experiment, job.path.name)
+    logger = JournalLogger(recorder.journal, job, recorder.redact.text)
     parts = assemble(config, job, own.ordered(change), logger, saving, state)
     if state is None and config["init_from"]:
         notes.append(initialize_from(parts.task, Path(config["init_from"])))

@@ -28,7 +28,7 @@ def replay(job: Job, config: dict[str, Any], trace: Replay) -> None:
     resume, others = configured(config, job)
     callbacks = [StepSeeding(config["seed"]), *resume, *others, trace]
     # some callbacks want a logger
-    logger = JournalLogger(Journal(Path(os.devnull)), str(job.path), job.experiment, job.path.name)
+    logger = JournalLogger(Journal(Path(os.devnull)), job)
     parts = assemble(config, job, callbacks, logger, saving)
     if config["init_from"]:
         initialize_from(parts.task, Path(config["init_from"]))
