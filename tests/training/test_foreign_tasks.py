@@ -202,7 +202,7 @@ def test_a_task_that_is_killed_goes_on_to_the_same_numbers(
         )
     )
     (lit / "lit.py").write_text(slow)
-    words = ["train", "alone", "callbacks.resume.every_minutes=0", "tracking=none"]
+    words = ["train", "alone", "callbacks.resume.every_minutes=0", "tracking=none", "loggers=csv"]
     assert regente(*words).code == 0
     (whole,) = jobs(lit)
     process = start(*words)
@@ -216,6 +216,8 @@ def test_a_task_that_is_killed_goes_on_to_the_same_numbers(
     assert ended.code == 0, ended.out + ended.err
     assert_same(job, whole)
     assert result_of(job)["metrics"] == result_of(whole)["metrics"]
+    tables = [(job / f"csv/version_{number}/metrics.csv").read_text() for number in (0, 1)]
+    assert all("train_loss" in table or "train/loss" in table for table in tables)
 
 
 def test_a_task_is_swept_loaded_and_refuses_what_it_does_not_take(regente: Run, lit: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from regente.config import tracking_uri
 from regente.config.check_consistency import consistency_problems
-from regente.config.check_part import part_problems, shorten, unknown_settings
+from regente.config.check_part import NAMED, part_problems, shorten, unknown_settings
 from regente.config.compose import ROOT_KEYS, Monitor, Tracking
 from regente.config.discovery import groups, options
 from regente.config.limits import BY_KEY
@@ -71,13 +71,14 @@ def _seed_problems(config: dict[str, Any]) -> Iterator[Problem]:
 
 
 def _parts(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every part with its dotted key; a callback that is null is off."""
+    """Every part with its dotted key; a callback or logger that is null is off."""
     for key in ("data", "model", "task", "optimizer", "scheduler", "trainer"):
         if config[key] is not None and not (key in PARTS and is_none(config[key])):
             yield key, config[key]
-    for name, node in (config["callbacks"] or {}).items():
-        if node is not None:
-            yield f"callbacks.{name}", node
+    for group in NAMED:
+        for name, node in (config.get(group) or {}).items():
+            if node is not None:
+                yield f"{group}.{name}", node
 
 
 def _some(part: str) -> str:

@@ -22,6 +22,9 @@ SET_BY_REGENTE = {
         *("enable_checkpointing", "enable_progress_bar", "enable_model_summary"),
     ),
 }
+NAMED = ("callbacks", "loggers")  # groups that hold parts by name
+# Arguments that get a value where the config has none
+FILLED = {"loggers": ("save_dir", "name", "version")}
 # Modules of the standard library whose functions run code or touch files
 NO_COMPONENTS = {
     "builtins",
@@ -43,6 +46,7 @@ BASE_CLASSES = {
     "optimizer": ("torch.optim.Optimizer", "a torch optimizer"),
     "trainer": ("pytorch_lightning.Trainer", "Lightning's Trainer"),
     "callbacks": ("pytorch_lightning.Callback", "a Lightning callback"),
+    "loggers": ("pytorch_lightning.loggers.Logger", "a Lightning logger"),
 }
 
 
@@ -50,8 +54,9 @@ def part_problems(where: str, node: Any) -> list[Problem]:
     """The problems of one part, or of a node inside of a part; `where` is its dotted key in the config."""
     if not isinstance(node, dict) or "_target_" not in node:
         what = "has no _target_, the class to make"
-        if where.startswith("callbacks.") and isinstance(node, dict):
-            what = f"no such callback here, and it {what}; give callbacks.NAME._target_, or mend the name"
+        group = where.partition(".")[0]
+        if group in NAMED and isinstance(node, dict):
+            what = f"no such {group[:-1]} here, and it {what}; give {group}.NAME._target_, or mend the name"
         return [Problem(where, what)]
     target = node["_target_"]
     if not isinstance(target, str) or target.split(".")[0] in sys.stdlib_module_names:
@@ -96,7 +101,7 @@ def _members(path: str) -> list[str]:
 def _part(where: str) -> str:
     """Which of the config's parts a node is; empty for a node inside of a part, such as data.augment."""
     root, *inner = where.split(".")
-    return root if len(inner) == (root == "callbacks") else ""
+    return root if len(inner) == (root in NAMED) else ""
 
 
 def _class_problems(where: str, signature: Signature) -> Iterator[Problem]:
@@ -108,14 +113,14 @@ def _class_problems(where: str, signature: Signature) -> Iterator[Problem]:
 def _argument_problems(where: str, node: dict[str, Any], signature: Signature) -> Iterator[Problem]:
     part = _part(where)
     reserved = () if part == "task" else SET_BY_REGENTE.get(part, ())
-    given = given_to(node) if part == "task" else reserved
+    given = given_to(node) if part == "task" else (*reserved, *FILLED.get(part, ()))
     arguments = {key: each for key, each in node.items() if not key.startswith("_")}
     own = {key: each for key, each in OWN_SETTINGS.get(part, {}).items() if key not in signature.parameters}
     for key in [key for key in own if key in arguments]:
         if not own[key].allows(value := arguments.pop(key)):
             yield Problem(f"{where}.{key}={shorten(value)}", own[key].message)
     for key in [key for key in arguments if key in reserved]:
-        what = "is set by Regente; see the groups callbacks and tracking, or leave it out"
+        what = "is set by Regente; see the groups callbacks, loggers and tracking, or leave it out"
         yield Problem(f"{where}.{key}", what)
         del arguments[key]
     if not signature.open:

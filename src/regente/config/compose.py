@@ -70,6 +70,7 @@ class Root:
     scheduler: Any = MISSING
     trainer: Any = MISSING
     callbacks: Any = MISSING
+    loggers: Any = field(default_factory=dict)  # of Lightning, beside MLflow
     tracking: Tracking = field(default_factory=Tracking)
     sweep: Sweep = field(default_factory=Sweep)
 

@@ -19,6 +19,8 @@ PACKAGES = (  # a class below one of these is trusted, if it is of one of the KI
     *("regente.data", "regente.models", "regente.tasks", "regente.training.callbacks"),
     *("torch.nn", "torch.optim", "torchvision.models", "torchvision.ops", "torchvision.transforms"),
     *("pytorch_lightning.callbacks", "pytorch_lightning.Trainer", "pytorch_lightning.trainer.trainer.Trainer"),
+    *("pytorch_lightning.loggers.CSVLogger", "pytorch_lightning.loggers.csv_logs"),  # others may send results away
+    *("pytorch_lightning.loggers.TensorBoardLogger", "pytorch_lightning.loggers.tensorboard"),
 )  # fmt: skip
 DENIED = (  # also where the project trusts all of torch: they load, compile or run their arguments
     *("torch.hub", "torch.jit", "torch.package", "torch.distributed", "torch.multiprocessing", "torch.serialization"),
@@ -29,6 +31,7 @@ DENIED = (  # also where the project trusts all of torch: they load, compile or 
 KINDS = (
     *("torch.nn.Module", "torch.optim.Optimizer", "torch.optim.lr_scheduler.LRScheduler", "torch.utils.data.Dataset"),
     *("pytorch_lightning.LightningDataModule", "pytorch_lightning.Callback", "pytorch_lightning.Trainer"),
+    "pytorch_lightning.loggers.Logger",
 )  # fmt: skip
 PLAIN = ("regente.data.augmentation", "regente.models.feature_bank")  # whose classes are of no such kind
 NAME = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)+", re.ASCII)  # nothing private, nothing with dunders

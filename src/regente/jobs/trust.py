@@ -244,8 +244,10 @@ def _plain_problems(config: dict[str, Any]) -> Iterator[Problem]:
 
 
 def _leads_out(where: str, text: str) -> bool:
-    """Whether a callback or the trainer would write elsewhere."""
-    return where.startswith(("callbacks.", "trainer.")) and (bool(LEADS_OUT.match(text)) or "\0" in text)
+    """Whether a callback, a logger or the trainer would write elsewhere."""
+    return where.startswith(("callbacks.", "loggers.", "trainer.")) and (
+        bool(LEADS_OUT.match(text)) or "\0" in text
+    )
 
 
 def _is_folder(where: str, keepers: Collection[str]) -> bool:

@@ -14,7 +14,7 @@ from regente.config.compose import parse
 from regente.config.signatures.modules import Module, TargetNotFound, Unreadable, top_module
 
 VERSION = version("regente")
-IRRELEVANT = ("hydra", "tracking", "sweep")  # where and how a job runs
+IRRELEVANT = ("hydra", "tracking", "loggers", "sweep")  # where and how a job runs
 PACKAGE = Path(__file__).parents[1]
 LIBRARIES = [Path(sysconfig.get_paths()[kind]).resolve() for kind in ("stdlib", "purelib", "platlib")]
 LENGTH = 12  # hex digits: two of a million jobs get the same one by chance once in 500 sweeps

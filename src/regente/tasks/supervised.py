@@ -155,8 +155,10 @@ class Supervised(GroupedBatches, LightningModule):
     def log_measures(self, values: dict[str, float]) -> None:
         """Log values at `global_step`; Lightning's own step counts calls of `training_step`."""
         self.log_dict(values, logger=False)
-        if self.logger is not None and self.trainer.is_global_zero and not self.trainer.sanity_checking:
-            self.logger.log_metrics(values, step=self.global_step)
+        for logger in (
+            self.loggers if self.trainer.is_global_zero and not self.trainer.sanity_checking else ()
+        ):
+            logger.log_metrics(values, step=self.global_step)
 
     def measures(self, means: dict[str, float]) -> dict[str, float]:
         """The metrics of a split, from its means."""

@@ -1,7 +1,7 @@
 """`self.logger.experiment` of a task: the calls that people know from TensorBoard, Weights & Biases and MLflow."""
 
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cached_property, wraps
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,20 @@ from regente.tracking.store import named
 IMAGE_AXES = {2: "HW", 3: "CHW"}  # by the number of axes, as TensorBoard has them
 
 
+Method = Callable[..., None]
+
+
+def forwarded(method: Method) -> Method:
+    """A method that other loggers of the run get too, if they have it, such as TensorBoard's."""
+
+    @wraps(method)
+    def call(self: "Experiment", *args: Any, **kwargs: Any) -> None:
+        method(self, *args, **kwargs)
+        self._others(method.__name__, args, kwargs)
+
+    return call
+
+
 class Experiment:
     """Metrics and texts go to the journal, images and figures to the folder of the job whose files become artifacts.
 
@@ -24,20 +38,24 @@ class Experiment:
         self._logger, self._folder = logger, folder
         self._unknown: set[str] = set()  # names that were asked for
 
+    @forwarded
     def add_scalar(
         self, tag: str, scalar_value: Any, global_step: int | None = None, *args: Any, **kwargs: Any
     ) -> None:
         self._logger.record({tag: float(scalar_value)}, global_step or 0)
 
+    @forwarded
     def add_scalars(
         self, main_tag: str, tag_scalar_dict: Mapping[str, Any], global_step: int | None = None
     ) -> None:
         for name, value in tag_scalar_dict.items():
             self.add_scalar(f"{main_tag}/{name}", value, global_step)
 
+    @forwarded
     def add_text(self, tag: str, text_string: str, global_step: int | None = None, *args: Any) -> None:
         self._file(tag, global_step, "txt").write_text(text_string, encoding="utf-8")
 
+    @forwarded
     def add_image(
         self,
         tag: str,
@@ -48,6 +66,7 @@ class Experiment:
     ) -> None:
         write_image(self._file(tag, global_step, "png"), img_tensor, dataformats)
 
+    @forwarded
     def add_images(
         self,
         tag: str,
@@ -59,17 +78,20 @@ class Experiment:
         for number, image in enumerate(img_tensor):
             self.add_image(f"{tag}/{number}", image, global_step, dataformats=dataformats[1:])
 
+    @forwarded
     def add_figure(
         self, tag: str, figure: Any, global_step: int | None = None, *args: Any, **kwargs: Any
     ) -> None:
         for number, each in enumerate(figure if isinstance(figure, list) else [figure]):
             each.savefig(self._file(f"{tag}/{number}" if number else tag, global_step, "png"))
 
+    @forwarded
     def add_hparams(
         self, hparam_dict: Mapping[str, Any], metric_dict: Mapping[str, Any], *args: Any, **kwargs: Any
     ) -> None:
         self._logger.log_hyperparams(hparam_dict, metric_dict)
 
+    @forwarded
     def log(self, data: Mapping[str, Any], step: int | None = None, **kwargs: Any) -> None:
         """Numbers, as `wandb.log` takes them."""
         self._logger.record({name: float(value) for name, value in data.items() if _is_number(value)}, step)
@@ -126,7 +148,7 @@ class Experiment:
         from mlflow.tracking import MlflowClient
 
         if not hasattr(MlflowClient, name):
-            if name not in self._unknown:
+            if not self._others(name, args, kwargs) and name not in self._unknown:
                 self._unknown.add(name)
                 what = "is left out: Regente records no such thing; a logger of your own does (loggers.NAME._target_=...)"
                 console.note(console.terminal(quiet=False), f"self.logger.experiment.{name} {what}")
@@ -134,6 +156,15 @@ class Experiment:
         if not self._names_run(args, kwargs):
             args = (self._logger.run_id, *args)
         return getattr(self.client, name)(*args, **kwargs)
+
+    def _others(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+        """Call a method of the other loggers' experiments; returns how many have it."""
+        found = [
+            getattr(each.experiment, name, None)
+            for each in self._logger.others
+            if hasattr(each, "experiment")
+        ]
+        return sum(1 for method in found if method and (method(*args, **kwargs) or True))
 
     def _names_run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         return "run_id" in kwargs or bool(

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
+from lightning_fabric.loggers.logger import rank_zero_experiment
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.loggers.logger import rank_zero_experiment
 from pytorch_lightning.utilities import rank_zero_only
 
 from regente.jobs.job import ARTIFACTS, Job
@@ -29,6 +29,7 @@ class JournalLogger(Logger):
     def __init__(self, journal: Journal, job: Job, redact: Callable[[str], str] = str) -> None:
         super().__init__()
         self.journal, self.job, self.redact = journal, job, redact
+        self.others: list[Logger] = []  # which the config has beside this one
         self.testing = False  # whether the metrics are those of a test
         self.step = 0  # of the last metrics
         lines = read(journal.path, 0)[0]

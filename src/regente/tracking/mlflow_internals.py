@@ -81,7 +81,7 @@ def tracking_store(uri: str) -> Any:
     """The store behind a client, with the methods that MLflow calls on a plugin's store."""
     from mlflow.tracking._tracking_service.utils import _get_store
 
-    return _get_store(uri)
+    return _get_store(uri)  # type: ignore[no-untyped-call]
 
 
 def serving_command(model: str, host: str, port: int, app: str) -> tuple[list[str], dict[str, str]]:

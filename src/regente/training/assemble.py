@@ -18,10 +18,12 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from regente.config.own_settings import without_own_settings
+from regente.config.signatures import read
 from regente.config.task_parts import given_to
 from regente.errors import ConfigError, Problem, RegenteError
 from regente.jobs.job import Job
 from regente.models.features.cached_features import cache_features
+from regente.tracking.recorder import run_name
 from regente.training.checkpoints.initialization import ResumeState
 from regente.training.checkpoints.saving import SafeSaving
 from regente.training.grouped_steps import GroupedSteps, grouped_steps
@@ -49,7 +51,7 @@ def assemble(
     config: dict[str, Any],
     job: Job,
     callbacks: Sequence[Callback],
-    logger: Logger | None = None,
+    logger: Logger | Sequence[Logger] | None = None,
     saving: SafeSaving | None = None,
     state: ResumeState | None = None,
     fitted_state: Mapping[str, Any] | None = None,
@@ -110,7 +112,7 @@ def make_trainer(
     config: dict[str, Any],
     job: Job,
     callbacks: Sequence[Callback],
-    logger: Logger | None,
+    logger: Logger | Sequence[Logger] | None,
     saving: SafeSaving | None = None,
 ) -> Trainer:
     """Lightning's trainer as the config wants it, quiet, and with nothing of its own outside the job directory."""
@@ -201,6 +203,29 @@ def _with_saving(plugins: Any, saving: SafeSaving | None) -> list[Any]:
     return (
         given if saving is None or any(isinstance(each, CheckpointIO) for each in given) else [*given, saving]
     )
+
+
+def make_loggers(config: dict[str, Any], job: Job) -> list[Logger]:
+    """The loggers of the config; what it leaves open is filled so that their files lie in the job directory.
+
+    A resumed run continues them: the same run of Weights & Biases, the same folder of TensorBoard, a further CSV file.
+    """
+    made: list[Logger] = []
+    for key, node in (config.get("loggers") or {}).items():
+        if node:
+            signature = read(str(node["_target_"]))
+            filled = {"save_dir": str(job.path), "name": key, "version": ""}
+            if signature.derives_from("pytorch_lightning.loggers.WandbLogger"):
+                filled |= {"name": run_name(job), "version": job.path.name}
+            elif signature.derives_from("pytorch_lightning.loggers.CSVLogger"):
+                del filled["version"]  # it empties a folder that it continues, and numbers its own
+            filled = {name: each for name, each in filled.items() if name in signature.parameters}
+            logger = make(f"loggers.{key}", {**filled, **node})
+            if not isinstance(logger, Logger):
+                what = f"{type(logger).__name__} is not a Lightning logger"
+                raise ConfigError([Problem(f"loggers.{key}", what)])
+            made.append(logger)
+    return made
 
 
 def make_callback(name: str, node: dict[str, Any], job: Job) -> Callback:

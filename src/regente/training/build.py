@@ -11,7 +11,7 @@ from pytorch_lightning import seed_everything
 from regente.jobs import console
 from regente.jobs.hardware import fit_trainer
 from regente.tracking.lightning_logger import JournalLogger
-from regente.training.assemble import Parts, assemble
+from regente.training.assemble import Parts, assemble, make_loggers
 from regente.training.callback_list import Callbacks
 from regente.training.callbacks.changed_settings import changed
 from regente.training.checkpoints.initialization import ResumeState, find_resume_state, initialize_from
@@ -70,7 +70,8 @@ def _build_parts(
     saving.verified = state.path if state else None
     change = changed(config, job.changes_since(state.attempt) if state else {}, rate)
     logger = JournalLogger(recorder.journal, job, recorder.redact.text)
-    parts = assemble(config, job, own.ordered(change), logger, saving, state)
+    logger.others = make_loggers(config, job)
+    parts = assemble(config, job, own.ordered(change), [logger, *logger.others], saving, state)
     if state is None and config["init_from"]:
         notes.append(initialize_from(parts.task, Path(config["init_from"])))
     recorder.require_store()

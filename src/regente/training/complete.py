@@ -37,7 +37,7 @@ def complete(config: DictConfig, pins: dict[str, str] | None = None, overrides: 
         CheckpointError: when the initial weights are missing.
     """
     whole_counts(config)
-    for part, nothing in (*((part, NONE) for part in PARTS), ("callbacks", {})):
+    for part, nothing in (*((part, NONE) for part in PARTS), ("callbacks", {}), ("loggers", {})):
         if part in config and not OmegaConf.is_missing(config, part) and config.get(part) is None:
             config[part] = nothing
     with suppress(OmegaConfBaseException):

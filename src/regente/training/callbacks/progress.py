@@ -81,9 +81,9 @@ class ProgressLine(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._stop_clock()
-        if trainer.logger is not None and self.seconds > 0:
+        for logger in trainer.loggers if self.seconds > 0 else ():
             speed = self.samples * trainer.world_size / self.seconds
-            trainer.logger.log_metrics({"train/samples_per_second": speed}, step=trainer.global_step)
+            logger.log_metrics({"train/samples_per_second": speed}, step=trainer.global_step)
         self.since = time.perf_counter()
 
     def _stop_clock(self) -> None:

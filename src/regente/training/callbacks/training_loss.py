@@ -114,9 +114,9 @@ class TrainingLoss(Callback):
         self.read, self.sum = self.read + len(losses), self.sum + sum(filter(math.isfinite, losses))
         losses = [loss for loss in losses if math.isfinite(loss)] or losses
         self.latest = sum(losses) / len(losses)
-        if trainer.logger is not None and trainer.is_global_zero:
-            own = {} if logged_in_training(trainer, "train/loss") else {"train/loss": self.latest}
-            trainer.logger.log_metrics({**own, "train/lr": rate}, step=step)
+        own = {} if logged_in_training(trainer, "train/loss") else {"train/loss": self.latest}
+        for logger in trainer.loggers if trainer.is_global_zero else ():
+            logger.log_metrics({**own, "train/lr": rate}, step=step)
 
     def require_finite(self, trainer: Trainer) -> None:
         """Check the losses that are not logged yet, and make them the same on all ranks. Called before a state is saved.
@@ -137,8 +137,8 @@ class TrainingLoss(Callback):
         if finite == len(values) or (self.skipping and finite):
             return
         index = next(index for index, value in enumerate(values) if not math.isfinite(value))
-        if trainer.logger is not None and trainer.is_global_zero:
-            trainer.logger.log_metrics({"train/loss": values[index]}, step=last - len(values) + index + 1)
+        for logger in trainer.loggers if trainer.is_global_zero else ():
+            logger.log_metrics({"train/loss": values[index]}, step=last - len(values) + index + 1)
         batch = (self.read + index) * trainer.accumulate_grad_batches
         where = f"step {last - len(values) + index + 1} (epoch {trainer.current_epoch}, batch {batch})"
         raise diverged(trainer, f"train/loss is {values[index]} at {where}")

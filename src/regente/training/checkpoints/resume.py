@@ -35,6 +35,7 @@ MAY_CHANGE = (
     *("trainer.log_every_n_steps", "trainer.limit_test_batches", "trainer.profiler", "trainer.max_restarts"),
     *(
         "callbacks.",
+        "loggers.",
         "data.on_device",
         "tracking.checkpoints",
         "tracking.log_model",
