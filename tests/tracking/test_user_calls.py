@@ -81,6 +81,7 @@ def test_another_store_that_the_code_chooses_is_said(recorder: Recorder) -> None
     assert recorder.calls.end() == ""
     assert mlflow.get_tracking_uri() == "sqlite:///before.db"
     mlflow.set_tracking_uri("")
+    os.environ["MLFLOW_TRACKING_URI"] = "sqlite:///elsewhere.db"  # which it has emptied
     recorder.calls = UserCalls(recorder)
     assert logged(recorder, "metrics") == {"fluent": (1.0, 0)}
 
@@ -120,6 +121,7 @@ def test_the_experiment_of_the_logger_has_the_calls_that_people_know(
     }  # fmt: skip
     for _ in range(2):
         board.add_histogram("h", torch.rand(3), 4)
+        board.flush()
     out = capsys.readouterr().out
     assert out.count("self.logger.experiment.add_histogram is left out") == 1
 

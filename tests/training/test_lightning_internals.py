@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
 from pytorch_lightning.strategies import SingleDeviceStrategy
 from torch import nn
 from torch.optim import SGD
@@ -18,6 +18,7 @@ from regente.data.core.batches import Batches
 from regente.data.core.seeded_loader import SeededLoader
 from regente.data.core.sources import Split
 from regente.training import lightning_internals as internals
+from regente.training.callbacks.stop_on_signal import may_exchange_weights
 from regente.training.lightning_internals import optimizer_step_counter
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's own, which a run silences too
@@ -287,3 +288,16 @@ def test_what_a_task_logs_in_its_training_steps_is_known_at_once(
 
     trainer(tmp_path, Asks(), max_epochs=1).fit(Logs())
     assert found == [name == "loss"] * BATCHES
+
+
+class Exchanges(Task):
+    def on_validation_epoch_start(self) -> None:
+        """Where people put moving averages in place."""
+
+
+def test_a_validation_with_other_weights_is_not_left_in_its_middle(tmp_path: Path) -> None:
+    averaging = EMAWeightAveraging()
+    assert [
+        may_exchange_weights(trainer(tmp_path, *callbacks), task)
+        for callbacks, task in (([], Task()), ([averaging], Task()), ([], Exchanges()))
+    ] == [False, True, True]

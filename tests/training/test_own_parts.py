@@ -75,6 +75,11 @@ def test_dicts_streams_skipped_steps_odd_names_and_no_test_are_taken(regente: Ru
     assert query(project, "select status from runs") == [("FINISHED",)]
     rows = query(project, "select distinct key from metrics where key like '%recall%'")
     assert ("val/recall_5",) in rows
+    refused = regente("train", "own", "model=mlp", "task=classifier", "scheduler=onecycle", "tracking=none")
+    assert (refused.code, len(refused.lines)) == (2, 1)
+    assert refused.lines[0].startswith("scheduler: OneCycleLR needs the number of steps")
+    refused = regente("check", "own", "scheduler=cosine", "scheduler.interval=step", "model=mlp")
+    assert refused.lines == ["scheduler.interval: own.Task says itself when its schedule steps; leave it out"]
 
 
 DRAWS = """

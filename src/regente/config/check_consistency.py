@@ -5,6 +5,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from regente.config.check_part import shorten
+from regente.config.task_parts import is_supervised
 from regente.errors import Problem
 
 # The metrics that can be watched while a task trains
@@ -23,6 +24,10 @@ def consistency_problems(config: dict[str, Any]) -> Iterator[Problem]:
     yield from _trainer(config)
     yield from _metrics(config)
     yield from _folders(config["callbacks"])
+    for key in [key for key in ("interval", "frequency") if key in config["scheduler"]]:
+        if not is_supervised(config["task"]):
+            what = f"{config['task']['_target_']} says itself when its schedule steps; leave it out"
+            yield Problem(f"scheduler.{key}", what)
 
 
 def _folders(callbacks: dict[str, Any]) -> Iterator[Problem]:

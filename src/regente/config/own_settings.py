@@ -9,6 +9,10 @@ _boolean = Limit(lambda v: isinstance(v, bool), "needs true or false", (True, Fa
 _count = Limit(lambda v: is_whole(v) and v >= 0, "needs a whole number >= 0")
 OWN_SETTINGS = {
     "model": {"compile": _boolean},
+    "scheduler": {
+        "interval": one_of("epoch", "step"),
+        "frequency": Limit(lambda v: is_whole(v) and v >= 1, "needs a whole number >= 1"),
+    },
     "trainer": {
         "max_minutes": Limit(lambda v: v is None or (is_number(v) and v > 0), "needs a number > 0 or null"),
         "matmul_precision": one_of("highest", "high", "medium", None),

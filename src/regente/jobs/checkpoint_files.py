@@ -31,7 +31,8 @@ def load(
     import torch
 
     try:
-        content = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
+        with torch.serialization.safe_globals(array_types()):
+            content = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such checkpoint; put it back, or name another run") from error
     except Exception as error:  # torch has no single error for a damaged file
@@ -48,6 +49,19 @@ def load(
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: not a checkpoint, but a {type(content).__name__}; name another")
     return content
+
+
+def array_types() -> list[Any]:
+    """What arrays of numpy are made of in a file; one that holds objects is refused all the same."""
+    import numpy as np
+
+    made: Any = np.zeros(0).__reduce__()
+    return [
+        made[0],
+        np.ndarray,
+        np.dtype,
+        *{type(np.dtype(code)) for code in np.typecodes["All"] if code != "O"},
+    ]
 
 
 def damage(path: Path) -> str:

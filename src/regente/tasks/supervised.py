@@ -172,18 +172,27 @@ class Supervised(GroupedBatches, LightningModule):
         optimizer = self.make_optimizer(parameters)
         if self.make_scheduler is None:
             return optimizer
-        kind = getattr(self.make_scheduler, "func", self.make_scheduler)
+        make: Any = self.make_scheduler
+        kind, interval, every = getattr(make, "func", make), "epoch", 1
+        total = {}
         if kind is OneCycleLR:
-            total: Any = self.trainer.estimated_stepping_batches
-            if self._take_steps:  # Lightning has counted groups
-                loader: Any = self.trainer.train_dataloader
-                total = (self.trainer.max_epochs or 0) * loader.steps
-            if not 0 < total < math.inf:
-                what = "OneCycleLR needs the number of steps, which this data does not tell; give trainer.max_steps=N"
-                raise ConfigError([Problem("scheduler", what)])
-            schedule: Any = self.make_scheduler(optimizer, total_steps=int(total))
-            return [optimizer], [{"scheduler": schedule, "interval": "step"}]
-        # a plateau schedule looks at validations; an epoch without one has no new value
-        every = (self.trainer.check_val_every_n_epoch or 1) if kind is ReduceLROnPlateau else 1
-        schedule = self.make_scheduler(optimizer)
-        return [optimizer], [{"scheduler": schedule, "monitor": self.monitor, "frequency": every}]
+            interval, total = "step", {"total_steps": self._total_steps()}
+        elif kind is ReduceLROnPlateau:  # it looks at validations; an epoch without one has no new value
+            every = self.trainer.check_val_every_n_epoch or 1
+        schedule = {
+            "scheduler": make(optimizer, **total),
+            "monitor": self.monitor,
+            "interval": getattr(make, "interval", None) or interval,
+            "frequency": getattr(make, "frequency", None) or every,
+        }
+        return [optimizer], [schedule]
+
+    def _total_steps(self) -> int:
+        total: float = self.trainer.estimated_stepping_batches
+        if self._take_steps:  # Lightning has counted groups
+            loader: Any = self.trainer.train_dataloader
+            total = (self.trainer.max_epochs or 0) * loader.steps
+        if not 0 < total < math.inf:
+            what = "OneCycleLR needs the number of steps, which this data does not tell; give trainer.max_steps=N"
+            raise ConfigError([Problem("scheduler", what)])
+        return int(total)

@@ -31,4 +31,5 @@ Artifacts of a run:
     finders/         learning_rates.json, batch_sizes.json
     samples/ profile/ classes/ sweep/    generated texts, profile, metrics of each class, tables of a sweep
     trace.jsonl found.json traceback.txt
+    what the user's code logs as files, under the names that it gives
 """

@@ -11,6 +11,7 @@ from PIL import Image
 from regente.jobs import console
 from regente.tracking.store import named
 
+ENDINGS = ("flush", "close", "finish", "unwatch")  # there is nothing to do for them
 IMAGE_AXES = {2: "HW", 3: "CHW"}  # by the number of axes, as TensorBoard has them
 
 
@@ -48,8 +49,8 @@ class Experiment:
     def add_scalars(
         self, main_tag: str, tag_scalar_dict: Mapping[str, Any], global_step: int | None = None
     ) -> None:
-        for name, value in tag_scalar_dict.items():
-            self.add_scalar(f"{main_tag}/{name}", value, global_step)
+        values = {f"{main_tag}/{name}": float(value) for name, value in tag_scalar_dict.items()}
+        self._logger.record(values, global_step or 0)
 
     @forwarded
     def add_text(self, tag: str, text_string: str, global_step: int | None = None, *args: Any) -> None:
@@ -76,7 +77,7 @@ class Experiment:
         dataformats: str = "NCHW",
     ) -> None:
         for number, image in enumerate(img_tensor):
-            self.add_image(f"{tag}/{number}", image, global_step, dataformats=dataformats[1:])
+            write_image(self._file(f"{tag}/{number}", global_step, "png"), image, dataformats[1:])
 
     @forwarded
     def add_figure(
@@ -148,7 +149,7 @@ class Experiment:
         from mlflow.tracking import MlflowClient
 
         if not hasattr(MlflowClient, name):
-            if not self._others(name, args, kwargs) and name not in self._unknown:
+            if not self._others(name, args, kwargs) and name not in (*ENDINGS, *self._unknown):
                 self._unknown.add(name)
                 what = "is left out: Regente records no such thing; a logger of your own does (loggers.NAME._target_=...)"
                 console.note(console.terminal(quiet=False), f"self.logger.experiment.{name} {what}")

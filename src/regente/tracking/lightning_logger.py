@@ -72,7 +72,7 @@ class JournalLogger(Logger):
 
     def __getattr__(self, name: str) -> Any:
         # methods that loggers of Lightning have beyond their base class, such as `log_image`
-        if name.startswith(("log_", "add_")):
+        if name.startswith(("log_", "add_", "watch", "unwatch")):
             return getattr(self.experiment, name)
         raise AttributeError(f"the logger of Regente has no {name}")
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from regente.tracking.recorder import run_name
 from regente.training.checkpoints.initialization import ResumeState
 from regente.training.checkpoints.saving import SafeSaving
 from regente.training.grouped_steps import GroupedSteps, grouped_steps
+from regente.training.learning_rates import Schedule
 from regente.training.performance import channels_last, compiled, fused
 from regente.training.ranks.strategies import strategy
 
@@ -100,12 +102,24 @@ def make_task(config: dict[str, Any], model: nn.Module | None) -> LightningModul
         "optimizer": make("optimizer", fused(optimizer, config["trainer"]))
         if optimizer["_target_"]
         else None,
-        "scheduler": make("scheduler", scheduler) if scheduler["_target_"] else None,
+        "scheduler": make_scheduler(scheduler) if scheduler["_target_"] else None,
         "monitor": config["monitor"]["metric"],
     }
     node = config["task"]
     task: LightningModule = make("task", node, **{name: made[name] for name in given_to(node)})
     return task
+
+
+def make_scheduler(node: dict[str, Any]) -> Schedule:
+    """What makes the schedule of an optimizer."""
+    made = make("scheduler", without_own_settings("scheduler", node))
+    if not isinstance(made, partial):
+        raise ConfigError(
+            [Problem("scheduler._partial_", "must be true: it is made when there is an optimizer")]
+        )
+    schedule = Schedule(made.func, *made.args, **made.keywords)
+    schedule.interval, schedule.frequency = node.get("interval"), node.get("frequency")
+    return schedule
 
 
 def make_trainer(
@@ -214,11 +228,12 @@ def make_loggers(config: dict[str, Any], job: Job) -> list[Logger]:
     for key, node in (config.get("loggers") or {}).items():
         if node:
             signature = read(str(node["_target_"]))
-            filled = {"save_dir": str(job.path), "name": key, "version": ""}
+            filled: dict[str, Any] = {"save_dir": str(job.path), "name": key, "version": ""}
             if signature.derives_from("pytorch_lightning.loggers.WandbLogger"):
                 filled |= {"name": run_name(job), "version": job.path.name}
             elif signature.derives_from("pytorch_lightning.loggers.CSVLogger"):
-                del filled["version"]  # it empties a folder that it continues, and numbers its own
+                # it would empty a folder that it continues, and numbers its own; a kill loses what is not flushed
+                filled = {"save_dir": str(job.path), "name": key, "flush_logs_every_n_steps": 1}
             filled = {name: each for name, each in filled.items() if name in signature.parameters}
             logger = make(f"loggers.{key}", {**filled, **node})
             if not isinstance(logger, Logger):

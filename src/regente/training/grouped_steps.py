@@ -130,7 +130,8 @@ def _obstacle(config: dict[str, Any], data: Any, task: LightningModule, callback
         return "data"
     if getattr(data, "augment", None) is not None and data.features is None:
         return "data.augment"
-    if str(config["scheduler"].get("_target_")).endswith("ReduceLROnPlateau"):
+    scheduler = config["scheduler"]
+    if str(scheduler.get("_target_")).endswith("ReduceLROnPlateau") or scheduler.get("frequency", 1) > 1:
         return "scheduler"
     if not takes_groups(task):
         return "task"

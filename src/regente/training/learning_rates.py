@@ -1,6 +1,7 @@
 """Learning rates that change outside of a schedule, in the optimizer and in what its schedules keep of them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -14,12 +15,43 @@ GROUP_RATES = (
 )  # in a parameter group; schedules add all but the first
 
 
+class Schedule(partial[Any]):
+    """What makes a schedule for an optimizer, and the schedules that it is a chain of; `interval`: step or epoch."""
+
+    interval: str | None = None
+    frequency: int | None = None
+
+    def __call__(self, /, optimizer: Optimizer, **more: Any) -> Any:
+        inner = {name: _bound(value, optimizer) for name, value in self.keywords.items() if _is_chain(value)}
+        if inner:  # in a chain of torch's the optimizer is not always the first argument
+            return self.func(**{**self.keywords, **inner, **more, "optimizer": optimizer})
+        return super().__call__(optimizer, **more)
+
+
+def _is_chain(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(each, partial) for each in value)
+
+
+def _bound(chain: list[Any], optimizer: Optimizer) -> list[Any]:
+    return [
+        Schedule(each.func, *each.args, **each.keywords)(optimizer) if isinstance(each, partial) else each
+        for each in chain
+    ]
+
+
+def each_of(schedules: Iterable[Any]) -> Iterator[Any]:
+    """All schedules, with those of chains such as SequentialLR."""
+    for schedule in schedules:
+        yield schedule
+        yield from each_of(getattr(schedule, "_schedulers", ()))
+
+
 def scale_rates(optimizers: Iterable[Optimizer], schedules: Iterable[Any], factor: float) -> None:
     """Multiply all learning rates, also in the middle of a schedule."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group |= {key: group[key] * factor for key in GROUP_RATES if key in group}
-    for schedule in schedules:
+    for schedule in each_of(schedules):
         if hasattr(schedule, "base_lrs"):
             schedule.base_lrs = [rate * factor for rate in schedule.base_lrs]
 
@@ -31,7 +63,7 @@ def add_group(
     group = {key: value for key, value in optimizer.param_groups[0].items() if key != "params"}
     group |= {key: group[key] * factor for key in GROUP_RATES if key in group}
     optimizer.add_param_group({**group, "params": parameters})
-    for schedule in schedules:
+    for schedule in each_of(schedules):
         for name in ("base_lrs", "min_lrs"):  # one rate for each group
             if rates := getattr(schedule, name, None):
                 rates.append(rates[0] * factor)

@@ -146,6 +146,17 @@ if os.environ.get("DIE_AT", "").startswith("save"):
 """
 
 
+CHAIN = """# warms up, then decays, by steps of the optimizer
+_target_: torch.optim.lr_scheduler.SequentialLR
+_partial_: true
+interval: step
+schedulers:
+  - {_target_: torch.optim.lr_scheduler.LinearLR, _partial_: true, start_factor: 0.1, total_iters: 2}
+  - {_target_: torch.optim.lr_scheduler.CosineAnnealingLR, _partial_: true, T_max: 7}
+milestones: [2]
+"""
+
+
 @pytest.fixture
 def fragile(project: Path) -> Path:
     """An experiment whose model dies when told to."""
@@ -158,6 +169,8 @@ def fragile(project: Path) -> Path:
     (project / "conf/task").mkdir()
     (project / "conf/task/manual.yaml").write_text("# takes its own steps\n_target_: fragile.Manual\n")
     (project / "conf/task/averaged.yaml").write_text("# averages\n_target_: fragile.Averaged\n")
+    (project / "conf/scheduler").mkdir()
+    (project / "conf/scheduler/chain.yaml").write_text(CHAIN)
     (project / "conf/data/own.yaml").parent.mkdir(exist_ok=True)
     (project / "conf/data/own.yaml").write_text("# a DataLoader\n_target_: fragile.Own\nnum_classes: 10\n")
     (project / "experiments/mine.yaml").write_text(
@@ -213,7 +226,13 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
     "before anything was saved": (["mine"], ["train 1"]),
     "during a save": (["mine"], ["save 2", "save 5", "save 13"]),
     "accumulating, in half precision": (
-        ["mine", "trainer.accumulate_grad_batches=3", "trainer=cpu", "trainer.precision=bf16-mixed"],
+        [
+            "mine",
+            "trainer.accumulate_grad_batches=3",
+            "trainer=cpu",
+            "trainer.precision=bf16-mixed",
+            "scheduler=chain",
+        ],
         ["train 6", "train 12", "val 2"],
     ),
     "validations in the epoch, plateau": (

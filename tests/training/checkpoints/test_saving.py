@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -137,6 +138,24 @@ def test_a_state_that_cannot_be_loaded_again_is_refused_at_the_first_save(tmp_pa
     saving = SafeSaving(lambda _: None)
     saving.save_checkpoint({"global_step": 1, "path": Path("x")}, tmp_path / "b.ckpt")
     assert load(tmp_path / "b.ckpt")["path"] == "x"
+
+
+def test_a_callback_whose_state_is_an_object_costs_its_own_state_alone(tmp_path: Path) -> None:
+    notes: list[str] = []
+    saving, means = SafeSaving(notes.append), np.arange(3.0)
+    states = {"Odd": {"open": lambda: None}, "Arrays": {"means": means, "size": torch.Size([2])}}
+    for name in "ab":
+        saving.save_checkpoint({"callbacks": states}, tmp_path / f"{name}.ckpt")
+        means += 1
+    saving.flush()
+    found = [load(tmp_path / f"{name}.ckpt")["callbacks"] for name in "ab"]
+    assert [set(each) for each in found] == [{"Arrays"}, {"Arrays"}]
+    assert [each["Arrays"]["means"].tolist() for each in found] == [[0, 1, 2], [1, 2, 3]]
+    assert len(notes) == 1
+    assert notes[0].startswith("callback Odd has a state that is no plain data")
+    torch.save({"state_dict": np.array([Evil()])}, tmp_path / "objects.ckpt")
+    with pytest.raises(CheckpointError):
+        load(tmp_path / "objects.ckpt")
 
 
 def test_a_state_that_changes_while_it_is_written_is_saved_as_it_was(tmp_path: Path) -> None:

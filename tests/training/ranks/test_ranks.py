@@ -294,6 +294,7 @@ def test_a_rank_that_is_killed_is_started_again_and_the_run_comes_out_the_same(
         ended = regente("train", *words, fail)
         assert ended.code == 0, ended.err
         assert ("resumes from step 40" in ended.out) == (step == 53)
+        assert "not in the saved state" not in ended.out
         (job,) = set(jobs(project)) - before
         lines = list(map(json.loads, (job / "journal.jsonl").read_text().splitlines()))
         values = [

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 from regente.data.core.batches import Batches
 from regente.errors import Stopped
 from regente.jobs.signals import SIGNALS, confirm_interrupt
+from regente.tasks.supervised import Supervised
 from regente.training.lightning_internals import is_accumulating
 from regente.training.ranks.consensus import Consensus
 from regente.training.ranks.strategies import sampler_of
@@ -53,7 +54,9 @@ class StopOnSignal(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         # accumulated gradients are in no state: the training stops at its next step
-        if not is_accumulating(trainer) and _on_every_rank(trainer, trainer.val_dataloaders, batch_idx):
+        if is_accumulating(trainer) or may_exchange_weights(trainer, pl_module):
+            return
+        if _on_every_rank(trainer, trainer.val_dataloaders, batch_idx):
             self._stop_if_signalled(trainer, self.save)
 
     def on_test_batch_start(
@@ -83,6 +86,20 @@ class StopOnSignal(Callback):
             os._exit(128 + number)
         self.received = number
         confirm_interrupt(number)
+
+
+def may_exchange_weights(trainer: Trainer, task: LightningModule) -> bool:
+    """Whether a user's hook may have put other weights in place for the validation, such as moving averages.
+
+    A state that is saved with them would go on with them.
+    """
+    parts = [(each, Callback) for each in trainer.callbacks]  # type: ignore[attr-defined]
+    return any(
+        getattr(type(part), hook) not in (getattr(base, hook), getattr(Supervised, hook, None))
+        for part, base in [*parts, (task, LightningModule)]
+        if not type(part).__module__.startswith("regente.training.callbacks.")
+        for hook in ("on_validation_start", "on_validation_epoch_start")
+    )
 
 
 def _on_every_rank(trainer: Trainer, loader: Any, batch_idx: int) -> bool:

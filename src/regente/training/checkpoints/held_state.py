@@ -4,7 +4,9 @@ from collections import Counter, deque
 from collections.abc import Iterator, Mapping, MutableMapping, MutableSequence, MutableSet
 from dataclasses import dataclass
 from typing import Any
+from zlib import crc32
 
+import numpy as np
 from lightning_fabric.utilities import move_data_to_device
 from lightning_utilities.core.apply_func import apply_to_collection
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -22,7 +24,7 @@ OF_LIGHTNING = vars(LightningModule()).keys()
 class HeldState:
     """The attributes of the task, its layers and metrics, and of the user's callbacks, that change in a training.
 
-    Tensors, numbers, text and containers of them are saved, of other objects their state dicts. Callbacks with a state
+    Tensors, arrays, numbers, text and containers of them are saved, of other objects their state dicts. Callbacks with a state
     dict of their own are left alone. Made before the training begins: what does not change comes from the config.
     """
 
@@ -40,16 +42,17 @@ class HeldState:
                 continue
             else:
                 plain, into = plain_value(value), values
-            if plain is NOT_PLAIN:
-                objects.append(name)
-            else:
+            if plain is not NOT_PLAIN:
                 into[name] = plain
+            elif not callable(value):  # no functions, which Lightning puts into a task too
+                objects.append(name)
         on_device = [
             name for name, value in values.items() if any(t.device.type != "cpu" for t in _tensors(value))
         ]
-        found = {"values": values, "states": states, "results": result_states(self.trainer)}
-        copies: dict[str, Any] = apply_to_collection(found, Tensor, lambda tensor: tensor.detach().clone())
-        return {**copies, "on_device": on_device, "objects": objects}
+        found = {"values": values, "results": result_states(self.trainer)}
+        copies: dict[str, Any] = apply_to_collection(found, (Tensor, np.ndarray), _copy)
+        # no copies of state dicts, which may be as large as the model
+        return {**copies, "states": states, "on_device": on_device, "objects": objects}
 
     def restore(self, state: dict[str, Any]) -> list[str]:
         """Take over what was saved; returns the names of what could not be."""
@@ -156,7 +159,13 @@ def _seen(value: Any) -> Any:
         return [_seen(each) for each in value]
     if isinstance(value, set):
         return set(value)
+    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        return _Seen(value, crc32(value.tobytes()))  # no counter as tensors have
     return _Seen(value, value._version if isinstance(value, Tensor) and not value.is_inference() else 0)
+
+
+def _copy(value: Tensor | np.ndarray) -> Tensor | np.ndarray:
+    return value.detach().clone() if isinstance(value, Tensor) else value.copy()
 
 
 def _tensors(value: Any) -> list[Tensor]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, MutableMapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from copy import copy as shallow
 from enum import Enum
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from regente.errors import CheckpointError, first_of
-from regente.jobs.checkpoint_files import load
+from regente.jobs.checkpoint_files import array_types, load
 from regente.training.checkpoints.writing import link, write
 
 HYPERPARAMETERS = ("hyper_parameters", "datamodule_hyper_parameters")  # keys of Lightning in a checkpoint
@@ -42,6 +43,7 @@ class SafeSaving(CheckpointIO):
         self.older: dict[Path, Path] = {}  # for a file that could not be written: the older one that stays
         self._failed: Path | None = None  # the last file that could not be written
         self._tested = self._objects_noted = False
+        self._noted: set[str] = set()  # callbacks whose state is left out
         self._writer: ThreadPoolExecutor | None = None
         self._pending: list[Future[None]] = []
 
@@ -53,6 +55,11 @@ class SafeSaving(CheckpointIO):
         """
         self.flush()
         path, checkpoint = Path(path), {**checkpoint, **self.more()}
+        for name in _leave_out_states(checkpoint):
+            if name not in self._noted:
+                what = "has a state that is no plain data; checkpoints leave it out, so a resumed run starts it anew"
+                self.warn(f"callback {name} {what}")
+            self._noted.add(name)
         if objects := [name for key in HYPERPARAMETERS for name in _leave_out_objects(checkpoint, key)]:
             if not self._objects_noted:
                 what = "are objects; checkpoints leave them out, and the config makes them again"
@@ -158,6 +165,28 @@ def _leave_out_objects(checkpoint: dict[str, Any], key: str) -> list[str]:
     return [name for name, value in plain.items() if value is NOT_PLAIN]
 
 
+def _leave_out_states(checkpoint: dict[str, Any]) -> list[str]:
+    """Keep the states of callbacks that can be loaded again; returns the names of the others."""
+    states = checkpoint.get("callbacks") or {}
+    left_out = [
+        name for name, state in states.items() if plain_value(state) is NOT_PLAIN and not _loads(state)
+    ]
+    if left_out:
+        checkpoint["callbacks"] = {name: state for name, state in states.items() if name not in left_out}
+    return left_out
+
+
+def _loads(state: Any) -> bool:
+    file = BytesIO()
+    try:
+        torch.save(state, file)
+        with torch.serialization.safe_globals(array_types()):
+            torch.load(BytesIO(file.getvalue()), weights_only=True)
+    except Exception:  # pickle raises what an object's own methods raise
+        return False
+    return True
+
+
 NOT_PLAIN = object()  # in place of what a checkpoint cannot hold
 
 
@@ -167,6 +196,8 @@ def plain_value(value: Any) -> Any:
         value = OmegaConf.to_container(value, resolve=True)
     if value is None or isinstance(value, PLAIN):
         return value
+    if isinstance(value, np.ndarray):
+        return NOT_PLAIN if value.dtype.hasobject else value
     if isinstance(value, Mapping):
         items: Any = {key: plain_value(each) for key, each in value.items()}
         return NOT_PLAIN if any(each is NOT_PLAIN for each in items.values()) else items
@@ -192,6 +223,8 @@ def _plain(value: Any, *, copy: bool) -> Any:
     if isinstance(value, Tensor):
         value = value.detach()
         return value.clone() if copy and value.device.type == "cpu" else value.cpu()
+    if isinstance(value, np.ndarray):
+        return value.copy() if copy else value
     if isinstance(value, np.generic | Enum):
         return value.item() if isinstance(value, np.generic) else value.value
     if isinstance(value, Path):

@@ -4,6 +4,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, Strategy, StrategyRegistry
+from torch import Tensor
 from torch.utils.data import DistributedSampler
 
 from regente.errors import ConfigError, Problem
@@ -13,7 +14,7 @@ NAMES_OF_DDP = {"auto", "ddp", "ddp_find_unused_parameters_false", "ddp_find_unu
 
 
 class EachSampleOnce(Strategy):
-    """Evaluates each sample once: Lightning's sampler for a user's loader repeats some, so that all ranks have as many."""
+    """Evaluates each sample once: Lightning's sampler for a user's loader repeats some, for as many on each rank."""
 
     def process_dataloader(self, dataloader: object) -> object:
         dataloader = super().process_dataloader(dataloader)
@@ -24,6 +25,12 @@ class EachSampleOnce(Strategy):
                 sampler.total_size = number
                 sampler.num_samples = len(range(sampler.rank, number, sampler.num_replicas))
         return dataloader
+
+    def reduce(self, tensor: Any, group: Any = None, reduce_op: Any = "mean") -> Any:
+        """Means of whole numbers are not rounded: a mean that is logged divides by that of the batch sizes."""
+        if isinstance(tensor, Tensor) and not tensor.is_floating_point() and reduce_op in ("mean", "avg"):
+            tensor = tensor.double()
+        return super().reduce(tensor, group, reduce_op)  # type: ignore[safe-super]
 
     @property
     def _trains(self) -> bool:
