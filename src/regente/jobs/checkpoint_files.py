@@ -14,6 +14,9 @@ from regente.errors import CheckpointError
 
 RESUME_STATE = re.compile(r"step-(\d+)(-validation|-end)?\.ckpt")
 STAGES = ("-validation", "", "-end")  # of the same step, in the order of time
+WRAPPERS = ("state_dict", "model", "model_state_dict")  # keys under which programs save the weights
+PARALLEL = "module."  # before each name, of DistributedDataParallel
+COMPILED = re.compile(r"(?<![^.])_orig_mod\.")  # in names, of torch.compile
 FOLDER_FLAG = 0x10  # in the attributes of a zip entry
 
 
@@ -62,6 +65,68 @@ def array_types() -> list[Any]:
         np.dtype,
         *{type(np.dtype(code)) for code in np.typecodes["All"] if code != "O"},
     ]
+
+
+def load_foreign(path: Path) -> dict[str, Any]:
+    """The content of a file that any program wrote. What is neither plain nor a tensor is left empty; no code of it runs.
+
+    Raises:
+        CheckpointError: when it is missing, damaged, or no checkpoint.
+    """
+    import torch
+
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except Exception as error:  # safetensors raises several kinds
+            raise CheckpointError(f"{path}: cannot be read ({error}); name another file") from error
+    names: list[str] = []
+    with suppress(Exception):  # missing, damaged, or of an old form: `load` says which
+        found = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        known = {f"{each.__module__}.{each.__qualname__}" for each in array_types()}
+        names = [name for name in found if name not in known]
+    kinds: dict[str, type] = {}
+    while True:
+        absent = {name: _absent(kinds.get(name, object)) for name in names}
+        with torch.serialization.safe_globals([(each, name) for name, each in absent.items()]):
+            try:
+                return load(path)
+            except CheckpointError as error:
+                # torch fills a dict or a list, but no class derived from them
+                why = str(error.__cause__)
+                kind = dict if "Can only SETITEM" in why else list
+                name = next((name for name, each in absent.items() if f"{each}" in why), "")
+                if name in kinds or not name:
+                    raise
+                kinds[name] = kind
+
+
+def _absent(kind: type) -> type:
+    """A class that stands for one of a file: made of anything, an empty object, or an empty dict or list instead of it."""
+
+    def make(cls: type, *_: Any, **__: Any) -> Any:
+        return object.__new__(cls) if kind is object else kind()
+
+    nothing = lambda *_, **__: None  # noqa: E731
+    made = type("Absent", (), {"__new__": make, "__init__": nothing, "__setstate__": nothing})
+    made.__qualname__ = f"Absent{id(made)}"  # so that an error of torch tells which one
+    return made
+
+
+def weights_of(content: Any) -> dict[str, Any]:
+    """The tensors by name in the content of a checkpoint, a bare state dict, or one that another program has wrapped."""
+    import torch
+
+    for key in WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    pairs = content.items() if isinstance(content, dict) else ()
+    tensors = {str(key): value for key, value in pairs if isinstance(value, torch.Tensor)}
+    if tensors and all(key.startswith(PARALLEL) for key in tensors):
+        tensors = {key.removeprefix(PARALLEL): value for key, value in tensors.items()}
+    return {COMPILED.sub("", key): value for key, value in tensors.items()}
 
 
 def damage(path: Path) -> str:

@@ -13,9 +13,7 @@ from torch import Tensor
 from regente.data.core.cache import cache_dir
 from regente.data.core.download import atomic_write
 from regente.errors import CheckpointError
-
-WRAPPERS = ("state_dict", "model", "model_state_dict")  # keys under which other programs save the weights
-PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel, of torch.compile
+from regente.jobs.checkpoint_files import weights_of
 
 
 def is_file(weights: str) -> bool:
@@ -100,17 +98,10 @@ def read(file: Path) -> dict[str, Tensor]:
         else:
             what = "damaged; replace it"
         raise CheckpointError(f"{file}: {what} ({reason})") from error
-    for key in WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not any(isinstance(value, Tensor) for value in content.values()):
+    if not (tensors := weights_of(content)):
         raise CheckpointError(
             f"{file}: no weights in it; a state_dict, saved with torch.save, would be right"
         )
-    tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-    for prefix in PREFIXES:
-        if all(key.startswith(prefix) for key in tensors):
-            tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
     return tensors
 
 

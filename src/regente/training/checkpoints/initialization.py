@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
+from typing import Any
 
 from pytorch_lightning import LightningModule
 from torch import nn
@@ -50,15 +51,29 @@ def find_resume_state(job: Job, notes: list[str]) -> ResumeState | None:
     return ResumeState(path, position["grouped_steps"], position["attempt"])
 
 
+def below(state: dict[str, Any], name: str) -> dict[str, Any]:
+    """The weights of one of the modules in a state dict, as they are named in it."""
+    return {key.removeprefix(f"{name}."): each for key, each in state.items() if key.startswith(f"{name}.")}
+
+
 def initialize_from(task: LightningModule, path: Path) -> str:
-    """Load weights into the task, of a checkpoint or of a bare state dict; returns a note about it.
+    """Load weights into the task or its model, of a checkpoint or state dict of any program; returns a note about it.
+
+    Names may have the prefix of the module that held the network there, such as `net.`.
 
     Raises:
         CheckpointError: when they are missing, damaged or those of another model.
     """
-    content = load(path)
-    state = content.get("state_dict", content)
+    content = checkpoint_files.load_foreign(path)
+    state = checkpoint_files.weights_of(content)
     module: nn.Module = task if "state_dict" in content else getattr(task, "model", task)
+    inner = sorted({key.partition(".")[0] for key in state})
+    forms = [content.get("state_dict", content), state, *(below(state, name) for name in inner)]
+    for each in (module, task, *task.children()):
+        fitting = next((form for form in forms if form.keys() == each.state_dict().keys()), None)
+        if fitting and sum(1 for _ in each.parameters()):
+            module, state = each, fitting
+            break
     try:
         module.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:
