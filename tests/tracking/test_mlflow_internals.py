@@ -76,3 +76,7 @@ def test_a_server_that_does_not_answer_is_recognized_by_its_message(monkeypatch:
     with pytest.raises(MlflowException) as error:
         MlflowClient("http://127.0.0.1:9").get_experiment("1")
     assert any(each in str(error.value) for each in internals.NO_ANSWER)
+
+
+def test_the_store_behind_a_client_is_that_of_its_address(empty_store: Path) -> None:
+    assert internals.tracking_store(f"sqlite:///{empty_store}").get_experiment("0").name == "Default"
