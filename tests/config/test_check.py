@@ -32,9 +32,11 @@ def _composed(experiment: str, overrides: tuple[str, ...]) -> dict[str, Any]:
 
 
 OWN = """
+import torch
 from torch import nn
 class Net(nn.Module):
-    def __init__(self, num_classes: int, name: str = "net", wait=None, folder=None, layer=None, head=None): ...
+    def __init__(self, num_classes: int, name: str = "net", wait=None, folder=None, layer=None, head=None,
+                 weights: "torch.Tensor | None" = None): ...
 class Layer(nn.Module):
     def __init__(self, width: int, activation): ...
 """
@@ -63,6 +65,7 @@ VALID: dict[str, dict[str, Any]] = {
     "more positional arguments": {"layer": {"_target_": "torch.nn.Sequential", "_args_": [{"_target_": "torch.nn.ReLU"}] * 3}},
     "a node that the class instantiates": {"_recursive_": False, "layer": {"_target_": "own.Layer", "width": 3}},
     "an int for a text": {"name": 2024},
+    "a list for a tensor that the class makes of it": {"weights": [0.1, 0.9]},
     "a timedelta": {"wait": {"_target_": "datetime.timedelta", "minutes": 5}},
     "a date": {"wait": {"_target_": "datetime.date.fromisoformat", "_args_": ["2026-01-31"]}},
     "parts in a list and in a mapping": {"layer": [{"_target_": "torch.nn.ReLU"}], "head": {"a": {"_target_": "torch.nn.Tanh"}}},
@@ -302,6 +305,20 @@ def test_a_class_of_the_users_may_take_what_its_base_refuses(
     assert check(whole) == []
     whole["optimizer"] = {"_target_": "own_optimizer.Same", "lr": -0.2}
     assert [problem.where for problem in check(whole)] == ["optimizer.lr=-0.2"]
+
+
+@pytest.mark.usefixtures("own")
+def test_own_parts_may_go_beyond_what_the_built_in_ones_agree_on() -> None:
+    whole = config()
+    whole["model"] = {"_target_": "own.Net", "num_classes": 11}  # with a class for the background
+    assert check(whole) == []
+    whole["model"]["num_classes"] = 3
+    assert [problem.where for problem in check(whole)] == ["model.num_classes=3"]
+    whole = config()
+    whole["monitor"]["metric"] = "val/own"
+    assert [problem.where for problem in check(whole)] == ["monitor.metric=val/own"]
+    whole["callbacks"]["own"] = {"_target_": "namesakes.Watch", "monitor": "val/own"}
+    assert check(whole) == []
 
 
 def test_every_problem_between_parts_is_named() -> None:

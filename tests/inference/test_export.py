@@ -165,7 +165,7 @@ def test_without_the_extra_it_says_which_to_install(regente: Run, project: Path)
     assert done.returncode == 3
     assert (
         done.stderr.strip()
-        == "--format onnx: needs onnxscript, which is not installed; pip install 'regente[export]'"
+        == "--format onnx: needs onnxscript, which is not installed; pip install onnxscript"
     )
 
 

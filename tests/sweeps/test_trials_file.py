@@ -87,6 +87,13 @@ def test_a_grid_takes_what_goes_together_as_one_and_the_rest_in_every_combinatio
     ]
 
 
+def test_mappings_for_one_key_go_together_and_of_other_values_the_last_counts(project: Path) -> None:
+    words = ("model={a:1},{a:2}", "model={b:1},{b:2}", "seed=1,2", "seed=3")
+    assert trials(project, *words) == [
+        [f"model={{a:{a}}}", f"model={{b:{b}}}", "seed=3"] for a in (1, 2) for b in (1, 2)
+    ]
+
+
 def test_the_rows_of_a_table_go_with_every_combination_and_have_the_last_word(project: Path) -> None:
     (project / "p.csv").write_text("optimizer.lr,model\n0.1,cnn\n0.2,\n")
     assert trials(project, "model=mlp", "seed=3,4", trials_file="p.csv") == [

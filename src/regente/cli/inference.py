@@ -201,7 +201,7 @@ def export(run: str, form: str, out: Path | None, quantize: str | None, bound: f
         from regente.config.optional_packages import require
 
         for package in ("onnx", "onnxscript", "onnxruntime"):
-            require(package, "export", "--format onnx")
+            require(package, "--format onnx")
     from regente.inference.export import export as write
     from regente.jobs.console import terminal
 

@@ -134,8 +134,8 @@ def train(
     if package or resolve:
         raise ConfigError([Problem("--package, --resolve", "go with --cfg job")])
     if info:
-        from regente.config.compose import run_hydra
         from regente.config.discovery import require_experiment
+        from regente.config.hydra_main import run_hydra
 
         require_experiment(experiment)
         return run_hydra(experiment, overrides, ["--info", info], lambda _: None)

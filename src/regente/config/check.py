@@ -12,25 +12,34 @@ from typing import Any
 from regente.config import tracking_uri
 from regente.config.check_consistency import consistency_problems
 from regente.config.check_part import NAMED, part_problems, shorten, unknown_settings
-from regente.config.compose import ROOT_KEYS, Monitor, Tracking
 from regente.config.discovery import groups, options
 from regente.config.limits import BY_KEY
+from regente.config.root_keys import OWN
+from regente.config.schema import ROOT_KEYS, Monitor, Tracking
 from regente.config.task_parts import PARTS, given_to, is_none, signature_of
 from regente.errors import Problem
+
+# What people write at the root that is no setting of a config
+SAID = {
+    "experiment": "is the first word, without a key, and one at a time: regente train NAME SETTINGS",
+    "runs_dir": "runs are made in ./runs; to keep them elsewhere, make that a link: ln -s /elsewhere runs",
+}
 
 
 def check(
     config: dict[str, Any],
     parts: Collection[str] | None = None,
     known: dict[str, list[Problem]] | None = None,
+    shared: Collection[str] = (),
 ) -> list[Problem]:
     """The problems of a resolved config; none means that it can run, machine and data permitting.
 
     With `parts`, only these root keys are compared with their signatures. `known` keeps the problems of each part: most
-    of the thousand jobs of a sweep have most parts in common.
+    of the thousand jobs of a sweep have most parts in common. `shared`: root keys of the user's that others refer to.
     """
     known = {} if known is None else known
-    problems = [*_root_problems(config), *_seed_problems(config)]
+    problems = [*_root_problems(config, shared), *_referred_problems(config)]
+    repeated = tuple(f".{each.where.rpartition('.')[2]}" for each in problems if "=" in each.where)
     if not problems and (parts is None or "tracking" in parts):
         problems += tracking_uri.problems(
             config["tracking"]["uri"], Path.cwd(), create=config["tracking"]["create"]
@@ -40,22 +49,24 @@ def check(
             text = f"{where}={node!r}"
             if text not in known:
                 known[text] = part_problems(where, node)
-            problems += [each for each in known[text] if not problems or ".seed=" not in each.where]
+            problems += [each for each in known[text] if not each.where.endswith(repeated)]
     if not problems and (parts is None or "task" in parts):
         problems += _lacking_problems(config)
     problems = problems or list(_limit_problems(config))
     return problems or list(consistency_problems(config))
 
 
-def _root_problems(config: dict[str, Any]) -> Iterator[Problem]:
-    for key in [key for key in config if key not in ROOT_KEYS]:
+def _root_problems(config: dict[str, Any], shared: Collection[str]) -> Iterator[Problem]:
+    for key in [key for key in config if key not in (*ROOT_KEYS, *OWN, *shared)]:
         if key in groups():
             yield Problem(key, "a group whose settings are elsewhere in the config; --cfg job shows where")
         else:
             close = get_close_matches(key, [*ROOT_KEYS, "hydra"], n=1)
             kind = "group" if close and close[0] in groups() else "setting"
-            hint = f"did you mean {close[0]}?" if close else f"there is: {', '.join(ROOT_KEYS)}"
-            yield Problem(key, f"no such {kind}; {hint}")
+            parts = [f"{part}.{key}" for part, node in _parts(config) if _takes(node, key)]
+            hint = f"a variable of your own goes to {OWN[0]}.{key}; there is: {', '.join(ROOT_KEYS)}"
+            hint = f"did you mean {' or '.join(parts or close)}?" if parts or close else hint
+            yield Problem(key, SAID.get(key) or f"no such {kind}; {hint}")
     for key, value in config.items():
         if value is None and key in groups():
             option = f"; nothing is {key}=none" if "none" in groups()[key] else ""
@@ -64,10 +75,18 @@ def _root_problems(config: dict[str, Any]) -> Iterator[Problem]:
         yield from unknown_settings(key, config[key], fields.__dataclass_fields__, key)
 
 
-def _seed_problems(config: dict[str, Any]) -> Iterator[Problem]:
-    """The root's seed comes first: parts that refer to it would only repeat what is wrong with it."""
+def _takes(node: dict[str, Any], key: str) -> bool:
+    signature = signature_of(node) if isinstance(node, dict) else None
+    return key in node or (signature is not None and key in signature.parameters)
+
+
+def _referred_problems(config: dict[str, Any]) -> Iterator[Problem]:
+    """What parts refer to comes first: they would only repeat what is wrong with it."""
     if not 0 <= config["seed"] < 2**32:
         yield Problem(f"seed={config['seed']}", "must be from 0 to 4294967295")
+    limit, mode = BY_KEY["monitor.mode"], config["monitor"]["mode"]
+    if not limit.allows(mode):
+        yield Problem(f"monitor.mode={shorten(mode)}", limit.message)
 
 
 def _parts(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

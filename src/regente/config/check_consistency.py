@@ -1,10 +1,13 @@
 """What two parts of a config must agree on."""
 
+import os
 from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import Any
 
 from regente.config.check_part import shorten
+from regente.config.interpolation import JOB_DIR
+from regente.config.limits import is_number
 from regente.config.task_parts import is_supervised
 from regente.errors import Problem
 
@@ -34,14 +37,20 @@ def _folders(callbacks: dict[str, Any]) -> Iterator[Problem]:
     """A checkpoint outside of the job directory would be lost with it, or be that of another job."""
     for name, node in callbacks.items():
         folder = str(node.get("dirpath") or "") if node else ""
-        if folder.startswith(("/", "~")) or ".." in folder.split("/"):
+        inside = JOB_DIR in os.environ and folder.startswith(os.environ[JOB_DIR])
+        if not inside and (folder.startswith(("/", "~")) or ".." in folder.split("/")):
             what = "must be relative, it is a folder of the job directory; or leave it out"
             yield Problem(f"callbacks.{name}.dirpath={shorten(folder)}", what)
 
 
 def _data_and_model(data: dict[str, Any], model: dict[str, Any]) -> Iterator[Problem]:
+    own = not str(model["_target_"]).startswith("regente.")
     for key in ("num_classes", "input_shape", "vocab_size", "every_position"):
-        if key in data and key in model and data[key] != model[key]:
+        # a model of the user's may have a class for the background, and read its input in its own way
+        fits = own and (
+            key != "num_classes" or not is_number(model.get(key)) or model[key] >= (data.get(key) or 0)
+        )
+        if key in data and key in model and data[key] != model[key] and not fits:
             what = f"the data has {data[key]}; leave it at ${{data.{key}}}"
             yield Problem(f"model.{key}={shorten(model[key])}", what)
     names, number = data.get("class_names"), data.get("num_classes")
@@ -67,10 +76,15 @@ def _trainer(config: dict[str, Any]) -> Iterator[Problem]:
         yield Problem("trainer.max_time", "goes without trainer.max_minutes; give one of them")
 
 
+def _is_own(callback: dict[str, Any] | None) -> bool:
+    target = str((callback or {}).get("_target_") or "regente.")
+    return not target.startswith(("regente.", "pytorch_lightning.", "lightning."))
+
+
 def _metrics(config: dict[str, Any]) -> Iterator[Problem]:
     """Metrics that the task never logs, each once: a callback mostly refers to the monitor."""
     logged = LOGGED.get(config["task"]["_target_"])
-    if logged is None:
+    if logged is None or any(map(_is_own, config["callbacks"].values())):  # which may log more
         return
     watched = {
         f"callbacks.{name}.monitor": node.get("monitor") for name, node in config["callbacks"].items() if node

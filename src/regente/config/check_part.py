@@ -1,10 +1,12 @@
 """What is wrong with one part of a config: its class, or its arguments."""
 
+import builtins
 import importlib
 import sys
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from regente.config.limits import RELATIONS, is_below, limit_of
@@ -17,10 +19,7 @@ from regente.errors import Problem
 SET_BY_REGENTE = {
     "optimizer": ("params",),
     "scheduler": ("optimizer", "total_steps"),
-    "trainer": (
-        *("callbacks", "logger", "default_root_dir"),
-        *("enable_checkpointing", "enable_progress_bar", "enable_model_summary"),
-    ),
+    "trainer": ("callbacks", "logger", "enable_checkpointing"),
 }
 NAMED = ("callbacks", "loggers")  # groups that hold parts by name
 # Arguments that get a value where the config has none
@@ -59,22 +58,31 @@ def part_problems(where: str, node: Any) -> list[Problem]:
             what = f"no such {group[:-1]} here, and it {what}; give {group}.NAME._target_, or mend the name"
         return [Problem(where, what)]
     target = node["_target_"]
-    if not isinstance(target, str) or target.split(".")[0] in sys.stdlib_module_names:
+    if not isinstance(target, str) or _is_standard(target):
         return _standard_library_problems(f"{where}._target_", target, nested=not _part(where))
     try:
         signature = read(target)
     except SyntaxError as error:
         return [Problem(f"{where}._target_", f"{error.filename}:{error.lineno}: {error.msg}; mend that line")]
     except TargetNotFound as error:
-        hint = f"; did you mean {error.closest[0]}?" if error.closest else ""
+        hint = _hidden_file(target) or (f"; did you mean {error.closest[0]}?" if error.closest else "")
         return [Problem(f"{where}._target_", f"{target}: {error.part} not found{hint}")]
     return list(_class_problems(where, signature)) or list(_argument_problems(where, node, signature))
 
 
+def _is_standard(target: str) -> bool:
+    return target.partition(".")[0] in sys.stdlib_module_names or hasattr(builtins, target)
+
+
 def _standard_library_problems(where: str, target: Any, *, nested: bool) -> list[Problem]:
     """An argument may be of the standard library: pathlib.Path, datetime.timedelta, functools.partial."""
-    if not nested or not isinstance(target, str) or target.split(".")[0] in NO_COMPONENTS:
-        return [Problem(where, f"refused: {target} is not a component")]
+    if (
+        not nested
+        or not isinstance(target, str)
+        or "." not in target
+        or target.split(".")[0] in NO_COMPONENTS
+    ):
+        return [Problem(where, f"refused: {target} is not a component{_hidden_file(target)}")]
     module, _, name = target.rpartition(".")
     try:
         known = _members(module)
@@ -84,6 +92,17 @@ def _standard_library_problems(where: str, target: Any, *, nested: bool) -> list
         return []
     close = get_close_matches(name, known, n=1)
     return [Problem(where, f"{target}: {name} not found" + (f"; did you mean {close[0]}?" if close else ""))]
+
+
+def _hidden_file(target: Any) -> str:
+    """The hint that a file of the user's has the name of a module that Python finds first."""
+    first = str(target).partition(".")[0]
+    here = next((name for name in (f"{first}.py", f"{first}/__init__.py") if Path(name).is_file()), None)
+    return (
+        f"; Python has a module {first} of its own or installed, so {here} is not found: rename it"
+        if here
+        else ""
+    )
 
 
 def _members(path: str) -> list[str]:
@@ -120,9 +139,9 @@ def _argument_problems(where: str, node: dict[str, Any], signature: Signature) -
         if not own[key].allows(value := arguments.pop(key)):
             yield Problem(f"{where}.{key}={shorten(value)}", own[key].message)
     for key in [key for key in arguments if key in reserved]:
-        what = "is set by Regente; see the groups callbacks, loggers and tracking, or leave it out"
-        yield Problem(f"{where}.{key}", what)
-        del arguments[key]
+        if arguments.pop(key) not in (None, True):
+            what = "is set by Regente; see the groups callbacks, loggers and tracking, or leave it out"
+            yield Problem(f"{where}.{key}", what)
     if not signature.open:
         settings = [name for name in [*signature.parameters, *own] if name not in reserved]
         yield from unknown_settings(where, arguments, settings, _class_name(signature))

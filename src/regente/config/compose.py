@@ -1,79 +1,32 @@
 """Stage 1 of a run: the command line, an experiment and `conf/` become one config. All of Hydra is here."""
 
-import os
-import re
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, OverrideParseException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from regente.config.composition_errors import bad_override, explain, key_of, named_option
+from regente.config.composition_errors import explain, named_option
 from regente.config.discovery import config_dirs, groups, place, require_experiment, suggest
-from regente.errors import ConfigError, Problem, RegenteError
-
-
-@dataclass
-class Monitor:
-    """What "best" means: the metric's logged name, and `min` or `max`."""
-
-    metric: str = MISSING
-    mode: str = MISSING
-
-
-@dataclass
-class Tracking:
-    """Where MLflow records (`uri` null: nowhere), and which weights and model go there."""
-
-    uri: str | None = None
-    experiment: str | None = None
-    run_name: str | None = None
-    checkpoints: str = "best"
-    log_model: bool = True
-    create: bool = False
-
-
-@dataclass
-class Sweep:
-    """Settings of a sweep as a whole; its jobs do not have them."""
-
-    max_jobs: int = 1000  # a larger sweep is refused
-    max_minutes: float | None = None  # after which no further job is started
-    zip: Any = None  # keys whose values are paired, or lists of such keys
-    trials_file: str | None = None  # a CSV file with a row for each job
-
-
-@dataclass
-class Root:
-    """The keys at the root of every config; each part's own arguments are in its class's signature."""
-
-    seed: int = MISSING
-    init_from: str | None = None
-    monitor: Monitor = field(default_factory=Monitor)
-    data: Any = MISSING
-    model: Any = MISSING
-    task: Any = MISSING
-    optimizer: Any = MISSING
-    scheduler: Any = MISSING
-    trainer: Any = MISSING
-    callbacks: Any = MISSING
-    loggers: Any = field(default_factory=dict)  # of Lightning, beside MLflow
-    tracking: Tracking = field(default_factory=Tracking)
-    sweep: Sweep = field(default_factory=Sweep)
-
+from regente.config.interpolation import pin_hydra, register_resolvers
+from regente.config.overrides import bad_override, key_of, lenient
+from regente.config.root_keys import keep_saving
+from regente.config.schema import ROOT_KEYS, Root, Sweep
+from regente.errors import ConfigError, Problem
 
 COUNTS = ("min_steps", "max_steps", "min_epochs", "max_epochs")  # of the trainer
 DIRECTORIES = (
@@ -84,7 +37,6 @@ DIRECTORIES = (
     "hydra.job.chdir",
 )
 ROOT = "train"  # the config that experiments are made of
-ROOT_KEYS = tuple(key for key in Root.__dataclass_fields__ if key != "sweep")  # of a job
 
 
 class _ConfigDirs(SearchPathPlugin):
@@ -94,14 +46,18 @@ class _ConfigDirs(SearchPathPlugin):
 
 
 @cache
-def _register() -> None:
-    ConfigStore.instance().store("root_schema", Root)
+def register() -> None:
+    """Tell Hydra the root schema and where configs are."""
+    schema = OmegaConf.structured(Root)
+    OmegaConf.set_struct(schema, False)  # keys of one's own, which `check` looks at
+    ConfigStore.instance().store("root_schema", schema)
     Plugins.instance().register(_ConfigDirs)
 
 
 @contextmanager
 def _hydra() -> Iterator[None]:
-    _register()
+    register()
+    register_resolvers()
     GlobalHydra.instance().clear()
     with hydra.initialize(config_path=None, job_name="regente", version_base="1.3"):
         yield
@@ -203,20 +159,42 @@ def _compose(experiment: str, overrides: Sequence[str]) -> Composed:
         try:
             node = hydra.compose(experiment, lenient(left), return_hydra_config=True)
             break
-        except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
+        except RecursionError:
+            raise ConfigError([_own_root("includes itself")]) from None
+        except (HydraException, OmegaConfBaseException, YAMLError, ValueError, TypeError) as error:
             problem, culprit = explain(error, left)
             problems.append(problem)
             if culprit is None:
+                if "No match in the defaults list" in str(error) and _root_file().parent != config_dirs()[-1]:
+                    problems = [_own_root("has not the groups of this experiment")]
                 raise ConfigError(problems) from error
             left.remove(culprit)
     problems += [named_option(key, node[key]) for key in groups() if isinstance(node.get(key), str)]
     if problems:
         raise ConfigError(problems)
     OmegaConf.set_readonly(node.hydra, None)
+    node.hydra.job.name = experiment
+    HydraConfig.instance().set_config(node)
+    OmegaConf.set_readonly(node.hydra, None)
     hydra_node = node.hydra
     OmegaConf.set_struct(node, False)
     del node["hydra"]
+    pin_hydra(node)
+    if lacking := [key for key in ROOT_KEYS if key not in node]:
+        raise ConfigError([_own_root(f"lacks {', '.join(lacking)}")])
+    if hydra_node.runtime.choices.get("callbacks") != "none":
+        keep_saving(node, overrides)
     return Composed(experiment, list(overrides), node, hydra_node, take_sweep(node))
+
+
+def _root_file() -> Path:
+    """The file of the root config; the user may have one of that name."""
+    return next(path for folder in config_dirs() if (path := folder / f"{ROOT}.yaml").is_file())
+
+
+def _own_root(what: str) -> Problem:
+    remedy = "move it to experiments/NAME.yaml, with /train as its first default"
+    return Problem(str(_root_file()), f"takes the place of Regente's root config, and {what}; {remedy}")
 
 
 def take_sweep(node: DictConfig) -> dict[str, Any]:
@@ -232,19 +210,6 @@ def take_sweep(node: DictConfig) -> dict[str, Any]:
             [Problem(f"sweep.{key}", f"no such setting; {suggest(key, known)}") for key in unknown]
         )
     return dict(sweep)
-
-
-def lenient(overrides: Sequence[str]) -> list[str]:
-    """`key=value` as `++key=value`: `check` decides by the signature of the class whether it takes the key."""
-    chosen = groups()
-
-    def mark(override: str) -> str:
-        key = re.match(r"([A-Za-z_][\w.]*)=", override)
-        if key is None or key[1] in chosen or key[1].startswith("hydra."):
-            return override
-        return f"++{override}"
-
-    return [mark(override) for override in overrides]
 
 
 def swept_keys(overrides: Sequence[str], params: Mapping[str, Any] | None) -> list[str]:
@@ -276,39 +241,3 @@ def _parse(parser: OverridesParser, overrides: Sequence[str]) -> list[Override]:
     if problems:
         raise ConfigError(problems)
     return parsed
-
-
-class _Through(BaseException):
-    """Carries an error through Hydra, which would print a message of its own for an ordinary exception."""
-
-    def __init__(self, error: RegenteError) -> None:
-        self.error = error
-
-
-def run_hydra(
-    experiment: str, overrides: Sequence[str], flags: Sequence[str], task: Callable[[Any], Any]
-) -> None:
-    """Hand the command line to Hydra itself, for its plugins and for `--info`."""
-    _register()
-    GlobalHydra.instance().clear()
-
-    def guarded(node: Any) -> Any:
-        try:
-            return task(node)
-        except RegenteError as error:
-            raise _Through(error) from error
-
-    argv, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv = [argv[0], *flags, *lenient(overrides)]
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come through to us instead of being printed
-    try:
-        hydra.main(config_path=None, config_name=experiment, version_base="1.3")(guarded)()
-    except _Through as through:
-        raise through.error from None
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError([explain(error, list(overrides))[0]]) from error
-    finally:
-        sys.argv = argv
-        os.environ.pop("HYDRA_FULL_ERROR")
-        if full is not None:
-            os.environ["HYDRA_FULL_ERROR"] = full

@@ -8,6 +8,7 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from yaml import YAMLError
 
 from regente.config.discovery import groups, options, suggest
+from regente.config.overrides import bad_override, key_of
 from regente.errors import Problem
 
 
@@ -38,7 +39,12 @@ def explain(error: Exception, overrides: list[str]) -> tuple[Problem, str | None
         return Problem(culprit or name, "needs a whole number"), culprit
     if "Ambiguous value for argument" in text:
         return Problem(culprit or name, "several values; to run them all, add -m"), culprit
-    if first.startswith("Config group override must be"):
+    if "Cannot merge DictConfig with ListConfig" in text:
+        what = (
+            "a list stands where a mapping belongs; callbacks have names: callbacks: {NAME: {_target_: ...}}"
+        )
+        return Problem(culprit or name, what), culprit
+    if first.startswith("Config group override must be") or isinstance(error, TypeError):
         culprit = next((o for o in overrides if key_of(o) in groups() and _is_no_name(o)), None)
         if culprit:
             group, option = key_of(culprit), culprit.partition("=")[2]
@@ -61,36 +67,12 @@ def _is_no_name(override: str) -> bool:
     return not parsed.is_delete() and not isinstance(parsed.value(), str | list)
 
 
-def key_of(override: str) -> str:
-    """What an override sets, chooses or removes."""
-    return override.lstrip("+~").split("=", 1)[0]
-
-
 def _missing_option(path: str, overrides: list[str]) -> tuple[Problem, str | None]:
     group, _, option = path.rpartition("/")
     culprit = next((o for o in overrides if key_of(o).split("@")[0] == group and o.endswith(option)), None)
     known = list(groups().get(group, {}))
     what = f"no such {group}; {suggest(option, known)}" if known else "no such config file"
     return Problem(culprit or path, what), culprit
-
-
-def bad_override(override: str, text: str) -> Problem:
-    """What is wrong with an override that Hydra's grammar does not accept; `text` is the message of its parser."""
-    raw = override.removeprefix("++")
-    if "=" not in raw:
-        what = "not a setting; write key=value, without blanks around the ="
-    elif raw.endswith("=") or "= " in raw:
-        what = "no blanks around the =, and quotes around a value with blanks: 'key=\"a b\"'"
-    else:
-        said = [line.strip() for line in text.splitlines() if line.strip() and "hydra.cc" not in line]
-        detail = next(
-            (line for line in said if re.match(r"(mismatched|extraneous|no viable|missing|token)", line)), ""
-        )
-        detail = (
-            f"cannot be read ({detail})" if detail else "cannot be read; is a bracket or a quote left open?"
-        )
-        what = f"{detail}; quote it for the shell and for Hydra: 'key=\"a b\"'"
-    return Problem(raw, what)
 
 
 def _bad_yaml(error: Exception) -> Problem:

@@ -1,18 +1,28 @@
 """A composed config as plain data, its references followed. Needs OmegaConf alone, without Hydra."""
 
+import importlib
 import re
 from collections.abc import Collection
 from copy import deepcopy
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
+from omegaconf.errors import (
+    InterpolationToMissingValueError,
+    OmegaConfBaseException,
+    UnsupportedInterpolationType,
+)
 
 from regente.config.discovery import groups, options
+from regente.config.pyproject import listed
 from regente.errors import ConfigError, Problem
 
 RESOLVER = re.compile(r"\$\{\s*(?!oc\.)[A-Za-z_][\w.]*\s*:")  # of Hydra or of the user's own code
+JOB_DIR = "REGENTE_JOB_DIR"  # environment variable of a process that runs a job
+OUTPUT_DIR = re.compile(r"\$\{\s*hydra:\s*runtime\.output_dir\s*\}")
+HYDRAS = re.compile(r"\$\{\s*hydra:")
 
 
 def resolve(config: DictConfig | str, parts: Collection[str] | None = None) -> dict[str, Any]:
@@ -61,6 +71,11 @@ def _value(node: DictConfig | ListConfig, key: Any, path: str, problems: list[Pr
         unresolved: Any = OmegaConf.to_container(node, resolve=False)
         found = re.search(r"Interpolation key '(.*?)' not found", str(error))
         reason = f"{found[1]} does not exist" if found else str(error).splitlines()[0]
+        if isinstance(error, UnsupportedInterpolationType):
+            module = (
+                'name the module that registers it in pyproject.toml: [tool.regente] resolvers = ["MODULE"]'
+            )
+            reason = f"there is no such resolver; {module}"
         problems.append(Problem(path, f"refers to {unresolved[key]}, but {reason}"))
         return None
 
@@ -83,6 +98,53 @@ def _fix(raw: Any, live: Any) -> None:
             live[key] = live[key]
         elif isinstance(value, dict | list):
             _fix(value, live[key])
+
+
+def pin_hydra(node: DictConfig | ListConfig, path: str = "") -> None:
+    """Replace `${hydra:...}` by its value; the output directory is that of the job, which is made later.
+
+    Raises:
+        ConfigError: for a value that only Hydra's own launcher has.
+    """
+    keys: Any = list(node) if isinstance(node, DictConfig) else range(len(node))
+    for key in keys:
+        if OmegaConf.is_missing(node, key):
+            continue
+        if not OmegaConf.is_interpolation(node, key):
+            if OmegaConf.is_config(node[key]):
+                pin_hydra(node[key], f"{path}{key}.")
+            continue
+        raw: Any = OmegaConf.to_container(node, resolve=False)
+        text = OUTPUT_DIR.sub(f"${{oc.env:{JOB_DIR},.}}", str(raw[key]))
+        node[key] = text
+        if HYDRAS.search(text):
+            try:
+                value = node[key]
+            except OmegaConfBaseException:
+                continue  # `resolve` reports it
+            if value is None:  # such as ${hydra:job.num}
+                what = f"refers to {text}, which a job has not here; give it a value, or sweep over the key itself"
+                raise ConfigError([Problem(f"{path}{key}", what)])
+            node[key] = value
+
+
+def register_resolvers() -> None:
+    """Import the modules that register resolvers of the user's own: pyproject.toml, [tool.regente] resolvers.
+
+    Raises:
+        ConfigError: for a module that cannot be imported.
+    """
+    for name in listed("resolvers", Path.cwd()):
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            what = f"{name} cannot be imported: {error}"
+            raise ConfigError([Problem("pyproject.toml, tool.regente.resolvers", what)]) from error
+
+
+def references(text: str) -> set[str]:
+    """The root keys that the references in a YAML text lead to: `paths` for `${paths.data}`."""
+    return set(re.findall(r"\$\{\s*(?:[\w.]+:\s*)?([A-Za-z_]\w*)[.\[}]", text))
 
 
 def to_yaml(node: Any, *, resolve: bool = False) -> str:

@@ -75,10 +75,6 @@ BY_KEY = {
         lambda v: v in ("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
         "no such accelerator; there is: auto, cpu, gpu, mps",
     ),
-    "trainer.strategy": Limit(
-        lambda v: not isinstance(v, str) or not any(word in v for word in ("spawn", "fork", "notebook")),
-        "Regente starts the ranks itself; use ddp",
-    ),
     "trainer.num_nodes": at_least(1),
     "trainer.max_epochs": _endless,
     "trainer.min_epochs": at_least(0),

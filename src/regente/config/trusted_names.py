@@ -3,9 +3,7 @@
 import importlib
 import re
 import sys
-import tomllib
 from collections.abc import Iterable
-from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import Any
 
 from regente.config.lightning_alias import canonical
 from regente.config.limits import is_below
-from regente.errors import ConfigError, Problem
+from regente.config.pyproject import listed
 
 PACKAGES = (  # a class below one of these is trusted, if it is of one of the KINDS
     *("regente.data", "regente.models", "regente.tasks", "regente.training.callbacks"),
@@ -138,19 +136,4 @@ def _source(spec: ModuleSpec | None) -> Path | None:
 
 def listed_by(project: Path) -> tuple[str, ...]:
     """The names that the project trusts; a job directory has no say."""
-    file = project / "pyproject.toml"
-    if not file.is_file() or (project / "job.json").exists():
-        return ()
-    return _trusted_of(file, file.stat().st_mtime_ns)
-
-
-@cache
-def _trusted_of(file: Path, changed: int) -> tuple[str, ...]:
-    try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
-        names = content.get("tool", {}).get("regente", {}).get("trusted", [])
-    except (ValueError, AttributeError) as error:
-        raise ConfigError([Problem(str(file), f"cannot be read: {error}")]) from error
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ConfigError([Problem(f"{file}: tool.regente.trusted", 'needs a list of names: ["package"]')])
-    return tuple(names)
+    return listed("trusted", project)

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from regente.config.check import check
+from regente.config.interpolation import references
 from regente.data.protocols import SupportsIdentity
 from regente.errors import ConfigError, Problem, first_of
 from regente.jobs.job import DATA, PROVENANCE, Job, freeze, read_json
@@ -34,7 +35,7 @@ def recorded(name: str, project: Path, scratch: Path) -> tuple[Job, dict[str, An
     set_environment(job.env)
     inside(project / "runs", job.experiment)
     config = read_config(job, project)
-    if problems := check(config):
+    if problems := check(config, shared=references(job.config)):
         raise ConfigError(problems)
     return job, config
 

@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from regente.config.compose import Composed, compose
 from regente.config.discovery import groups
+from regente.config.overrides import quoted
 from regente.errors import Problem
 from regente.training.complete import complete
 from regente.training.prepare import check
@@ -90,5 +91,5 @@ class Composer:
         if override not in self.parsed:
             if len(self.parsed) > 10_000:
                 self.parsed.clear()
-            self.parsed[override] = self.parser.parse_override(f"++{override}")
+            self.parsed[override] = self.parser.parse_override(f"++{quoted(override)}")
         return self.parsed[override]

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from types import FrameType
 from typing import Any
 
-from regente.config.composition_errors import key_of
+from regente.config.overrides import key_of
 from regente.config.redaction import Redactor
 from regente.errors import ConfigError
 from regente.jobs.job import Job, open_job, read_json, write_json

@@ -6,13 +6,14 @@ The keys of a group of `sweep.zip` count as one key, and so do the columns of `s
 import builtins
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.types import Override, RangeSweep
+from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep
 
 from regente.config.compose import parse
+from regente.config.overrides import key_of
 from regente.errors import ConfigError, Problem
 from regente.sweeps.protocols import TrialResult, TrialSpec
 from regente.sweeps.trials_file import Table, table, together
@@ -35,9 +36,8 @@ class Grid:
         trials_file: str | None = None,
     ) -> None:
         words = [f"{key}={value}" for key, value in (params or {}).items()]
-        # the last of two overrides of one key counts, as in Hydra
-        self.overrides = {override.get_key_element(): override for override in parse([*words, *overrides])}
-        self.sizes = {key.lstrip("+"): _size(override) for key, override in self.overrides.items()}
+        self.overrides = _by_key(parse(words)) | _by_key(parse(overrides))
+        self.sizes = {key: math.prod(map(_size, each)) for key, each in self.overrides.items()}
         self.axes = together(self.sizes, zip)
         self.table = table(trials_file) if trials_file else None
         if self.table:
@@ -52,15 +52,13 @@ class Grid:
         return next(self._trials, None)
 
     def _combinations(self) -> Iterator[list[str]]:
-        words = {key.lstrip("+"): list(_words(key, override)) for key, override in self.overrides.items()}
-        columns: list[Iterable[Sequence[str]]] = [
-            builtins.zip(*(words[key] for key in axis), strict=True) for axis in self.axes
-        ]
-        if self.table:
-            columns.append(self.table.rows)
-        for row in itertools.product(*columns):
-            # a row of the table overrules the other keys
-            yield list({_key(word): word for words_ in row for word in words_}.values())
+        words = {key: list(itertools.product(*map(_words, each))) for key, each in self.overrides.items()}
+        columns = [builtins.zip(*(words[key] for key in axis), strict=True) for axis in self.axes]
+        for chosen in itertools.product(*columns):
+            whole = [word for axis in chosen for of_key in axis for word in of_key]
+            for row in self.table.rows if self.table else [[]]:  # a row overrules the other keys
+                last = {key_of(word): word for word in row}
+                yield [*(last.pop(key_of(word), word) for word in whole), *last.values()]
 
     def _lengths(self) -> dict[str, int]:
         """The number of values of each key that varies."""
@@ -83,8 +81,19 @@ def _refuse_overlap(sizes: Mapping[str, int], found: Table) -> None:
         raise ConfigError([Problem("sweep.trials_file", what)])
 
 
-def _key(word: str) -> str:
-    return word.lstrip("+~").partition("=")[0]
+def _by_key(overrides: Sequence[Override]) -> dict[str, list[Override]]:
+    """The overrides of each key that count, as in Hydra: the last one, and mappings beside each other."""
+    found: dict[str, list[Override]] = {}
+    for override in overrides:
+        key = override.get_key_element().lstrip("+")
+        before = found.get(key, [])
+        found[key] = [*(before if all(map(_is_mapping, [*before, override])) else []), override]
+    return found
+
+
+def _is_mapping(override: Override) -> bool:
+    value: Any = override.value()
+    return all(isinstance(each, dict) for each in (value.list if isinstance(value, ChoiceSweep) else [value]))
 
 
 def _size(override: Override) -> int:
@@ -99,7 +108,8 @@ def _size(override: Override) -> int:
     return sum(1 for _ in override.sweep_iterator())
 
 
-def _words(key: str, override: Override) -> Iterator[str]:
+def _words(override: Override) -> Iterator[str]:
+    key = override.get_key_element()
     if override.is_sweep_override():
         yield from (f"{key}={value}".removeprefix("++") for value in override.sweep_string_iterator())
     elif override.is_delete():

@@ -10,7 +10,8 @@ import click
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from regente.config.compose import Composed, run_hydra, take_sweep
+from regente.config.compose import Composed, take_sweep
+from regente.config.hydra_main import run_hydra
 from regente.errors import ConfigError, Problem, Stopped
 from regente.jobs import console
 from regente.jobs.job import open_job

@@ -13,8 +13,8 @@ from hydra.plugins.sweeper import Sweeper
 from omegaconf import OmegaConf
 
 from regente.config.compose import Composed, compose, parse, swept_keys
-from regente.config.composition_errors import key_of
 from regente.config.discovery import require_experiment
+from regente.config.overrides import key_of
 from regente.errors import ConfigError, Problem
 from regente.sweeps.composer import Composer
 from regente.sweeps.grid import Grid

@@ -45,7 +45,7 @@ class Ray:
         gpus_per_job: float | None = None,
         shared: bool = True,
     ) -> None:
-        require("ray", "ray", "hydra/launcher=ray")
+        require("ray", "hydra/launcher=ray")
         _require_positive(jobs=jobs, cpus_per_job=cpus_per_job, gpus_per_job=gpus_per_job)
         if int(config["trainer"].get("num_nodes") or 1) > 1:
             what = "a job on Ray has one machine; give trainer.num_nodes=1"

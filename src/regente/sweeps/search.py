@@ -48,8 +48,8 @@ class Search:
         trials_file: str | None = None,
         **settings: Any,
     ) -> None:
-        require("optuna", "optuna", "hydra/sweeper=optuna")
-        require("cmaes", "optuna", "hydra/sweeper=optuna")
+        require("optuna", "hydra/sweeper=optuna")
+        require("cmaes", "hydra/sweeper=optuna")
         if zip:
             raise ConfigError([Problem("sweep.zip", "a search draws each key by itself; leave it out")])
         self.space = space(overrides, params)

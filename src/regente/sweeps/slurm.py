@@ -48,7 +48,7 @@ class Slurm:
         memory_gb: float | None = None,
         parameters: dict[str, Any] | None = None,
     ) -> None:
-        require("submitit", "slurm", "hydra/launcher=slurm")
+        require("submitit", "hydra/launcher=slurm")
         if cluster not in ("slurm", "local"):
             what = "no such cluster; there is: slurm, local"
             raise ConfigError([Problem(f"hydra.launcher.cluster={cluster}", what)])

@@ -20,7 +20,7 @@ from regente.jobs.process_identity import process_identity
 from regente.jobs.runs import shown
 from regente.tracking.journal import Journal, read
 from regente.tracking.mlflow_run import STATE, read_state
-from regente.tracking.store import unreachable
+from regente.tracking.store import named, unreachable
 from regente.tracking.user_calls import UserCalls
 
 FINAL_WAIT = 120.0  # seconds to wait at the end until the store has everything
@@ -121,8 +121,17 @@ class Recorder:
             experiment=tracking["experiment"] or job.experiment,
             name=text(tracking["run_name"] or run_name(job)),
             params=self.redact.tree(parameters(self.config, job.choices)) if self.kind == "job" else {},
-            tags=tags | origin(self.config.get("init_from")) | process,
+            tags=self._own_tags() | tags | origin(self.config.get("init_from")) | process,
         )
+
+    def _own_tags(self) -> dict[str, str]:
+        """`tracking.tags` and `tracking.notes` as MLflow keeps them."""
+        tags, notes = self.config["tracking"].get("tags"), self.config["tracking"].get("notes")
+        own = {**(tags if isinstance(tags, dict) else {"tags": tags}), "notes": notes}
+        texts = {
+            key: ", ".join(map(str, each)) if isinstance(each, list) else each for key, each in own.items()
+        }
+        return {named(str(key)): self.redact.text(str(text)) for key, text in texts.items() if text}
 
     def _probe(self) -> None:
         self.problem = unreachable(self.uri or "")

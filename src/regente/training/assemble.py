@@ -81,6 +81,8 @@ def assemble(
         notes += [note] if note else []
     if steps is not None:
         task.optimize_by(steps)
+    if config["trainer"].get("default_root_dir"):
+        notes.append("trainer.default_root_dir is left out: what a run writes lies in its job directory")
     return Parts(data, task, trainer, [*notes, *_overfit_note(trainer)])
 
 
@@ -179,7 +181,7 @@ def make(where: str, node: dict[str, Any], **given: Any) -> Any:
         if given:
             return instantiate({**node, "_partial_": True})(**given)
         return instantiate(node)
-    except (InstantiationException, MisconfigurationException) as error:
+    except Exception as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) else error
         if isinstance(cause, ImportError) and cause.__cause__:  # of an error in the module of a class
             cause = cause.__cause__
@@ -208,7 +210,8 @@ def _is_refusal(error: BaseException) -> bool:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    return trace is not None and trace.tb_frame.f_code.co_name == "__init__"
+    # `make` itself: the call does not fit the arguments
+    return trace is not None and trace.tb_frame.f_code.co_name in ("__init__", make.__name__)
 
 
 def _with_saving(plugins: Any, saving: SafeSaving | None) -> list[Any]:

@@ -1,6 +1,5 @@
 """The end of stage 1: facts that a config leaves open are read from folders and earlier runs."""
 
-import re
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
@@ -10,8 +9,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from regente.config.compose import whole_counts
-from regente.config.composition_errors import key_of
 from regente.config.discovery import experiment_files
+from regente.config.interpolation import references
+from regente.config.overrides import key_of
+from regente.config.root_keys import settle
 from regente.config.signatures import TargetNotFound, read
 from regente.config.task_parts import PARTS, given_to
 from regente.data.core.class_folders import class_names, find_splits
@@ -37,6 +38,7 @@ def complete(config: DictConfig, pins: dict[str, str] | None = None, overrides: 
         CheckpointError: when the initial weights are missing.
     """
     whole_counts(config)
+    settle(config)
     for part, nothing in (*((part, NONE) for part in PARTS), ("callbacks", {}), ("loggers", {})):
         if part in config and not OmegaConf.is_missing(config, part) and config.get(part) is None:
             config[part] = nothing
@@ -68,7 +70,7 @@ def _leave_out(config: DictConfig, overrides: Collection[str]) -> None:
 def _is_read(config: DictConfig, part: str) -> bool:
     """Whether a reference elsewhere in the config leads into the part."""
     others = OmegaConf.create({key: value for key, value in config.items_ex(resolve=False) if key != part})
-    return bool(re.search(rf"\$\{{\s*(?:[\w.]+:\s*)?{part}[.\[}}]", OmegaConf.to_yaml(others)))
+    return part in references(OmegaConf.to_yaml(others))
 
 
 def _pin_initial_weights(config: DictConfig, pins: dict[str, str]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from regente.config.environment import from_environment
-from regente.config.interpolation import resolve
+from regente.config.interpolation import JOB_DIR, resolve
 from regente.jobs.job import Job, open_job
 
 
@@ -16,7 +16,7 @@ def open_frozen(path: Path) -> tuple[Job, dict[str, Any]]:
         RegenteError: when the directory is not a job's.
     """
     job = open_job(path)
-    set_environment(job.env)
+    set_environment({JOB_DIR: str(job.path), **job.env})
     return job, resolve(job.config)
 
 

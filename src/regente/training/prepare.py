@@ -12,8 +12,9 @@ from regente.config.check import check as problems_of
 from regente.config.compose import Composed
 from regente.config.compose import compose as compose_by_hydra
 from regente.config.environment import VARIABLE, env_references, externalize
-from regente.config.interpolation import resolve, to_yaml, without_resolvers
+from regente.config.interpolation import references, resolve, to_yaml, without_resolvers
 from regente.config.redaction import Redactor
+from regente.config.schema import ROOT_KEYS
 from regente.errors import ConfigError, Problem
 from regente.jobs.job import Job
 from regente.jobs.job import freeze as make_directory
@@ -51,7 +52,8 @@ def check(
         ConfigError: with every reason why it cannot run.
     """
     config = resolve(node)
-    if problems := problems_of(config, parts, known=known):
+    shared = references(OmegaConf.to_yaml(node)) if {*config}.difference(ROOT_KEYS) else ()
+    if problems := problems_of(config, parts, known, shared):
         raise ConfigError(problems)
     return config
 

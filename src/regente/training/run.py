@@ -43,6 +43,7 @@ def run(start: Request | Path, *, alone: bool = True, debug: bool = False) -> En
     if isinstance(start, Path):
         job, config = open_frozen(start)
     else:
+        from regente.config.interpolation import JOB_DIR
         from regente.jobs.hardware import require
         from regente.training.prepare import check, compose, freeze
         from regente.training.ranks.rendezvous import receive_job, send_job
@@ -56,6 +57,8 @@ def run(start: Request | Path, *, alone: bool = True, debug: bool = False) -> En
         job = found or freeze(composed, Path("runs") / start.experiment)  # 3 freeze: the job is a directory
         if found is None:
             send_job(config["trainer"], job)
+        if JOB_DIR in job.config:  # only now there is one
+            job, config = open_frozen(job.path)
 
     # a wrong request has ended above, without these imports
     from regente.training.launch import launch, leave_outer_launcher, needs_launch

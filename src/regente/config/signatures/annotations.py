@@ -71,7 +71,7 @@ def _union(members: Iterable[Annotation]) -> Annotation:
     options = tuple(option for each in members for option in (each.options or (each,)))
     literals = [option for option in options if option.choices and option not in (FLAG, NULL)]
     values = tuple(dict.fromkeys(value for option in literals for value in option.choices))
-    covered = [NULL, *literals, *[WHOLE] * (NUMBER in options)]
+    covered = [NULL, *literals, *[WHOLE] * (NUMBER in options), *[TENSOR] * (len(options) > 1)]
     named = [_one_of(values)] * bool(values) + [option for option in options if option not in covered]
     named += [NULL] * (NULL in options)
     return Annotation(
@@ -148,6 +148,7 @@ TEXT = _kind("a text", "texts", str, int)  # YAML reads a text of digits as an i
 PATH = _kind("a path", "paths", str)
 NULL = _kind("null", "null", NoneType, choices=(None,))
 TENSOR = _kind("a tensor", "tensors")  # no YAML value is one, and objects are always allowed
+ARRAY = _kind("a tensor", "tensors", int, float, list, tuple)  # of which it can be made
 
 _KINDS = {"int": WHOLE, "Integral": WHOLE, "float": NUMBER, "Real": NUMBER, "Number": NUMBER, "bool": FLAG}
 _KINDS |= {"str": TEXT, "None": NULL, "NoneType": NULL, "Any": ANYTHING, "object": ANYTHING}
@@ -194,8 +195,8 @@ def parse_annotation(node: ast.AST, module: Module, trail: frozenset[str] = froz
 def _named(name: str, module: Module, trail: frozenset[str]) -> Annotation:
     path = module.absolute(name)
     above, _, last = path.rpartition(".")
-    if path == "torch.Tensor":
-        return TENSOR
+    if path == "torch.Tensor":  # a class of the user's may make one of numbers
+        return TENSOR if module.name.startswith("torch.") else ARRAY
     if above.partition(".")[0] in _STANDARD:
         if types := _LISTS.get("list" if last in ("tuple", "Tuple") else last):
             return _list(ANYTHING, types)

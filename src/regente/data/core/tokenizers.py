@@ -19,7 +19,7 @@ def checkpoint_folder(setting: str, name: str) -> Path:
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
-        what = "transformers is not installed; pip install 'regente[text]'"
+        what = "transformers is not installed; pip install transformers"
         raise MachineError(f"{setting}={name}: {what}") from error
     folder = Path(name).expanduser()
     if folder.is_dir():

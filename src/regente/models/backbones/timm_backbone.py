@@ -25,9 +25,7 @@ class TimmBackbone(Backbone):
         try:
             import timm
         except ImportError as error:
-            raise MachineError(
-                f"model.backbone={name}: timm is not installed; pip install 'regente[timm]'"
-            ) from error
+            raise MachineError(f"model.backbone={name}: timm is not installed; pip install timm") from error
         self.name, self.weights, self.shape, self.seed = name, weights, shape, seed
         self.own = name.removeprefix("timm:")
         if not timm.is_model(self.own):
