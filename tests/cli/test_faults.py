@@ -89,7 +89,7 @@ CASES = {
     "no such experiment": (["digit_cnn"], 2, "digit_cnn", "did you mean digits_cnn?"),
     "no value for a required argument": (["~model.hidden"], 2, "model.hidden", "give it: model.hidden=..."),
     "classes of other data": (["model.num_classes=3"], 2, "model.num_classes=3", "${data.num_classes}"),
-    "an argument that is Regente's": (["trainer.logger=true"], 2, "trainer.logger", "leave it out"),
+    "an argument that is Regente's": (["trainer.logger=false"], 2, "trainer.logger", "leave it out"),
     "a model for data": (["data._target_=torch.nn.Linear"], 2, "data._target_", "is not a LightningDataModule"),
     "typo in a callback": (["callbacks.chekpoint.monitor=val/loss"], 2, "callbacks.chekpoint", "mend the name"),
     "a group told to be a number": (["model=nan"], 2, "model=nan", "takes the name of an option"),
@@ -107,7 +107,6 @@ CASES = {
     "a bracket left open behind ++": (["++optimizer.lr=[1"], 2, "optimizer.lr=[1", "quote it"),
     "a part that an experiment makes null": (["nothing"], 2, "trainer: is null", "there is: auto"),
     "a run to resume": (["mnist_cnn", "resume=latest"], 2, "resume=latest", "to resume a run: regente resume latest"),
-    "launcher of Lightning's": (["trainer.strategy=ddp_spawn"], 2, "trainer.strategy=ddp_spawn", "use ddp"),
 }  # fmt: skip
 
 
