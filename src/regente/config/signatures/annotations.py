@@ -101,12 +101,16 @@ def _mapping(key: Annotation, item: Annotation) -> Annotation:
     return Annotation(f"a mapping{to}", f"mappings{to}", matches)
 
 
-def _row(items: list[Annotation]) -> Annotation:
-    """A list of fixed length: tuple[int, str]. `tuple[int]` is often written for `tuple[int, ...]`."""
+def _row(items: list[Annotation], *, exact: bool) -> Annotation:
+    """A list of fixed length: tuple[int, str]. `tuple[int]` is often written for `tuple[int, ...]`.
+
+    Unless `exact`, shares fit `tuple[int, int, int]`: people write it for a split, which takes both.
+    """
+    wide = items if exact else [NUMBER if item is WHOLE else item for item in items]
 
     def matches(value: Any) -> bool:
         fits = isinstance(value, list | tuple) and (len(value) == len(items) or len(items) == 1)
-        return fits and all(item.allows(each) for item, each in zip(items, value, strict=False))
+        return fits and all(item.allows(each) for item, each in zip(wide, value, strict=False))
 
     of = f"of ({', '.join(map(str, items))})"
     return Annotation(f"a list {of}", f"lists {of}", matches)
@@ -155,6 +159,7 @@ _KINDS |= {"str": TEXT, "None": NULL, "NoneType": NULL, "Any": ANYTHING, "object
 _KINDS |= dict.fromkeys(("Path", "PurePath", "PosixPath", "PathLike"), PATH)
 _STANDARD = {"builtins", "typing", "typing_extensions", "collections", "numbers", "pathlib", "os", "types"}
 _STANDARD |= {"dataclasses", "datetime", "annotated_types"}
+EXACT = ("torch.", "torchvision.", "pytorch_lightning.", "lightning_fabric.", "regente.")
 # What YAML may give for a collection; a text or a mapping is an Iterable too
 _LISTS: dict[str, tuple[type, ...]] = dict.fromkeys(
     ["list", "List", "MutableSequence", "set", "Set", "AbstractSet", "MutableSet", "frozenset", "FrozenSet"],
@@ -226,7 +231,7 @@ def _subscripted(name: str, inside: list[ast.expr], module: Module, trail: froze
         return _mapping(each[0], each[-1])
     if last in ("tuple", "Tuple"):
         endless = isinstance(inside[-1], ast.Constant) and inside[-1].value is ...
-        return _list(each[0], (list, tuple)) if endless else _row(each)
+        return _list(each[0], (list, tuple)) if endless else _row(each, exact=module.name.startswith(EXACT))
     return _list(each[-1], _LISTS[last]) if last in _LISTS else _named(name, module, trail)
 
 
