@@ -40,6 +40,7 @@ from pathlib import Path
 from typing import IO, Any, get_args, get_origin
 
 from regente.errors import ConfigError, RegenteError
+from regente.jobs.found_files import read_text
 from regente.jobs.signature import sign
 
 FITTED_STATE = "fitted_state.json"
@@ -75,7 +76,7 @@ class Job:
     @property
     def config(self) -> str:
         """The frozen config as YAML text."""
-        return (self.path / "config.yaml").read_text(encoding="utf-8")
+        return read_text(self.path / "config.yaml")
 
     @property
     def checkpoints(self) -> Path:
@@ -189,7 +190,7 @@ def open_job(path: Path) -> Job:
         RegenteError: when the directory is not a job's.
     """
     try:
-        facts = json.loads((path / "job.json").read_text(encoding="utf-8"))
+        facts = json.loads(read_text(path / "job.json"))
         job = Job(path=path.resolve(), **facts)
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise RegenteError(f"{path}: not a job directory ({error})") from error
@@ -210,9 +211,9 @@ def _fits(kind: Any, value: Any) -> bool:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a small file; empty if there is no such file, or it is damaged."""
+    """The object in a small file; empty if there is no such regular file, or it is damaged."""
     with suppress(OSError, ValueError, RecursionError):
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
         return content if isinstance(content, dict) else {}
     return {}
 

@@ -21,6 +21,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from regente.jobs.found_files import open_regular
+
 
 class Journal:
     """Appends lines with one system call each: a killed process leaves at most an incomplete last line."""
@@ -30,7 +32,10 @@ class Journal:
         self.torn = False  # whether the last line is incomplete
         self.problem = ""  # why a line is missing; a full disk does not end a training
         cut_torn_line(path)
-        self.file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        # not a link, and no waiting where somebody has made a pipe of this name
+        self.file = os.open(
+            path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644
+        )
 
     def write(self, kind: str, **content: Any) -> None:
         """Append a line."""
@@ -52,9 +57,11 @@ def cut_torn_line(path: Path) -> None:
     """Remove an incomplete last line, so that the next line does not continue it."""
     if not path.is_file():
         return
-    with path.open("r+b") as file:
+    with open_regular(path) as file:
         data = file.read()
-        file.truncate(data.rfind(b"\n") + 1)
+    whole = data.rfind(b"\n") + 1
+    if whole < len(data):
+        os.truncate(path, whole)
 
 
 def read(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
@@ -63,7 +70,7 @@ def read(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
     An incomplete last line is left for later. An incomplete line before others, which a full disk leaves, is skipped.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             file.seek(offset)
             data = file.read()
     except FileNotFoundError:
@@ -71,6 +78,8 @@ def read(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
     whole = data[: data.rfind(b"\n") + 1]
     found = []
     for line in whole.splitlines():
-        with suppress(ValueError):
-            found.append(json.loads(line))
+        with suppress(ValueError, RecursionError):
+            content = json.loads(line)
+            if isinstance(content, dict) and isinstance(content.get("kind"), str):
+                found.append(content)
     return found, offset + len(whole)

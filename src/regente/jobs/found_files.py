@@ -1,0 +1,34 @@
+"""Opens files of a job directory that anybody may have made: regular files alone, and none larger than expected."""
+
+import os
+import stat
+from pathlib import Path
+from typing import IO
+
+SMALL = 50_000_000  # bytes
+
+
+def open_regular(path: Path) -> IO[bytes]:
+    """A file to read.
+
+    Raises:
+        OSError: when it is missing, a link, a folder, a pipe or a device; to open a pipe would wait for ever.
+    """
+    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise OSError(f"{path}: no regular file")
+    return os.fdopen(number, "rb")
+
+
+def read_text(path: Path, most: int = SMALL) -> str:
+    """The text of a small file.
+
+    Raises:
+        OSError: see open_regular; when it has more than `most` bytes.
+        UnicodeDecodeError: when it is not UTF-8.
+    """
+    with open_regular(path) as file:
+        if (size := os.fstat(file.fileno()).st_size) > most:
+            raise OSError(f"{path}: {size:,} bytes, more than {most:,}")
+        return file.read().decode("utf-8")
