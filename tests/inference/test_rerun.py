@@ -18,6 +18,7 @@ from regente.inference.rerun import compare
 from regente.jobs.job import freeze
 from regente.training.callbacks.trace import STEPS, Trace, read_trace, weights_hash
 from tests.conftest import Ended
+from tests.jobs.test_trust import unsigned
 from tests.training.test_fit import jobs, until
 
 Run = Callable[..., Ended]
@@ -100,7 +101,7 @@ def test_a_run_leaves_its_trace_and_comes_out_the_same_to_the_bit(regente: Run, 
     assert len(steps) >= 2 and points[-1]["step"] >= max(steps)
     assert all(len(each["weights"]) == 16 for each in points[:1])
     assert all(any(wanted in range(step - 16, step + 1) for wanted in STEPS) for step in steps)
-    before = sorted(project.rglob("*"))
+    before = sorted(found.path.rglob("*"))
 
     ended = regente("rerun", "latest", "--verify")
     assert ended.code == 0, ended.out + ended.err
@@ -198,10 +199,13 @@ def test_a_hostile_job_directory_is_refused(
     facts = {"experiment": "x", "overrides": [], "command": [], "choices": {}, **changes}
     config = facts.pop("config", "") or compose("digits_mlp", ["tracking=none"]).yaml()
     found = freeze(config, project / "found", "job", **facts)
-    before = sorted(project.rglob("*"))
+    if "experiment" not in changes:
+        unsigned(found)
+    before = sorted(found.path.rglob("*"))
     ended = regente("rerun", str(found.path), *words)
     assert ended.code == 2 and where in ended.err and len(ended.lines) <= 8, ended.err
-    assert [path for path in sorted(project.rglob("*")) if path.name not in ("out", "err")] == before
+    assert sorted(found.path.rglob("*")) == before
+    assert {path.name for path in project.iterdir()} <= {"found", "out", "err", "cache"}
 
 
 def test_a_run_that_found_its_learning_rate_is_replayed_with_what_it_found(

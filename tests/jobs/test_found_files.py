@@ -33,7 +33,7 @@ def test_a_journal_that_is_a_pipe_or_a_link_stops_nobody(tmp_path: Path) -> None
     os.mkfifo(tmp_path / "journal.jsonl")
     with pytest.raises(OSError, match="no regular file"):
         read(tmp_path / "journal.jsonl", 0)
-    with pytest.raises(OSError, match="No such device|regular"):
+    with pytest.raises(OSError, match=r"No such device|regular"):
         Journal(tmp_path / "journal.jsonl")
     (tmp_path / "job.json").symlink_to("/dev/zero")
     with pytest.raises(RegenteError, match="not a job directory"):

@@ -32,7 +32,7 @@ class JournalLogger(Logger):
         self.others: list[Logger] = []  # which the config has beside this one
         self.testing = False  # whether the metrics are those of a test
         self.step = 0  # of the last metrics
-        lines = read(journal.path, 0)[0]
+        lines = read(journal.path, 0)[0] if journal.path.is_file() else []  # of a rerun: /dev/null
         self.known = {
             (key, line["step"]): value
             for line in lines
