@@ -60,7 +60,7 @@ def test_a_tenth_of_the_training_samples_validates_where_the_file_has_no_x_val(t
 
 
 def test_a_validation_split_of_the_file_is_taken_as_it_is(tmp_path: Path) -> None:
-    val = {"x_val": DRAW.integers(0, 256, (5, 8, 8), dtype=np.uint8), "y_val": np.zeros(5, dtype=np.uint8)}
+    val = {"x_val": DRAW.integers(0, 256, (5, 8, 8), dtype=np.uint8), "y_val": np.zeros(5, dtype=bool)}
     data = make(saved(tmp_path, arrays(**val)))
     assert torch.equal(data.splits["val"].x.squeeze(1), torch.from_numpy(val["x_val"]))
     assert len(data.splits["train"]) == 60

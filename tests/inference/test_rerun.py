@@ -67,6 +67,12 @@ def test_two_traces_are_equal_close_or_different_from_a_step_on() -> None:
         "differs since step 10"
     )
     assert compare([line(1, 2.5)], [line(1, math.nan)]).exit_code == 1
+    weights = [{"step": 1, "weights": "a"}]
+    same = compare(weights, weights)
+    assert same.text.startswith(
+        "equal to the bit: weights at 1 points of 1 steps; the task returns no losses"
+    )
+    assert compare(weights, [{"step": 1, "weights": "b"}]).exit_code == 1
 
 
 def test_the_hash_of_the_weights_sees_every_bit_name_and_buffer() -> None:

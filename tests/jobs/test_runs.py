@@ -179,3 +179,6 @@ def test_the_best_weights_are_found_where_the_job_directory_is_now(project: Path
     (path / "result.json").write_text(json.dumps({"best_checkpoint": None}))
     with pytest.raises(CheckpointError, match="kept no weights"):
         _ = find("a", project).checkpoint
+    (path / "result.json").write_text(json.dumps({"best_checkpoint": None, "epochs": 0}))
+    with pytest.raises(CheckpointError, match="has trained for no epoch"):
+        _ = find("a", project).checkpoint

@@ -22,7 +22,7 @@ class Arrays(Images):
     """A .npz file with x_train, y_train, x_test, y_test and optionally x_val, y_val.
 
     x is uint8 [N, H, W], or [N, C, H, W] or [N, H, W, C] by `layout`, for images; or floating point [N, D], for
-    the rows of a table. y is integer [N], from 0 on. Split: without x_val, `num_val` training samples (null: a tenth)
+    the rows of a table. y is integer [N], from 0 on, or boolean. Split: without x_val, `num_val` training samples (null: a tenth)
     that depend on `split_seed` alone validate. `mean` and `std` are by default those of the training samples, of each
     channel or column. Nothing in the file is unpickled.
     """
@@ -155,8 +155,9 @@ def problem_of(x: np.ndarray, y: np.ndarray) -> str | None:
         return (
             f"x is {x.dtype}; uint8 [N, H, W], [N, C, H, W] or [N, H, W, C], or float [N, D] would be right"
         )
-    if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
-        return f"y is {y.dtype}; whole numbers [N] would be right"
+    if y.ndim != 1 or not (np.issubdtype(y.dtype, np.integer) or y.dtype == bool):
+        own = "values and several labels for a sample need a data module of your own"
+        return f"y is {y.dtype}; whole numbers [N] would be right, {own}"
     if len(x) != len(y):
         return "different lengths; one label for each sample would be right"
     if x.size == 0:

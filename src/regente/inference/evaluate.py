@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from regente.config.compose import recompose
 from regente.config.interpolation import resolve, to_yaml
 from regente.errors import ConfigError, Problem
+from regente.inference.rerun import CLOSE, close
 from regente.jobs import console
 from regente.jobs.job import Job, freeze
 from regente.jobs.result import split_of
@@ -121,4 +122,8 @@ def _print_differences(out: "Console", before: dict[str, float], now: dict[str, 
     evaluated = {name: value for name, value in before.items() if split_of(name)[0] != "train"}
     other = [name for name, value in evaluated.items() if now.get(name) != value]
     text = ", ".join(f"{name} {now.get(name)!r}, was {before[name]!r}" for name in other)
-    console.row(out, "as trained", f"differs: {text}" if other else "equal to the bit")
+    # several ranks add up in another order than one
+    word = (
+        f"equal within {CLOSE:g}" if all(close(before[name], now.get(name)) for name in other) else "differs"
+    )
+    console.row(out, "as trained", f"{word}: {text}" if other else "equal to the bit")

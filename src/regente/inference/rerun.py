@@ -166,14 +166,20 @@ def compare(then: Sequence[dict[str, Any]], now: Sequence[dict[str, Any]]) -> Co
     for line in then:
         again = found.get((line["step"], line.get("epoch")), {})
         for step, name, old, new in _pairs(line, again):
-            if not _close(old, new):
+            if not close(old, new):
                 return Comparison(f"differs since step {step}: {name} {old!r} then, {new!r} now", 1)
             other = (
                 step if other is None and repr(old) != repr(new) else other
             )  # repr: NaN is not equal to itself
         if other is None and "weights" in line and line["weights"] != again.get("weights"):
             other = line["step"]
-    points = f"losses at {len(then)} points of {then[-1]['step']} steps"
+    steps = f"of {then[-1]['step']} steps"
+    valued = sum(bool(line.get("losses") or line.get("metrics")) for line in then)
+    if not valued:  # a task that returns no loss
+        points = f"weights at {len(then)} points {steps}; the task returns no losses to compare"
+        what = "equal to the bit" if other is None else f"differs since step {other}"
+        return Comparison(f"{what}: {points}", int(other is not None))
+    points = f"losses at {valued} points {steps}"
     if other is None:
         return Comparison(f"equal to the bit: weights, and {points}", 0)
     return Comparison(f"equal within {CLOSE:g}: {points}; other bits since step {other}", 0)
@@ -189,7 +195,8 @@ def _pairs(then: dict[str, Any], now: dict[str, Any]) -> Iterator[tuple[int, str
         yield then["step"], name, value, now.get("metrics", {}).get(name)
 
 
-def _close(a: Any, b: Any) -> bool:
+def close(a: Any, b: Any) -> bool:
+    """Whether two numbers differ by no more than rounding does; NaN is close to NaN."""
     if not (isinstance(a, int | float) and isinstance(b, int | float)):
         return False
     return math.isclose(a, b, rel_tol=CLOSE, abs_tol=CLOSE) or (math.isnan(a) and math.isnan(b))

@@ -39,9 +39,11 @@ class Run:
         """
         best = self.result.get("best_checkpoint")
         if not best or not isinstance(best, str):
-            raise CheckpointError(
-                f"{shown(self.job.path)}: the run kept no weights; train with callbacks=default"
+            untrained = self.result.get("epochs") == 0
+            what = (
+                "has trained for no epoch" if untrained else "kept no weights; train with callbacks=default"
             )
+            raise CheckpointError(f"{shown(self.job.path)}: the run {what}")
         here = self.job.checkpoints / Path(best).name
         for file in (here, Path(best)):
             if file.is_file():

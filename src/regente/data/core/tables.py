@@ -1,6 +1,7 @@
 """Columns of numbers from CSV and Parquet files."""
 
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -49,11 +50,38 @@ def _reader(path: Path) -> Callable[[str], Any]:
 
         return lambda file: parquet.read_table(file)
     if path.suffix == ".csv" or path.suffixes[-2:] == [".csv", ".gz"]:
-        from pyarrow import csv
-
-        quoted = csv.ParseOptions(newlines_in_values=True)
-        return lambda file: csv.read_csv(file, parse_options=quoted)
+        return _read_csv
     raise DataError(f"data.path={path}: its name ends neither in .csv, .csv.gz nor .parquet")
+
+
+def _read_csv(file: str) -> "pa.Table":
+    """A CSV file with commas, or with semicolons or tabs and, there, decimal points or commas; UTF-8 or Latin-1."""
+    import pyarrow as pa
+    from pyarrow import csv
+
+    with pa.input_stream(file, compression="detect") as lines:
+        text = lines.read()
+    try:
+        text.decode("utf-8")
+        encoding = "utf-8"
+    except UnicodeDecodeError:
+        encoding = "latin-1"
+    first = text.partition(b"\n")[0].decode(encoding)
+    separator = max(",;\t", key=first.count)  # the comma where there is none of them
+
+    def read(point: str) -> "pa.Table":
+        return csv.read_csv(
+            BytesIO(text),
+            csv.ReadOptions(encoding=encoding),
+            csv.ParseOptions(delimiter=separator, newlines_in_values=True),
+            csv.ConvertOptions(decimal_point=point),
+        )
+
+    table = read(".")
+    if separator == "," or len(numeric_columns(table)) == len(table.column_names):
+        return table
+    other = read(",")
+    return other if len(numeric_columns(other)) > len(numeric_columns(table)) else table
 
 
 def numeric_columns(table: "pa.Table") -> list[str]:
