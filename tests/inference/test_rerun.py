@@ -107,7 +107,7 @@ def test_a_run_leaves_its_trace_and_comes_out_the_same_to_the_bit(regente: Run, 
     assert len(steps) >= 2 and points[-1]["step"] >= max(steps)
     assert all(len(each["weights"]) == 16 for each in points[:1])
     assert all(any(wanted in range(step - 16, step + 1) for wanted in STEPS) for step in steps)
-    before = sorted(found.path.rglob("*"))
+    before = sorted(project.rglob("*"))
 
     ended = regente("rerun", "latest", "--verify")
     assert ended.code == 0, ended.out + ended.err
