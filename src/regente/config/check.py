@@ -16,7 +16,7 @@ from regente.config.discovery import groups, options
 from regente.config.limits import BY_KEY
 from regente.config.root_keys import OWN
 from regente.config.schema import ROOT_KEYS, Monitor, Tracking
-from regente.config.task_parts import PARTS, given_to, is_none, signature_of
+from regente.config.task_parts import OPTIONAL, PARTS, given_to, has, is_none, signature_of
 from regente.errors import Problem
 
 # What people write at the root that is no setting of a config
@@ -94,6 +94,8 @@ def _parts(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     for key in ("data", "model", "task", "optimizer", "scheduler", "trainer"):
         if config[key] is not None and not (key in PARTS and is_none(config[key])):
             yield key, config[key]
+    if has(config, "loss"):
+        yield "loss", config["loss"]
     for group in NAMED:
         for name, node in (config.get(group) or {}).items():
             if node is not None:
@@ -109,6 +111,11 @@ def _lacking_problems(config: dict[str, Any]) -> Iterator[Problem]:
     signature = signature_of(config["task"])
     parameters = signature.parameters if signature else {}
     given = given_to(config["task"])
+    for part in OPTIONAL:
+        needed = part in parameters and parameters[part].required and part not in config["task"]
+        if needed and not has(config, part):
+            what = f"is none, and {config['task']['_target_']} needs one; choose one: {_some(part)}"
+            yield Problem(part, what)
     for part in [part for part in PARTS if is_none(config[part])]:
         for key in [key for key in config[part] if key != "_target_"]:
             yield Problem(f"{part}.{key}", f"there is no {part} to take it; choose one: {_some(part)}")

@@ -8,6 +8,7 @@ from typing import Any
 from regente.config.check_part import shorten
 from regente.config.interpolation import JOB_DIR
 from regente.config.limits import is_number
+from regente.config.signatures import read
 from regente.config.task_parts import is_supervised
 from regente.errors import Problem
 
@@ -17,6 +18,8 @@ LOGGED = {
     "regente.tasks.regressor.Regressor": ("train/loss", "val/loss", "val/mae"),
     "regente.tasks.language_model.LanguageModel": ("train/loss", "val/loss", "val/acc", "val/perplexity"),
 }
+# Packages of metrics that have one value
+PLAIN_METRICS = ("torchmetrics.classification.", "torchmetrics.regression.")
 # What each finder of the trainer finds: part and setting
 FINDERS = {"find_lr": ("optimizer", "lr"), "find_batch_size": ("data", "batch_size")}
 
@@ -84,8 +87,17 @@ def _is_own(callback: dict[str, Any] | None) -> bool:
 def _metrics(config: dict[str, Any]) -> Iterator[Problem]:
     """Metrics that the task never logs, each once: a callback mostly refers to the monitor."""
     logged = LOGGED.get(config["task"]["_target_"])
-    if logged is None or any(map(_is_own, config["callbacks"].values())):  # which may log more
+    metrics = {name: node["_target_"] for name, node in (config.get("metrics") or {}).items() if node}
+    if logged is None:
         return
+    for name in metrics:
+        if f"val/{name}" in logged:
+            yield Problem(f"metrics.{name}", "the task logs this name itself; give it another")
+    if any(map(_is_own, config["callbacks"].values())):  # which may log more
+        return
+    if any(not str(read(target).name).startswith(PLAIN_METRICS) for target in metrics.values()):
+        return  # a wrapper, or a metric of the user's, may have several values with names of their own
+    logged = (*logged, *(f"val/{name}" for name in metrics))
     watched = {
         f"callbacks.{name}.monitor": node.get("monitor") for name, node in config["callbacks"].items() if node
     }

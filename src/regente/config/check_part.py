@@ -12,7 +12,7 @@ from typing import Any
 from regente.config.limits import RELATIONS, is_below, limit_of
 from regente.config.own_settings import OWN_SETTINGS
 from regente.config.signatures import Signature, TargetNotFound, read
-from regente.config.task_parts import given_to
+from regente.config.task_parts import OPTIONAL, given_to
 from regente.errors import Problem
 
 # Arguments that Regente gives to a part itself
@@ -21,7 +21,7 @@ SET_BY_REGENTE = {
     "scheduler": ("optimizer", "total_steps"),
     "trainer": ("callbacks", "logger", "enable_checkpointing"),
 }
-NAMED = ("callbacks", "loggers")  # groups that hold parts by name
+NAMED = ("callbacks", "loggers", "metrics")  # groups that hold parts by name
 # Arguments that get a value where the config has none
 FILLED = {"loggers": ("save_dir", "name", "version")}
 # Modules of the standard library whose functions run code or touch files
@@ -46,6 +46,7 @@ BASE_CLASSES = {
     "trainer": ("pytorch_lightning.Trainer", "Lightning's Trainer"),
     "callbacks": ("pytorch_lightning.Callback", "a Lightning callback"),
     "loggers": ("pytorch_lightning.loggers.Logger", "a Lightning logger"),
+    "metrics": ("torchmetrics.Metric", "a metric of torchmetrics"),
 }
 
 
@@ -132,7 +133,8 @@ def _class_problems(where: str, signature: Signature) -> Iterator[Problem]:
 def _argument_problems(where: str, node: dict[str, Any], signature: Signature) -> Iterator[Problem]:
     part = _part(where)
     reserved = () if part == "task" else SET_BY_REGENTE.get(part, ())
-    given = given_to(node) if part == "task" else (*reserved, *FILLED.get(part, ()))
+    filled = (*reserved, *FILLED.get(part, ()))
+    given = [*given_to(node), *OPTIONAL] if part == "task" else filled  # check.py looks at the optional ones
     arguments = {key: each for key, each in node.items() if not key.startswith("_")}
     own = {key: each for key, each in OWN_SETTINGS.get(part, {}).items() if key not in signature.parameters}
     for key in [key for key in own if key in arguments]:
@@ -160,7 +162,7 @@ def _missing(
     where: str, node: dict[str, Any], signature: Signature, given: Collection[str]
 ) -> Iterator[Problem]:
     """The required arguments that nobody gives; a nested `_partial_` is called with more arguments later."""
-    if node.get("_partial_") and not _part(where):
+    if node.get("_partial_") and _part(where) in ("", "loss"):
         return
     positional = list(signature.parameters)[: len(node.get("_args_") or ())]
     for name, parameter in signature.parameters.items():
@@ -176,6 +178,8 @@ def _value_problems(
     yield from _nested_problems(where, value, node)
     if (parameter := signature.parameters.get(name)) and not _is_node(value):
         limit = limit_of(parameter.owner, name)
+        if where.startswith("loss.") and isinstance(value, list) and parameter.annotation.takes_tensor:
+            return  # such as the weights of the classes, which become a tensor
         if not parameter.annotation.allows(value):
             yield Problem(f"{where}={shorten(value)}", f"needs {parameter.annotation}")
         elif limit is not None and value != parameter.default and not limit.allows(value):

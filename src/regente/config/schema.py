@@ -48,6 +48,8 @@ class Root:
     data: Any = MISSING
     model: Any = MISSING
     task: Any = MISSING
+    loss: Any = None
+    metrics: Any = None
     optimizer: Any = MISSING
     scheduler: Any = MISSING
     trainer: Any = MISSING

@@ -7,20 +7,27 @@ from regente.config.signatures import Signature, TargetNotFound, read
 
 PARTS = ("model", "optimizer", "scheduler")  # groups of which there may be none
 GIVEN = (*PARTS, "monitor")
+OPTIONAL = ("loss", "metrics")  # given where the config has them
 SUPERVISED = "regente.tasks.supervised.Supervised"
 
 
-def given_to(task: Mapping[str, Any]) -> list[str]:
-    """The parts that the constructor of a task takes, unless its own node has them.
+def given_to(task: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> list[str]:
+    """The parts that the constructor of a task takes, unless its own node has them; `config`: with OPTIONAL ones of it.
 
     All of them where the source does not tell, or its base class is Regente's and the constructor takes anything.
     """
+    names = [*GIVEN, *(part for part in OPTIONAL if has(config or {}, part))]
     signature = signature_of(task)
     if signature is None or signature.kind == "unknown" or (signature.open and is_supervised(task)):
-        taken = list(GIVEN)
+        taken = names
     else:
-        taken = [name for name in GIVEN if name in signature.parameters]
+        taken = [name for name in names if name in signature.parameters]
     return [name for name in taken if name not in task]
+
+
+def has(config: Mapping[str, Any], part: str) -> bool:
+    """Whether the config has a loss, or metrics."""
+    return bool(config.get(part)) and not is_none(config[part])
 
 
 def is_supervised(task: Mapping[str, Any]) -> bool:

@@ -16,6 +16,7 @@ from regente.config.pyproject import listed
 PACKAGES = (  # a class below one of these is trusted, if it is of one of the KINDS
     *("regente.data", "regente.models", "regente.tasks", "regente.training.callbacks"),
     *("torch.nn", "torch.optim", "torchvision.models", "torchvision.ops", "torchvision.transforms"),
+    "torchmetrics",
     *("pytorch_lightning.callbacks", "pytorch_lightning.Trainer", "pytorch_lightning.trainer.trainer.Trainer"),
     *("pytorch_lightning.loggers.CSVLogger", "pytorch_lightning.loggers.csv_logs"),  # others may send results away
     *("pytorch_lightning.loggers.TensorBoardLogger", "pytorch_lightning.loggers.tensorboard"),
@@ -24,6 +25,7 @@ DENIED = (  # also where the project trusts all of torch: they load, compile or 
     *("torch.hub", "torch.jit", "torch.package", "torch.distributed", "torch.multiprocessing", "torch.serialization"),
     *("torch.utils", "torch.fx", "torch.onnx", "torch.export", "torch.ops", "torch.classes", "torch.library"),
     *("torch._C", "torch._dynamo", "torch._inductor", "torch.testing", "torch.nn.parallel"),
+    *("torchmetrics.text", "torchmetrics.multimodal", "torchmetrics.image", "torchmetrics.audio", "torchmetrics.video"),
     *("pytorch_lightning.callbacks.LambdaCallback", "pytorch_lightning.callbacks.lambda_function"),
 )  # fmt: skip
 KINDS = (

@@ -27,7 +27,17 @@ if TYPE_CHECKING:
 
 MOST = 20  # classes that are printed; of more only the worst half of that
 CHANGEABLE = ("data", "trainer", "tracking")
-GROUPS = ("data", "model", "task", "optimizer", "scheduler", "trainer", "callbacks")  # instantiated again
+GROUPS = (
+    "data",
+    "model",
+    "task",
+    "loss",
+    "metrics",
+    "optimizer",
+    "scheduler",
+    "trainer",
+    "callbacks",
+)  # instantiated again
 SHAPES = (
     "num_classes",
     "input_shape",

@@ -24,6 +24,7 @@ import yaml
 from regente.config.environment import from_environment
 from regente.config.interpolation import resolve
 from regente.config.redaction import looks_secret
+from regente.config.task_parts import OPTIONAL
 from regente.config.tracking_uri import sqlite_path
 from regente.config.trusted_names import listed_by, refusal_by_import, refusal_by_name, remedy
 from regente.errors import ConfigError, Problem
@@ -69,7 +70,8 @@ def read_config(job: Job, project: Path, parts: Collection[str] | None = None) -
     if why := _why_not_own(job):
         _require(job, list(_text_problems(text, parts, listed_by(project))), why)
     config = resolve(text, parts)
-    if missing := [part for part in parts or () if not isinstance(config.get(part), dict)]:
+    missing = [part for part in parts or () if not isinstance(config.get(part), dict)]
+    if missing := [part for part in missing if part not in OPTIONAL or part in config]:  # new in 2026-11
         raise ConfigError([Problem(part, "is no part of the recorded config") for part in missing])
     require_trusted_config(job, config, project)
     return config

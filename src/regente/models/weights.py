@@ -11,7 +11,7 @@ from torch import nn
 
 from regente.config.interpolation import resolve
 from regente.config.own_settings import without_own_settings
-from regente.config.task_parts import PARTS, given_to, is_none, is_supervised
+from regente.config.task_parts import OPTIONAL, PARTS, given_to, has, is_none, is_supervised
 from regente.errors import CheckpointError
 from regente.jobs.checkpoint_files import load
 from regente.jobs.job import Job
@@ -38,13 +38,15 @@ def load_model(job: Job, checkpoint: Path, *, own: bool = False) -> nn.Module:
         sys.path.append(project)  # the user's own models
     config = resolve(job.config) if own else read_config(job, Path.cwd(), ["model"])
     target = OmegaConf.select(OmegaConf.create(job.config), "task._target_")
-    if is_supervised({"_target_": target}):
+    if is_supervised({"_target_": target}) and not is_none(config["model"]):
         model: nn.Module = instantiate(without_own_settings("model", config["model"]), _convert_="all")
         state = {
             key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")
         }
     else:
-        model = _make_task(config if own else read_config(job, Path.cwd(), ["task", "monitor", *PARTS]))
+        model = _make_task(
+            config if own else read_config(job, Path.cwd(), ["task", "monitor", *PARTS, *OPTIONAL])
+        )
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -62,8 +64,10 @@ def _make_task(config: dict[str, Any]) -> nn.Module:
     for part in PARTS:
         node = without_own_settings(part, config[part])
         made[part] = None if is_none(node) else instantiate(node, _convert_="all")
+    for part in [part for part in OPTIONAL if has(config, part)]:
+        made[part] = instantiate(config[part], _convert_="all")
     node = {"_convert_": "all", **config["task"], "_partial_": True}
     with warnings.catch_warnings():  # Lightning's, about networks among the hyperparameters
         warnings.filterwarnings("ignore", "Attribute '.*' is an instance of `nn.Module`")
-        task: nn.Module = instantiate(node)(**{name: made[name] for name in given_to(config["task"])})
+        task: nn.Module = instantiate(node)(**{name: made[name] for name in given_to(config["task"], config)})
     return task

@@ -1,5 +1,7 @@
 """Classification."""
 
+from typing import ClassVar
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -7,28 +9,43 @@ from regente.tasks.supervised import Batch, Supervised, pair
 
 
 class Classifier(Supervised):
-    """Cross-entropy and accuracy of a model x -> logits [B, K], or [B, T, K] with labels [B, T]."""
+    """Cross-entropy and accuracy of a model x -> logits [B, K], or [B, T, K] with labels [B, T].
 
-    means = ("loss", "acc")
+    A configured loss gets logits [N, K] and labels [N]; a metric gets probabilities [N, K], one for two classes
+    (torchmetrics' Binary...) those of class 1, and labels [N].
+    """
+
+    means: ClassVar[tuple[str, ...]] = ("loss", "acc")
 
     def loss(self, batch: Batch) -> Tensor:
         x, y = pair(batch)
-        return F.cross_entropy(self(x).flatten(0, -2), y.flatten())
+        return self.loss_by(F.cross_entropy, self(x).flatten(0, -2), y.flatten())
 
     def count(self, batch: Batch) -> dict[str, Tensor]:
-        """Sum of losses, correct answers, answers. The confidence of an answer is its probability."""
+        """Sum of losses, correct answers, answers.
+
+        `loss` of an answer is its cross-entropy, its confidence is its probability.
+        """
         x, y = pair(batch)
-        logits, y = self(x).flatten(0, -2), y.flatten()
-        loss, prediction = F.cross_entropy(logits.float(), y, reduction="none"), logits.argmax(-1)
-        chosen, true = (
-            logits.gather(-1, index.unsqueeze(-1)).squeeze(-1).float() for index in (prediction, y)
+        logits, y = self(x).flatten(0, -2).float(), y.flatten()
+        entropy, prediction = F.cross_entropy(logits, y, reduction="none"), logits.argmax(-1)
+        chosen, true = (logits.gather(-1, index.unsqueeze(-1)).squeeze(-1) for index in (prediction, y))
+        total = entropy.sum(dtype=self.totals.dtype)
+        self.totals[0] += (
+            total if self.given_loss is None else self.loss_by(F.cross_entropy, logits, y) * len(y)
         )
-        self.totals[0] += loss.sum(dtype=self.totals.dtype)
         self.totals[1] += (prediction == y).sum()
-        self.totals[2] += y.numel()
+        self.totals[-1] += y.numel()
+        if self.given_metrics:
+            self.update_metrics(logits.softmax(-1), y)
         return {
             "label": y,
             "prediction": prediction,
-            "loss": loss,
-            "confidence": (chosen - true - loss).exp(),
+            "loss": entropy,
+            "confidence": (chosen - true - entropy).exp(),
         }
+
+    def update_metrics(self, predictions: Tensor, targets: Tensor) -> None:
+        for metric in self.given_metrics:
+            binary = any(each.__name__.startswith("Binary") for each in type(metric).__mro__)
+            metric.update(predictions[:, 1] if binary else predictions, targets)  # type: ignore[operator]

@@ -2,11 +2,22 @@
 
 import math
 
+from torch import Tensor
+
 from regente.tasks.classifier import Classifier
+from regente.tasks.supervised import Batch
 
 
 class LanguageModel(Classifier):
     """Predicts the next word: cross-entropy, accuracy and perplexity, the exponential of the mean cross-entropy in nats."""
 
+    means = ("loss", "acc", "entropy")
+
+    def count(self, batch: Batch) -> dict[str, Tensor]:
+        found = super().count(batch)
+        self.totals[2] += found["loss"].sum(dtype=self.totals.dtype)
+        return found
+
     def measures(self, means: dict[str, float]) -> dict[str, float]:
-        return {**means, "perplexity": math.exp(min(means["loss"], 709.0))}  # above it exp overflows
+        perplexity = math.exp(min(means.pop("entropy"), 709.0))  # above it exp overflows
+        return {**means, "perplexity": perplexity}

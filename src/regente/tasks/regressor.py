@@ -13,15 +13,15 @@ from regente.tasks.supervised import Batch, Supervised, pair
 class Regressor(Supervised):
     """Mean squared error of a model x -> outputs of the shape of y, float [B, K].
 
-    The loss is in the units that the model sees. The absolute error is in the data's own, by the data module's
-    `unscale(y)` where it has one; its `naive_mae(split)`, the error of no model at all, is logged beside it.
+    The loss is in the units that the model sees. The absolute error and the configured metrics are in the data's own, by
+    the data module's `unscale(y)` where it has one; its `naive_mae(split)`, the error of no model at all, is logged too.
     """
 
     means = ("loss", "mae")
 
     def loss(self, batch: Batch) -> Tensor:
         x, y = pair(batch)
-        return F.mse_loss(self._outputs(x, y), y)
+        return self.loss_by(F.mse_loss, self._outputs(x, y), y)
 
     def _outputs(self, x: Tensor, y: Tensor) -> Tensor:
         outputs: Tensor = self(x)
@@ -41,9 +41,11 @@ class Regressor(Supervised):
         label, prediction = y, outputs
         if isinstance(self._data, SupportsUnscale):
             label, prediction = self._data.unscale(y), self._data.unscale(outputs)
-        self.totals[0] += loss.sum(dtype=self.totals.dtype)
+        total = loss.sum(dtype=self.totals.dtype)
+        self.totals[0] += total if self.given_loss is None else self.loss_by(F.mse_loss, outputs, y) * len(y)
         self.totals[1] += (prediction - label).abs().view(len(y), -1).mean(1).sum(dtype=self.totals.dtype)
         self.totals[2] += len(y)
+        self.update_metrics(prediction, label)
         return {"label": label, "prediction": prediction, "loss": loss}
 
     def on_test_epoch_end(self) -> None:

@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -10,6 +10,8 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
+from torchmetrics import Metric
+from torchmetrics.wrappers.abstract import WrapperMetric
 
 from regente.data.core.batches import GroupedBatches
 from regente.errors import ConfigError, Problem
@@ -52,7 +54,8 @@ class TakesSteps(Protocol):
 class Supervised(GroupedBatches, LightningModule):
     """Trains a model on batches (x, y). A subclass defines `loss` and sums its metrics in `count`.
 
-    `optimizer` is called with the parameters that want a gradient, `scheduler` with the optimizer.
+    `optimizer` is called with the parameters that want a gradient, `scheduler` with the optimizer. `loss` is called with
+    outputs and targets, and takes the place of the task's own; `metrics` are logged by their names for each split.
     """
 
     means: ClassVar[tuple[str, ...]]  # what `totals` holds sums of; its last entry is the number of terms
@@ -63,8 +66,15 @@ class Supervised(GroupedBatches, LightningModule):
         optimizer: Callable[[list[nn.Parameter]], Optimizer],
         scheduler: Callable[..., LRScheduler | ReduceLROnPlateau] | None,
         monitor: str,
+        loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+        metrics: Mapping[str, Metric] | None = None,
     ) -> None:
         super().__init__()
+        self.given_loss, self.metric_names = loss, list(metrics or {})
+        self.given_metrics = nn.ModuleList((metrics or {}).values())  # reset for each split
+        if clash := set(self.metric_names) & set(self.means):
+            what = "the task logs this name itself; give it another"
+            raise ConfigError([Problem(f"metrics.{name}", what) for name in clash])
         self._take_steps: TakesSteps | None = None
         self.model = model
         self.make_optimizer, self.make_scheduler, self.monitor = optimizer, scheduler, monitor
@@ -91,6 +101,25 @@ class Supervised(GroupedBatches, LightningModule):
     @abstractmethod
     def loss(self, batch: Batch) -> Tensor:
         """The loss of a batch: a scalar, which training minimizes."""
+
+    def loss_by(
+        self, default: Callable[[Tensor, Tensor], Tensor], outputs: Tensor, targets: Tensor
+    ) -> Tensor:
+        """The loss of outputs, by the configured one or else by `default`."""
+        if self.given_loss is None:
+            return default(outputs, targets)
+        loss = self.given_loss(outputs, targets)
+        if loss.numel() != 1:
+            what = (
+                f"gives {list(loss.shape)} values for a batch, and training minimizes one; use reduction=mean"
+            )
+            raise ConfigError([Problem("loss", what)])
+        return loss
+
+    def update_metrics(self, predictions: Tensor, targets: Tensor) -> None:
+        """Hand a batch to the configured metrics; called by `count`."""
+        for metric in self.given_metrics:
+            metric.update(predictions, targets)  # type: ignore[operator]
 
     def optimize_by(self, take_steps: TakesSteps) -> None:
         """Leave the optimizer steps of a batch to `take_steps`, several where batches come as one."""
@@ -145,12 +174,31 @@ class Supervised(GroupedBatches, LightningModule):
         # on the device: no batch waits for the host; Apple's GPU has no float64
         dtype = torch.float32 if self.device.type == "mps" else torch.float64
         self.totals = torch.zeros(len(self.means) + 1, dtype=dtype, device=self.device)
+        for metric in self.given_metrics:
+            metric.reset()  # type: ignore[operator]
 
     def _log_means(self, stage: str) -> None:
         totals: Any = self.trainer.strategy.reduce(self.totals, reduce_op="sum")
         *sums, number = totals.tolist()
         means = {name: total / number for name, total in zip(self.means, sums, strict=True)}
-        self.log_measures({f"{stage}/{name}": value for name, value in self.measures(means).items()})
+        found = self.measures(means) | self._metric_values()
+        self.log_measures({f"{stage}/{name}": value for name, value in found.items()})
+
+    def _metric_values(self) -> dict[str, float]:
+        """The values of the configured metrics, over all ranks; those of a metric with several by their own names."""
+        found: dict[str, float] = {}
+        for name, metric in zip(self.metric_names, self.given_metrics, strict=True):
+            if not metric.update_called and not isinstance(metric, WrapperMetric):
+                what = f"{type(self).__name__}.count does not hand it the batches; call self.update_metrics there"
+                raise ConfigError([Problem(f"metrics.{name}", what)])
+            values: Any = metric.compute()  # type: ignore[operator]
+            named = values if isinstance(values, dict) else {name: values}
+            for key, value in named.items():
+                if value.numel() != 1:
+                    what = f"gives {list(value.shape)} values, and a metric is one number"
+                    raise ConfigError([Problem(f"metrics.{name}", what)])
+                found[key if key == name else f"{name}/{key}"] = float(value)
+        return found
 
     def log_measures(self, values: dict[str, float]) -> None:
         """Log values at `global_step`; Lightning's own step counts calls of `training_step`."""

@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from regente.config.own_settings import without_own_settings
 from regente.config.signatures import read
-from regente.config.task_parts import given_to
+from regente.config.task_parts import given_to, has
 from regente.errors import ConfigError, Problem, RegenteError
 from regente.jobs.job import Job
 from regente.models.features.cached_features import cache_features
@@ -97,7 +97,7 @@ def make_model(node: dict[str, Any], data: LightningDataModule) -> nn.Module:
 
 
 def make_task(config: dict[str, Any], model: nn.Module | None) -> LightningModule:
-    """The task, with those of model, optimizer, scheduler and monitor that its constructor takes."""
+    """The task, with those of the parts that its constructor takes."""
     optimizer, scheduler = config["optimizer"], config["scheduler"]
     made = {
         "model": model,
@@ -106,9 +106,10 @@ def make_task(config: dict[str, Any], model: nn.Module | None) -> LightningModul
         else None,
         "scheduler": make_scheduler(scheduler) if scheduler["_target_"] else None,
         "monitor": config["monitor"]["metric"],
+        **make_loss_and_metrics(config),
     }
     node = config["task"]
-    task: LightningModule = make("task", node, **{name: made[name] for name in given_to(node)})
+    task: LightningModule = make("task", node, **{name: made[name] for name in given_to(node, config)})
     return task
 
 
@@ -122,6 +123,22 @@ def make_scheduler(node: dict[str, Any]) -> Schedule:
     schedule = Schedule(made.func, *made.args, **made.keywords)
     schedule.interval, schedule.frequency = node.get("interval"), node.get("frequency")
     return schedule
+
+
+def make_loss_and_metrics(config: dict[str, Any]) -> dict[str, Any]:
+    """The loss and the metrics of a config, where it has them; lists of numbers, such as weights of classes, as tensors."""
+    made: dict[str, Any] = {}
+    if has(config, "loss"):
+        node, takes = config["loss"], read(config["loss"]["_target_"]).parameters
+        rows = [key for key, each in node.items() if isinstance(each, list) and key in takes]
+        tensors = {key: torch.tensor(node[key]) for key in rows if takes[key].annotation.takes_tensor}
+        made["loss"] = make(
+            "loss", {key: each for key, each in node.items() if key not in tensors}, **tensors
+        )
+    if has(config, "metrics"):
+        nodes = {name: node for name, node in config["metrics"].items() if node}
+        made["metrics"] = {name: make(f"metrics.{name}", node) for name, node in nodes.items()}
+    return made
 
 
 def make_trainer(

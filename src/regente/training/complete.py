@@ -14,7 +14,7 @@ from regente.config.interpolation import references
 from regente.config.overrides import key_of
 from regente.config.root_keys import settle
 from regente.config.signatures import TargetNotFound, read
-from regente.config.task_parts import PARTS, given_to
+from regente.config.task_parts import OPTIONAL, PARTS, given_to, has
 from regente.data.core.class_folders import class_names, find_splits
 from regente.errors import CheckpointError, ConfigError, Problem, TrackingError
 from regente.jobs.runs import find, shown
@@ -39,13 +39,16 @@ def complete(config: DictConfig, pins: dict[str, str] | None = None, overrides: 
     """
     whole_counts(config)
     settle(config)
-    for part, nothing in (*((part, NONE) for part in PARTS), ("callbacks", {}), ("loggers", {})):
+    emptied = {"callbacks": {}, "loggers": {}, "metrics": {}, **dict.fromkeys((*PARTS, "loss"), NONE)}
+    for part, nothing in emptied.items():
         if part in config and not OmegaConf.is_missing(config, part) and config.get(part) is None:
             config[part] = nothing
     with suppress(OmegaConfBaseException):
         _leave_out(config, overrides)
     with suppress(OmegaConfBaseException):
         _count_classes(config)
+    with suppress(OmegaConfBaseException):
+        _give_classes(config)
     with suppress(OmegaConfBaseException):  # a broken reference, which `resolve` reports
         _pin_backbone(config, {} if pins is None else pins)
         _pin_initial_weights(config, {} if pins is None else pins)
@@ -55,6 +58,10 @@ def _leave_out(config: DictConfig, overrides: Collection[str]) -> None:
     """Empty the groups that nobody reads, so that they need fit nothing and are not recorded."""
     task: Any = OmegaConf.to_container(config.task)
     given, problems = given_to(task), []
+    for part in OPTIONAL:
+        if has(config, part) and part not in given_to(task, config) and not _is_read(config, part):
+            what = f"{task['_target_']} takes no {part}, or has its own; leave it out"
+            problems.append(Problem(part, what))
     for part in PARTS:
         if part in given or _is_read(config, part):
             continue
@@ -118,6 +125,18 @@ def _count_classes(config: DictConfig) -> None:
                 [Problem(f"data.{setting}", f"has no value; name {what}: data.{setting}={place}")]
             )
         data.num_classes = count(data, Path(str(data[setting])).expanduser())
+
+
+def _give_classes(config: DictConfig) -> None:
+    """Give the metrics of several classes their number, which is the data's."""
+    for node in (config.get("metrics") or {}).values() if "num_classes" in config.data else ():
+        if not isinstance(node, DictConfig) or "num_classes" in node:
+            continue
+        with suppress(TargetNotFound, SyntaxError):
+            signature = read(str(node.get("_target_")))
+            # torchmetrics.F1Score and others make one of several classes, by `task`
+            if "num_classes" in signature.parameters or node.get("task") == "multiclass":
+                node.num_classes = "${data.num_classes}"
 
 
 def _is_a(data: DictConfig, target: str) -> bool:

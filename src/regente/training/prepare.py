@@ -21,7 +21,16 @@ from regente.jobs.job import freeze as make_directory
 from regente.training.complete import NONE, complete
 from regente.training.frozen import set_environment
 
-GROUPS = ("data", "augment", "model", "optimizer", "scheduler", "trainer")  # whose options are recorded
+GROUPS = (
+    "data",
+    "augment",
+    "model",
+    "loss",
+    "metrics",
+    "optimizer",
+    "scheduler",
+    "trainer",
+)  # whose options are recorded
 
 
 def compose(experiment: str, overrides: Sequence[str]) -> Composed:

@@ -44,6 +44,11 @@ class Annotation:
         """Whether the value fits; objects and nested `_target_` nodes always do."""
         return not is_plain(value) or self.matches(value)
 
+    @property
+    def takes_tensor(self) -> bool:
+        """Whether a tensor is one of the values."""
+        return TENSOR in (self, *self.options)
+
     def __str__(self) -> str:
         return self.one
 
