@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from regente import load_model
 from tests.conftest import Ended
@@ -145,3 +146,48 @@ def test_a_model_is_loaded_by_being_made_once(
     network = load_model("latest")
     assert (project / "made.txt").read_text().count("made") == 2
     assert {name for name, _ in network.named_parameters()} == {"net.weight", "net.bias"}
+
+
+NESTED = """
+from torch import Tensor, nn
+from regente import Supervised
+from regente.tasks.classifier import Classifier
+
+class Nested(Classifier):
+    def __init__(self, net: nn.Module, optimizer, scheduler=None, loss=None, metrics=None, width: int = 3):
+        super().__init__(net, optimizer, scheduler, "val/f1", loss, metrics)
+"""
+NODES = """_target_: nested.Nested
+net:
+  _target_: torch.nn.Sequential
+  _args_: [{_target_: torch.nn.Flatten}, {_target_: torch.nn.Linear, in_features: 784, out_features: 10}]
+optimizer: {_target_: torch.optim.Adam, _partial_: true, lr: 0.01}
+scheduler: {_target_: torch.optim.lr_scheduler.StepLR, _partial_: true, step_size: 1}
+loss: {_target_: torch.nn.CrossEntropyLoss, label_smoothing: 0.1}
+metrics:
+  f1: {_target_: torchmetrics.classification.MulticlassF1Score, num_classes: 10}
+"""
+
+
+def test_a_supervised_task_may_hold_its_parts_itself(
+    regente: Run, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "nested.py").write_text(NESTED)
+    (project / "conf/task").mkdir(parents=True)
+    (project / "conf/task/nested.yaml").write_text(NODES)
+    words = ["digits_mlp", "task=nested", "tracking=none", "monitor.metric=val/f1", "trainer.max_epochs=2"]
+    ended = regente("train", *words)
+    assert ended.code == 0, ended.err
+    (job,) = jobs(project)
+    metrics = json.loads((job / "result.json").read_text())["metrics"]
+    assert set(metrics) == {f"{split}/{name}" for split in ("val", "test") for name in ("loss", "acc", "f1")}
+    assert '"train/lr":0.001' in (job / "journal.jsonl").read_text()  # of the second epoch
+    monkeypatch.syspath_prepend(str(project))
+    assert tuple(load_model("latest")(torch.zeros(2, 1, 28, 28)).shape) == (2, 10)
+    evaluated = regente("evaluate", "latest")
+    assert "equal to the bit" in evaluated.out, evaluated.err
+    refused = regente("train", *words, "metrics=classes")
+    assert (refused.code, refused.lines) == (
+        2,
+        ["metrics: nested.Nested takes no metrics, or has its own; leave it out"],
+    )

@@ -34,6 +34,7 @@ def consistency_problems(config: dict[str, Any]) -> Iterator[Problem]:
         if not is_supervised(config["task"]):
             what = f"{config['task']['_target_']} says itself when its schedule steps; leave it out"
             yield Problem(f"scheduler.{key}", what)
+    yield from _groups(config)
 
 
 def _folders(callbacks: dict[str, Any]) -> Iterator[Problem]:
@@ -44,6 +45,15 @@ def _folders(callbacks: dict[str, Any]) -> Iterator[Problem]:
         if not inside and (folder.startswith(("/", "~")) or ".." in folder.split("/")):
             what = "must be relative, it is a folder of the job directory; or leave it out"
             yield Problem(f"callbacks.{name}.dirpath={shorten(folder)}", what)
+
+
+def _groups(config: dict[str, Any]) -> Iterator[Problem]:
+    """Parameter groups whose learning rates a finder would leave behind."""
+    groups = config["optimizer"].get("groups") or {}
+    fixed = [name for name, group in groups.items() if "lr" in group]
+    if fixed and config["trainer"].get("find_lr"):
+        what = "stays as it is while trainer.find_lr finds optimizer.lr; give lr_factor"
+        yield Problem(f"optimizer.groups.{fixed[0]}.lr", what)
 
 
 def _data_and_model(data: dict[str, Any], model: dict[str, Any]) -> Iterator[Problem]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from regente.config.limits import RELATIONS, is_below, limit_of
-from regente.config.own_settings import OWN_SETTINGS
+from regente.config.own_settings import GROUP_KEYS, OWN_SETTINGS
 from regente.config.signatures import Signature, TargetNotFound, read
 from regente.config.task_parts import OPTIONAL, given_to
 from regente.errors import Problem
@@ -137,6 +137,8 @@ def _argument_problems(where: str, node: dict[str, Any], signature: Signature) -
     given = [*given_to(node), *OPTIONAL] if part == "task" else filled  # check.py looks at the optional ones
     arguments = {key: each for key, each in node.items() if not key.startswith("_")}
     own = {key: each for key, each in OWN_SETTINGS.get(part, {}).items() if key not in signature.parameters}
+    if part == "optimizer" and own["groups"].allows(node.get("groups")):
+        yield from _group_problems(node.get("groups") or {}, signature, node)
     for key in [key for key in own if key in arguments]:
         if not own[key].allows(value := arguments.pop(key)):
             yield Problem(f"{where}.{key}={shorten(value)}", own[key].message)
@@ -156,6 +158,24 @@ def _argument_problems(where: str, node: dict[str, Any], signature: Signature) -
             fitting[name] = value
     yield from _nested_problems(f"{where}._args_", node.get("_args_"), node)
     yield from _relation_problems(where, fitting, [*arguments, *node], signature)
+
+
+def _group_problems(groups: dict[str, Any], signature: Signature, node: dict[str, Any]) -> Iterator[Problem]:
+    """What is wrong with the parameter groups of an optimizer, whose settings are those of its class."""
+    for name, group in groups.items():
+        where = f"optimizer.groups.{name}"
+        settings = {key: each for key, each in group.items() if key not in GROUP_KEYS}
+        known = [key for key in signature.parameters if key not in SET_BY_REGENTE["optimizer"]]
+        if not signature.open:
+            yield from unknown_settings(where, settings, [*GROUP_KEYS, *known], _class_name(signature))
+        for key, value in settings.items():
+            yield from _value_problems(f"{where}.{key}", key, value, signature, node)
+        for key in [key for key in GROUP_KEYS if key in group and not GROUP_KEYS[key].allows(group[key])]:
+            yield Problem(f"{where}.{key}={shorten(group[key])}", GROUP_KEYS[key].message)
+        if not {"names", "dims"} & group.keys():
+            yield Problem(where, "says no parameters; give it names, such as ['*.bias'], or dims=1")
+        if {"lr", "lr_factor"} <= group.keys():
+            yield Problem(f"{where}.lr", "goes without lr_factor; give one of them")
 
 
 def _missing(

@@ -7,11 +7,30 @@ from regente.config.limits import Limit, is_number, is_whole, one_of
 
 _boolean = Limit(lambda v: isinstance(v, bool), "needs true or false", (True, False))
 _count = Limit(lambda v: is_whole(v) and v >= 0, "needs a whole number >= 0")
+GROUP_KEYS = {  # of a parameter group, beside the settings of the optimizer
+    "names": Limit(
+        lambda v: isinstance(v, str) or (isinstance(v, list) and all(isinstance(each, str) for each in v)),
+        "needs patterns of names, such as ['*.bias', 'backbone.*']",
+    ),
+    "dims": _count,
+    "lr_factor": Limit(lambda v: is_number(v) and v >= 0, "needs a number >= 0"),
+}
 OWN_SETTINGS = {
     "model": {"compile": _boolean},
     "scheduler": {
         "interval": one_of("epoch", "step"),
         "frequency": Limit(lambda v: is_whole(v) and v >= 1, "needs a whole number >= 1"),
+    },
+    "optimizer": {
+        "groups": Limit(
+            lambda v: (
+                v is None or (isinstance(v, dict) and all(isinstance(each, dict) for each in v.values()))
+            ),
+            "needs groups by name, each with names or dims of its parameters",
+        ),
+        "layer_decay": Limit(
+            lambda v: v is None or (is_number(v) and 0 < v <= 1), "must be above 0 and at most 1"
+        ),
     },
     "trainer": {
         "max_minutes": Limit(lambda v: v is None or (is_number(v) and v > 0), "needs a number > 0 or null"),

@@ -29,6 +29,7 @@ from regente.training.checkpoints.initialization import ResumeState
 from regente.training.checkpoints.saving import SafeSaving
 from regente.training.grouped_steps import GroupedSteps, grouped_steps
 from regente.training.learning_rates import Schedule
+from regente.training.parameter_groups import ParameterGroups
 from regente.training.performance import channels_last, compiled, fused
 from regente.training.ranks.strategies import strategy
 
@@ -98,18 +99,19 @@ def make_model(node: dict[str, Any], data: LightningDataModule) -> nn.Module:
 
 def make_task(config: dict[str, Any], model: nn.Module | None) -> LightningModule:
     """The task, with those of the parts that its constructor takes."""
-    optimizer, scheduler = config["optimizer"], config["scheduler"]
+    scheduler = config["scheduler"]
+    optimizer = make_optimizer(config)
     made = {
         "model": model,
-        "optimizer": make("optimizer", fused(optimizer, config["trainer"]))
-        if optimizer["_target_"]
-        else None,
+        "optimizer": optimizer,
         "scheduler": make_scheduler(scheduler) if scheduler["_target_"] else None,
         "monitor": config["monitor"]["metric"],
         **make_loss_and_metrics(config),
     }
     node = config["task"]
     task: LightningModule = make("task", node, **{name: made[name] for name in given_to(node, config)})
+    if isinstance(optimizer, ParameterGroups):
+        optimizer.task = task
     return task
 
 
@@ -123,6 +125,17 @@ def make_scheduler(node: dict[str, Any]) -> Schedule:
     schedule = Schedule(made.func, *made.args, **made.keywords)
     schedule.interval, schedule.frequency = node.get("interval"), node.get("frequency")
     return schedule
+
+
+def make_optimizer(config: dict[str, Any]) -> Any:
+    """What makes the optimizer of parameters; None where the config has none."""
+    node = config["optimizer"]
+    if not node["_target_"]:
+        return None
+    factory = make("optimizer", fused(without_own_settings("optimizer", node), config["trainer"]))
+    groups = {name: each for name, each in (node.get("groups") or {}).items() if each}
+    decay = node.get("layer_decay")
+    return ParameterGroups(factory, groups, decay) if groups or decay is not None else factory
 
 
 def make_loss_and_metrics(config: dict[str, Any]) -> dict[str, Any]:

@@ -100,14 +100,15 @@ class RangeTest(Callback):
     of a mean that trails ten steps and more behind.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, given: float | None = None) -> None:
+        self.given = given  # the learning rate of the optimizer, whose parameter groups may have others
         self.rates: list[float] = []
         self.losses: list[float] = []
         self.least = math.inf
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         groups = trainer.optimizers[0].param_groups
-        self.shares = [group["lr"] / (groups[0]["lr"] or 1.0) for group in groups]
+        self.shares = [group["lr"] / (self.given or groups[0]["lr"] or 1.0) for group in groups]
         self.waiting: list[torch.Tensor] = []
 
     def on_train_batch_start(
@@ -140,7 +141,8 @@ def find_lr(job: Job, config: dict[str, Any], journal: Journal) -> tuple[float, 
 
     The curve goes to `learning_rates.json` in the job directory: a rate and a loss for each step.
     """
-    test = RangeTest()
+    grouped = config["optimizer"].get("groups") or config["optimizer"].get("layer_decay")
+    test = RangeTest(float(config["optimizer"]["lr"]) if grouped else None)
     parts = assemble(_for_trial(config, STEPS), job, [StepSeeding(config["seed"]), test])
     parts.trainer.fit(parts.task, datamodule=parts.data)
     given = float(config["optimizer"]["lr"])

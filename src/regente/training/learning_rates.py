@@ -1,6 +1,6 @@
 """Learning rates that change outside of a schedule, in the optimizer and in what its schedules keep of them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -25,7 +25,19 @@ class Schedule(partial[Any]):
         inner = {name: _bound(value, optimizer) for name, value in self.keywords.items() if _is_chain(value)}
         if inner:  # in a chain of torch's the optimizer is not always the first argument
             return self.func(**{**self.keywords, **inner, **more, "optimizer": optimizer})
-        return super().__call__(optimizer, **more)
+        return super().__call__(optimizer, **{**self._rates(optimizer), **more})
+
+    def _rates(self, optimizer: Optimizer) -> dict[str, list[float]]:
+        """The rates that torch would give to all parameter groups, times the factors of these groups."""
+        factors = [group.get("factor", 1.0) for group in optimizer.param_groups]
+        rates = (
+            {key: self.keywords.get(key) for key in ("max_lr", "base_lr")} if set(factors) != {1.0} else {}
+        )
+        return {
+            key: [rate * factor for factor in factors]
+            for key, rate in rates.items()
+            if isinstance(rate, int | float)
+        }
 
 
 def _is_chain(value: Any) -> bool:
@@ -46,14 +58,29 @@ def each_of(schedules: Iterable[Any]) -> Iterator[Any]:
         yield from each_of(getattr(schedule, "_schedulers", ()))
 
 
-def scale_rates(optimizers: Iterable[Optimizer], schedules: Iterable[Any], factor: float) -> None:
-    """Multiply all learning rates, also in the middle of a schedule."""
+def scale_rates(
+    optimizers: Iterable[Optimizer],
+    schedules: Iterable[Any],
+    factor: float,
+    groups: Mapping[str, float] | None = None,
+) -> None:
+    """Multiply all learning rates, also in the middle of a schedule; `groups`: factors of named parameter groups."""
+
+    def of(group: dict[str, Any]) -> float:
+        return (groups or {}).get(group_name(group), factor)
+
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group |= {key: group[key] * factor for key in GROUP_RATES if key in group}
+            group |= {key: group[key] * of(group) for key in GROUP_RATES if key in group}
     for schedule in each_of(schedules):
         if hasattr(schedule, "base_lrs"):
-            schedule.base_lrs = [rate * factor for rate in schedule.base_lrs]
+            pairs = zip(schedule.base_lrs, schedule.optimizer.param_groups, strict=True)
+            schedule.base_lrs = [rate * of(group) for rate, group in pairs]
+
+
+def group_name(group: dict[str, Any]) -> str:
+    """The name of a parameter group in the config, "" where it has none."""
+    return str(group.get("name", "")).partition("/")[0]
 
 
 def add_group(
@@ -61,7 +88,8 @@ def add_group(
 ) -> None:
     """Train more parameters, at `factor` times the learning rate of the first group, under the same schedules."""
     group = {key: value for key, value in optimizer.param_groups[0].items() if key != "params"}
-    group |= {key: group[key] * factor for key in GROUP_RATES if key in group}
+    group |= {key: group[key] * factor for key in (*GROUP_RATES, "factor") if key in group}
+    group.pop("name", None)
     optimizer.add_param_group({**group, "params": parameters})
     for schedule in each_of(schedules):
         for name in ("base_lrs", "min_lrs"):  # one rate for each group

@@ -8,6 +8,7 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
+from regente.data.augmentation.per_image import per_image
 from regente.data.core.class_folders import EXTENSIONS
 from regente.data.core.decoding import decode
 from regente.data.core.device_placement import OnDevice
@@ -24,7 +25,8 @@ MODES = {1: "L", 3: "RGB"}  # PIL's, by channels
 class Images(InMemory):
     """Images as uint8 [N, C, H, W], augmented and normalised on the device; a subclass reads them in `read`.
 
-    `augment` takes x [B, C, H, W] float in 0 to 1 and returns the same shape; each image has parameters of its own.
+    `augment` takes x [B, C, H, W] float in 0 to 1 and returns the same shape; each image has parameters of its own,
+    also those of torchvision.
     `mean` and `std` of each channel are fractions of white.
     """
 
@@ -44,7 +46,7 @@ class Images(InMemory):
     ) -> None:
         super().__init__(batch_size, seed, on_device)
         self.num_classes, self.input_shape, self.class_names = num_classes, list(input_shape), class_names
-        self.mean, self.std, self.augment = mean, std, augment
+        self.mean, self.std, self.augment = mean, std, per_image(augment)
         self._scales: dict[tuple[torch.device, int], Normalise] = {}  # by device and by the value of white
 
     def verify(self, splits: Mapping[str, Any]) -> None:

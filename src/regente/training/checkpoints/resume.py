@@ -175,6 +175,11 @@ def _require_allowed(
                     f"cannot change from {old}, {MUST_NOT_CHANGE[key]}; regente fork starts a new run",
                 )
             )
+        elif key.startswith(("optimizer.groups.", "optimizer.layer_decay")) and not _keeps_groups(
+            key, old, new
+        ):
+            what = f"cannot change from {old}, the state of the optimizer has its groups; regente fork starts a new run"
+            problems.append(Problem(f"{key}={new}", what))
         elif not key.startswith(MAY_CHANGE) and key not in allow:
             what = f"changes the steps that follow, it was {old}; to change it, add --allow {key}"
             problems.append(Problem(f"{key}={new}", what))
@@ -184,6 +189,18 @@ def _require_allowed(
         problems.append(Problem(f"trainer.max_epochs={epochs[1]}", what))
     if problems:
         raise ConfigError(problems)
+
+
+def _keeps_groups(key: str, old: str, new: str) -> bool:
+    """Whether another value of this setting of a parameter group leaves its parameters, and has a factor to the old one."""
+    *_, last = key.split(".")
+    rate = last in ("lr", "lr_factor")
+    return (
+        key.count(".") == 3
+        and last not in ("names", "dims")
+        and "none" not in (old, new)
+        and not (rate and float(old) == 0)
+    )
 
 
 def _finished(job: Job, before: dict[str, Any], config: dict[str, Any]) -> str:
