@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from regente.jobs import console
 from regente.tracking.store import named
@@ -184,6 +183,8 @@ def write_image(path: Path, image: Any, axes: str = "") -> None:
     if save := getattr(image, "savefig", getattr(image, "save", None)):
         save(path)
     else:
+        from PIL import Image
+
         array = np.asarray(image.detach().cpu() if hasattr(image, "detach") else image)
         if (axes or IMAGE_AXES[array.ndim]) == "CHW":
             array = array.transpose(1, 2, 0)

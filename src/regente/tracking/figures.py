@@ -1,4 +1,7 @@
-"""The figures of a run."""
+"""The figures of a run.
+
+Margins are fixed: to find them, matplotlib's layouts draw each figure twice, half of the CPU time of a small run's figures.
+"""
 
 from collections import defaultdict
 from pathlib import Path
@@ -9,6 +12,26 @@ from matplotlib.figure import Figure
 
 NUMBERED = 20  # up to so many classes the confusion matrix has numbers
 MOST = 200  # with more classes a cell would be smaller than a pixel
+COLUMNS, GAP, HEAD = (
+    4,
+    0.08,
+    0.3,
+)  # of the worst mistakes: in a row; between them and above them, in widths of one
+
+
+def _figure(width: float, height: float, panels: int = 1) -> tuple[Figure, Any]:
+    """A figure, in inches, with panels side by side, and room for their labels."""
+    figure = Figure(figsize=(width, height))
+    axes = figure.subplots(1, panels)
+    left, each = 0.75, width / panels
+    figure.subplots_adjust(
+        left=left / width,
+        right=1 - 0.15 / width,
+        bottom=0.55 / height,
+        top=1 - 0.4 / height,
+        wspace=left / (each - left),
+    )
+    return figure, axes
 
 
 def learning_curves(lines: list[dict[str, Any]]) -> Figure | None:
@@ -22,19 +45,20 @@ def learning_curves(lines: list[dict[str, Any]]) -> Figure | None:
                     curves[kind][stage].append((line["step"], value))
     if not any("train" in stages for stages in curves.values()):
         return None
-    figure = Figure(figsize=(5 * len(curves), 3.5), layout="constrained")
-    for panel, (kind, stages) in zip(np.ravel(figure.subplots(1, len(curves))), curves.items(), strict=True):
+    figure, panels = _figure(4 * len(curves), 3.2, len(curves))
+    for panel, (kind, stages) in zip(np.ravel(panels), curves.items(), strict=True):
         for stage, points in stages.items():
             panel.plot(*zip(*points, strict=True), label=stage, marker="." if len(points) < 30 else None)
         panel.set(xlabel="step", title=kind)
+        panel.locator_params(nbins=5)
+        panel.ticklabel_format(axis="y", scilimits=(-2, 4), useOffset=False)
         panel.legend(frameon=False)
     return figure
 
 
 def learning_rates(found: dict[str, Any]) -> Figure:
     """The loss over the learning rate of the learning rate finder, with the rate that it found."""
-    figure = Figure(figsize=(5, 3.5), layout="constrained")
-    panel = figure.subplots()
+    figure, panel = _figure(5, 3.5)
     panel.plot(found["lr"], found["loss"])
     panel.set(xscale="log", xlabel="learning rate", ylabel="train/loss of a batch")
     for name, style in (("found", "-"), ("given", ":")):
@@ -64,9 +88,15 @@ def confusion_matrix(label: np.ndarray, prediction: np.ndarray, names: list[str]
         return None
     counts = np.zeros((size, size), dtype=int)
     np.add.at(counts, (label, prediction), 1)
+    ticks = names if len(names) == size else [str(number) for number in range(size)]
     side = min(12.0, 2.5 + 0.4 * size)
-    figure = Figure(figsize=(side, side), layout="constrained")
-    panel = figure.subplots()
+    room = (
+        0.5 + 0.085 * max(map(len, ticks)) if size <= NUMBERED else 0.6
+    )  # inches beside the names of the classes
+    figure = Figure(figsize=(side + room, side + room))
+    panel = figure.add_axes(
+        (room / (side + room), room / (side + room), 0.97 - room / (side + room), 0.94 - room / (side + room))
+    )
     panel.imshow(counts / np.maximum(1, counts.sum(axis=1, keepdims=True)), cmap="Blues", vmin=0, vmax=1)
     panel.set(
         xlabel="predicted",
@@ -74,7 +104,6 @@ def confusion_matrix(label: np.ndarray, prediction: np.ndarray, names: list[str]
         title=f"accuracy {np.trace(counts) / counts.sum():.2%} of {counts.sum()} samples",
     )
     if size <= NUMBERED:
-        ticks = names if len(names) == size else [str(number) for number in range(size)]
         panel.set_xticks(range(size), ticks, rotation=90)
         panel.set_yticks(range(size), ticks)
         for row, column in np.argwhere(counts):
@@ -87,8 +116,7 @@ def confusion_matrix(label: np.ndarray, prediction: np.ndarray, names: list[str]
 
 def calibration(right: np.ndarray, confidence: np.ndarray) -> Figure:
     """Accuracy over confidence in ten bins (a reliability diagram); a calibrated model lies on the diagonal."""
-    figure = Figure(figsize=(5, 4), layout="constrained")
-    panel = figure.subplots()
+    figure, panel = _figure(5, 4)
     place = np.minimum((confidence * 10).astype(int), 9)
     counts = np.bincount(place, minlength=10)
     share = np.bincount(place, weights=right, minlength=10) / np.maximum(1, counts)
@@ -104,8 +132,7 @@ def calibration(right: np.ndarray, confidence: np.ndarray) -> Figure:
 
 def predicted_against_true(label: np.ndarray, prediction: np.ndarray) -> Figure:
     """A point for each value, in the units of the data; perfect predictions lie on the diagonal."""
-    figure = Figure(figsize=(5, 5), layout="constrained")
-    panel = figure.subplots()
+    figure, panel = _figure(5, 5)
     error = np.abs(prediction - label).mean()
     ends = [min(label.min(), prediction.min()), max(label.max(), prediction.max())]
     panel.plot(ends, ends, color="0.6", linewidth=1)
@@ -122,15 +149,22 @@ def worst_mistakes(found: Any, names: list[str]) -> Figure | None:
     images, worst = found["inputs"], found["worst"]
     if images.ndim != 4 or len(images) == 0:
         return None
-    figure = Figure(figsize=(8, 2.3 * -(-len(images) // 4)), layout="constrained")
-    panels = np.ravel(figure.subplots(-(-len(images) // 4), 4))
-    for panel in panels:
-        panel.axis("off")
-    for panel, image, number in zip(panels, images, worst, strict=False):
-        panel.imshow(image.transpose(1, 2, 0).squeeze(), cmap="gray" if image.shape[0] == 1 else None)
+    rows = -(-len(images) // COLUMNS)
+    figure = Figure(figsize=(2 * COLUMNS, (2 + 2 * HEAD) * rows))
+    panel = figure.add_axes((0, 0, 1, 1))  # one for all, since each costs more than its image
+    panel.axis("off")
+    for place, (image, number) in enumerate(zip(images, worst, strict=False)):
+        x, y = place % COLUMNS + 0.5, place // COLUMNS * (1 + HEAD) + HEAD + 0.5  # the centre of the image
+        depth, height, width = image.shape
+        half = np.array([width, height]) / max(width, height) / 2 - GAP
+        extent = (x - half[0], x + half[0], y + half[1], y - half[1])
+        shown = image.transpose(1, 2, 0).squeeze()
+        panel.imshow(shown, cmap="gray" if depth == 1 else None, extent=extent, aspect="auto")
         true, guess = (
             names[i] if i < len(names) else str(i)
             for i in (found["label"][number], found["prediction"][number])
         )
-        panel.set_title(f"#{number}: {true} > {guess}\nloss {found['loss'][number]:.2f}", size=8)
+        text = f"#{number}: {true} > {guess}\nloss {found['loss'][number]:.2f}"
+        panel.text(x, y - 0.5, text, ha="center", va="bottom", size=8)
+    panel.set(xlim=(0, COLUMNS), ylim=(rows * (1 + HEAD), 0))  # imshow changes them
     return figure
