@@ -182,9 +182,19 @@ def test_an_epoch_has_each_sample_once_and_as_many_batches_as_it_says(total: int
 def test_ranks_share_out_an_evaluation_exactly_once_and_take_equal_steps_in_training() -> None:
     shares = [Batches(numbered(33), 4, rank=rank, world_size=4) for rank in range(4)]
     assert sorted(torch.cat([share.order() for share in shares]).tolist()) == list(range(33))
+    assert [[len(y) for _, y in share] for share in shares] == [[4, 4, 1]] + [[3, 3, 2]] * 3
     trained = [Batches(numbered(33), 4, seed=1, rank=rank, world_size=4) for rank in range(4)]
     assert {len(share) for share in trained} == {2}
     assert len(torch.cat([share.order() for share in trained]).unique()) == 32
+
+
+@pytest.mark.parametrize(("total", "size", "twice"), [(129, 64, 0), (5, 1, 1), (1, 4, 1), (8, 2, 0)])
+def test_ranks_evaluate_as_many_batches(total: int, size: int, twice: int) -> None:
+    shares = [Batches(numbered(total), size, rank=rank, world_size=2) for rank in range(2)]
+    rows = [[y for _, y in share] for share in shares]
+    assert len(rows[0]) == len(rows[1]) == len(shares[0]) == len(shares[1])
+    assert len(torch.cat(rows[0] + rows[1])) == total + twice
+    assert [share.repeated for share in shares] == [twice] * 2
 
 
 def test_declaring_what_the_files_do_not_hold_is_refused(folder: Path) -> None:

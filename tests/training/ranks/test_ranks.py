@@ -11,13 +11,19 @@ import time
 from collections.abc import Callable, Iterator
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import psutil
 import pytest
 import torch
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler
 
+from regente.data.core.batches import Batches
+from regente.data.core.sources import Split
+from regente.training.callbacks.rank_sync import RankSync
+from regente.training.ranks.strategies import DDP, repeated
 from tests import conftest
 from tests.conftest import Ended
 from tests.training.test_fit import jobs, own_project, query, until
@@ -193,7 +199,7 @@ class Data(LightningDataModule):
     def train_dataloader(self):
         return DataLoader(torch.ones(16, 1), batch_size=8)
     def val_dataloader(self):
-        return DataLoader(torch.arange(77.0).view(77, 1), batch_size=38)  # two batches on rank 0, one on rank 1
+        return DataLoader(torch.arange(77.0).view(77, 1), batch_size=20)  # 20 and 19 on rank 0, 20 and 18 on rank 1
     def test_dataloader(self):
         return DataLoader(Stream(), batch_size=8)
 
@@ -234,6 +240,45 @@ def test_the_loaders_of_a_user_are_evaluated_once_and_what_is_not_is_said(
         "val_share: logged without sync_dist=True, so they are means over the samples of rank 0 alone"
         in ended.out
     )
+
+
+@pytest.mark.parametrize(
+    ("number", "size", "own", "twice"),
+    [
+        (99, 50, False, 0),  # a batch on each rank
+        (101, 50, False, 1),  # would be two batches and one
+        (1, 50, False, 1),
+        (77, 10, True, 1),  # a sampler of the user's own cuts batches in its own way
+        (100, 7, False, 0),
+    ],
+)
+def test_the_ranks_evaluate_as_many_batches_of_a_loader(
+    number: int, size: int, own: bool, twice: int
+) -> None:
+    numbers, loaders = [], []
+    for rank in range(2):
+        strategy: Any = DDP()
+        strategy._lightning_module = SimpleNamespace(trainer=SimpleNamespace(training=False))
+        sampler = DistributedSampler(range(number), 2, rank, shuffle=False)  # type: ignore[arg-type]
+        batches = (OwnBatches if own else BatchSampler)(sampler, size, drop_last=False)
+        loader: Any = strategy.process_dataloader(DataLoader(range(number), batch_sampler=batches))  # type: ignore[arg-type]
+        loaders.append(list(loader))
+        numbers += torch.cat(loaders[rank]).tolist()
+        assert repeated(loader) == twice
+    assert len(loaders[0]) == len(loaders[1])
+    assert (len(numbers), set(numbers)) == (number + twice, set(range(number)))
+
+
+class OwnBatches(BatchSampler):
+    """Cuts batches as it likes."""
+
+
+def test_samples_that_are_evaluated_twice_are_said_once() -> None:
+    notes: list[str] = []
+    sync, batches = RankSync(notes.append), Batches(Split(torch.zeros(5, 1), torch.zeros(5)), 1, world_size=2)
+    for _ in range(2):
+        sync._tell_loaders("val", [batches])
+    assert notes == ["val: counted twice, for as many batches on each rank: 1 of the samples"]
 
 
 def test_no_rank_outlives_a_driver_that_is_killed(

@@ -21,7 +21,8 @@ class Batches:
     """Batches of a source, in file order or, with a seed, in an order that is a function of (seed, epoch).
 
     Each of several ranks takes every world_size-th sample. A shuffled order is cut so that all ranks take the same
-    number of steps; an order for evaluation has every sample exactly once.
+    number of steps. An order for evaluation has every sample once, in as many batches on each rank: a rank with fewer
+    samples has smaller ones, or repeats one sample where it has too few for that (`repeated`).
 
     `group` batches come as one, for a task that takes an optimizer step for each of them. `fixed`: every epoch has
     the order of the first. `pin`: batches lie in pinned memory, so that their copy to a GPU does not block.
@@ -62,7 +63,8 @@ class Batches:
         """This rank's sample numbers in this epoch, int64."""
         total = len(self.source)
         if self.seed is None:
-            return torch.arange(self.rank, total, self.world_size)
+            own = torch.arange(self.rank, total, self.world_size)
+            return own if len(own) >= self.steps else torch.cat((own, torch.tensor([0])))
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         usable = total - total % self.world_size
         return torch.randperm(total, generator=generator)[self.rank : usable : self.world_size]
@@ -71,13 +73,14 @@ class Batches:
     def steps(self) -> int:
         """Batches of `batch_size` in an epoch."""
         total = len(self.source)
-        own = total // self.world_size if self.seed is not None else len(self.order())
-        return -(-own // self.batch_size)
+        most = total // self.world_size if self.seed is not None else -(-total // self.world_size)
+        return -(-most // self.batch_size)
 
     @property
-    def on_every_rank(self) -> int:
-        """The number of batches that every rank has at least."""
-        return -(-(len(self.source) // self.world_size) // self.batch_size)
+    def repeated(self) -> int:
+        """How many ranks evaluate a sample that another one has: with batches of one, or too few samples."""
+        fewest, more = divmod(len(self.source), self.world_size)
+        return self.world_size - more if self.seed is None and fewest < self.steps else 0
 
     def __len__(self) -> int:
         return -(-self.steps // self.group)
@@ -85,6 +88,9 @@ class Batches:
     def __iter__(self) -> Iterator[Batch]:
         begin, self.begin = self.begin, 0
         order = self.order().to(self.source.tensors[0].device)
-        for index in order.split(self.batch_size * self.group)[begin:]:
+        batches = order.split(self.batch_size * self.group)
+        if len(batches) < len(self):
+            batches = order.tensor_split(len(self))
+        for index in batches[begin:]:
             x, y = self.source.batch(index)
             yield (x.pin_memory(), y.pin_memory()) if self.pin else (x, y)

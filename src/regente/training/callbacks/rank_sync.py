@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from regente.errors import first_of
 from regente.training.lightning_internals import disable_sigterm_broadcast, means_of_one_rank
+from regente.training.ranks.strategies import repeated
 
 
 class RankSync(Callback):
@@ -27,13 +28,13 @@ class RankSync(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         disable_sigterm_broadcast(trainer)
-        self._tell_streams(trainer, "train", trainer.train_dataloader)
+        self._tell_streams("train", trainer.train_dataloader)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._tell_means(trainer)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._tell_streams(trainer, "test", trainer.test_dataloaders)
+        self._tell_loaders("test", trainer.test_dataloaders)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._tell_means(trainer)
@@ -44,7 +45,14 @@ class RankSync(Callback):
             what = "logged without sync_dist=True, so they are means over the samples of rank 0 alone"
             self.warn(f"{first_of(names)}: {what}")
 
-    def _tell_streams(self, trainer: Trainer, split: str, loaders: Any) -> None:
+    def _tell_loaders(self, split: str, loaders: Any) -> None:
+        number = sum(map(repeated, loaders if isinstance(loaders, list | tuple) else [loaders]))
+        if number and (key := f"{split} twice") not in self.told:
+            self.told.add(key)
+            self.warn(f"{split}: counted twice, for as many batches on each rank: {number} of the samples")
+        self._tell_streams(split, loaders)
+
+    def _tell_streams(self, split: str, loaders: Any) -> None:
         each = loaders if isinstance(loaders, list | tuple) else [loaders]
         if (
             any(isinstance(one, DataLoader) and has_iterable_dataset(one) for one in each)
@@ -55,7 +63,7 @@ class RankSync(Callback):
             self.warn(f"{split}: {what}; torch.distributed.get_rank() says which one")
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._tell_streams(trainer, "val", trainer.val_dataloaders)
+        self._tell_loaders("val", trainer.val_dataloaders)
         for buffer in pl_module.buffers():
             # counts and masks are the same on all ranks, and gloo cannot send bool
             if buffer.is_floating_point():

@@ -7,15 +7,17 @@ from types import FrameType
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import WeightAveraging
 from torch.utils.data import DataLoader, DistributedSampler
 
 from regente.data.core.batches import Batches
 from regente.errors import Stopped
 from regente.jobs.signals import SIGNALS, confirm_interrupt
-from regente.tasks.supervised import Supervised
 from regente.training.lightning_internals import is_accumulating
 from regente.training.ranks.consensus import Consensus
 from regente.training.ranks.strategies import sampler_of
+
+LIBRARIES = ("regente.", "pytorch_lightning.")  # whose hooks exchange no weights, but those for averages
 
 
 class StopOnSignal(Callback):
@@ -29,15 +31,16 @@ class StopOnSignal(Callback):
         self.save = save
         self.consensus = Consensus()
         self.received = 0  # the number of the signal, or 0
+        self.exchanges_weights = False
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._begin()
+        self._begin(trainer, pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._begin()
+        self._begin(trainer, pl_module)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._begin()
+        self._begin(trainer, pl_module)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -54,7 +57,7 @@ class StopOnSignal(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         # accumulated gradients are in no state: the training stops at its next step
-        if is_accumulating(trainer) or may_exchange_weights(trainer, pl_module):
+        if is_accumulating(trainer) or self.exchanges_weights:
             return
         if _on_every_rank(trainer, trainer.val_dataloaders, batch_idx):
             self._stop_if_signalled(trainer, self.save)
@@ -76,7 +79,8 @@ class StopOnSignal(Callback):
                 save(trainer)
             raise Stopped(number, agreed=trainer.world_size > 1)
 
-    def _begin(self) -> None:
+    def _begin(self, trainer: Trainer, task: LightningModule) -> None:
+        self.exchanges_weights = may_exchange_weights(trainer, task)
         self.consensus = Consensus()  # at the same call on all ranks, also where a training is built again
         for each in SIGNALS:
             signal.signal(each, self._receive)
@@ -95,10 +99,10 @@ def may_exchange_weights(trainer: Trainer, task: LightningModule) -> bool:
     """
     parts = [(each, Callback) for each in trainer.callbacks]  # type: ignore[attr-defined]
     return any(
-        getattr(type(part), hook) not in (getattr(base, hook), getattr(Supervised, hook, None))
+        (hook := getattr(type(part), name)) is not getattr(base, name)
+        and (isinstance(part, WeightAveraging) or not hook.__module__.startswith(LIBRARIES))
         for part, base in [*parts, (task, LightningModule)]
-        if not type(part).__module__.startswith("regente.training.callbacks.")
-        for hook in ("on_validation_start", "on_validation_epoch_start")
+        for name in ("on_validation_start", "on_validation_epoch_start")
     )
 
 
@@ -108,10 +112,8 @@ def _on_every_rank(trainer: Trainer, loader: Any, batch_idx: int) -> bool:
     In an evaluation some ranks may have more batches than others. A loader that does not say how many all have is
     not interrupted: training stops after it.
     """
-    if trainer.world_size == 1:
+    if trainer.world_size == 1 or isinstance(loader, Batches):
         return True
-    if isinstance(loader, Batches):
-        return batch_idx < loader.on_every_rank
     sampler = sampler_of(loader)
     if not isinstance(loader, DataLoader) or not isinstance(sampler, DistributedSampler):
         return False

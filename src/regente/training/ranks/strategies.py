@@ -5,8 +5,9 @@ from typing import Any
 
 from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, Strategy, StrategyRegistry
 from torch import Tensor
-from torch.utils.data import DistributedSampler
+from torch.utils.data import BatchSampler, DistributedSampler
 
+from regente.data.core.batches import Batches
 from regente.errors import ConfigError, Problem
 from regente.jobs.hardware import world_size
 
@@ -14,14 +15,17 @@ NAMES_OF_DDP = {"auto", "ddp", "ddp_find_unused_parameters_false", "ddp_find_unu
 
 
 class EachSampleOnce(Strategy):
-    """Evaluates each sample once: Lightning's sampler for a user's loader repeats some, for as many on each rank."""
+    """Evaluates each sample once, where every rank then has as many batches: in each of them a task may wait for the others.
+
+    Lightning's sampler for a user's loader repeats some, for as many samples on each rank.
+    """
 
     def process_dataloader(self, dataloader: object) -> object:
         dataloader = super().process_dataloader(dataloader)
         sampler = sampler_of(dataloader)
         if isinstance(sampler, DistributedSampler) and not sampler.drop_last and not self._trains:
             number: int = len(sampler.dataset)  # type: ignore[arg-type]
-            if number >= sampler.num_replicas:  # Lightning wants a batch on every rank
+            if _as_many_batches(dataloader, number // sampler.num_replicas):
                 sampler.total_size = number
                 sampler.num_samples = len(range(sampler.rank, number, sampler.num_replicas))
         return dataloader
@@ -44,6 +48,24 @@ class DDP(EachSampleOnce, DDPStrategy):
 
 class FSDP(EachSampleOnce, ModelParallelStrategy):
     """torch's second FSDP, with each sample evaluated once."""
+
+
+def _as_many_batches(loader: Any, fewest: int) -> bool:
+    """Whether `fewest` samples, at least one, and one more make as many batches of a loader."""
+    batches = getattr(loader, "batch_sampler", None)
+    if fewest == 0 or type(batches) is not BatchSampler:  # one of the user's own cuts them in its own way
+        return False
+    return (fewest + batches.drop_last) % batches.batch_size != 0
+
+
+def repeated(loader: object) -> int:
+    """How many samples the ranks evaluate twice, all together."""
+    if isinstance(loader, Batches):
+        return loader.repeated
+    sampler = sampler_of(loader)
+    if not isinstance(sampler, DistributedSampler) or sampler.drop_last:
+        return 0
+    return sampler.total_size - len(sampler.dataset)  # type: ignore[arg-type]
 
 
 def sampler_of(loader: object) -> object:
