@@ -1,17 +1,19 @@
 """A recorded config is data: what is not made of trusted parts is refused before anything of it runs."""
 
 import json
+import os
 import pickle
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hydra.utils import instantiate
+from mlflow.tracking import MlflowClient
 
 from regente.config.compose import compose
 from regente.config.discovery import experiment_files, groups
@@ -19,8 +21,17 @@ from regente.config.interpolation import resolve
 from regente.config.trusted_names import is_own
 from regente.errors import ConfigError
 from regente.jobs.job import Job, freeze, open_job, read_json, refreeze, write_json
+from regente.jobs.process_identity import ProcessIdentity, process_identity
 from regente.jobs.signature import key_file
-from regente.jobs.trust import inside, read_config, require_known_env, require_trusted, require_trusted_job
+from regente.jobs.trust import (
+    inside,
+    made_by_user,
+    read_config,
+    require_known_env,
+    require_trusted,
+    require_trusted_job,
+    trusted_overrides,
+)
 from tests.config.test_every_config import BESIDE, FITTING, NEEDED
 
 Node = dict[str, Any]
@@ -274,12 +285,18 @@ def test_a_hostile_text_is_refused_before_it_is_resolved(
     assert not (folder / MARK).exists()
 
 
+@pytest.mark.parametrize("name", ["MYSQL_PWD", "DATABASE_URL", "GH_PAT", "OPENAI_KEY", "ANYTHING"])
+def test_a_found_run_reads_no_variable_that_is_not_allowed_by_name(name: str, folder: Path) -> None:
+    with pytest.raises(ConfigError, match=f"it reads \\${name}"):
+        read_config(frozen(f"data: {{a: '${{oc.env:{name},c}}'}}", folder), folder, ["data"])
+
+
 def test_what_a_run_of_ones_own_reads_of_the_environment_is_read(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATA_ROOT", "/data")
     monkeypatch.setenv("REGENTE_SECRET_0a1b2c3d", "1234")
-    text = "data: {a: '${oc.env:DATA_ROOT}/x', b: '${oc.env:NOT_THERE,c}', d: '${data.a}', e: '${.a}', "
+    text = "data: {a: '${oc.env:DATA_ROOT}/x', b: '${oc.env:CACHE_DIR,c}', d: '${data.a}', e: '${.a}', "
     text += "f: '${oc.decode:${oc.env:REGENTE_SECRET_0a1b2c3d}}'}\n"
     text += "tracking: {uri: 'https://ann:${oc.env:PASSWORD}@server'}"
     expected = {"a": "/data/x", "b": "c", "d": "/data/x", "e": "/data/x", "f": 1234}
@@ -372,7 +389,15 @@ def test_a_job_of_ones_own_names_what_it_likes_until_it_is_changed(
     job = open_job(moved)
     assert refusal(job) == ""
     assert refusal(refreeze(job, OWN + "y: 1\n", 1, {"y": "none -> 1"})) == ""
-    assert "PYTHONPATH" in refusal(job) and "was changed since" in refusal(job)
+    assert "PYTHONPATH" in refusal(replace(job)) and "was changed since" in refusal(replace(job))
+    other = open_job(moved)
+    for changed in (
+        {"project": "/evil"},
+        {"experiment": "y"},
+        {"overrides": ["hydra.searchpath=[file:///evil]"]},
+    ):
+        assert not made_by_user(replace(other, **changed)) and made_by_user(other)
+    assert trusted_overrides(replace(other, overrides=["a=1", "++hydra.searchpath=[x]"])) == ["a=1"]
     job = open_job(moved)
     assert "PYTHONPATH" in refusal(replace(job, env={"PYTHONPATH": "evil"}))
     assert "it is not signed" in refusal(replace(job, signature="", env={}))
@@ -398,6 +423,7 @@ SHIPPED = [(name, []) for name in experiment_files()]
 SHIPPED += [
     (FITTING.get(choice, "digits_cnn"), [*BESIDE.get(choice[0], []), "=".join(choice)])
     for choice in ((group, option) for group, options in groups().items() for option in options)
+    if choice != ("loggers", "wandb")  # it sends to a server, so no found run may name it
 ]
 
 
@@ -474,31 +500,53 @@ def test_a_found_run_is_shipped_neither_to_its_own_server_nor_with_files_from_el
     regente: Callable[..., Any], project: Path
 ) -> None:
     (project / "private.txt").write_text("hunter22")
-    stores = ("http://127.0.0.2:1", "https://evil.example", "sqlite:///mlflow.db", "sqlite:///mlflow.db")
+    evil = project / "evil"
+    subprocess.run(["git", "init", "-q", str(evil)], check=True)
+    with (evil / ".git/config").open("a") as file:
+        file.write(f'[filter "x"]\n\tclean = touch {project / MARK}; cat\n')
+    (evil / ".gitattributes").write_text("* filter=x\n")
+    client = MlflowClient(f"sqlite:///{project}/mlflow.db")
+    victim = client.create_run("0").info.run_id
+    here = "sqlite:///mlflow.db"
+    stores = ("http://127.0.0.2:1", "https://evil.example", here, here, here)
     for number, uri in enumerate(stores):
-        text = compose("digits_mlp", [f"tracking.uri={uri}"]).yaml()
+        text = compose("digits_mlp", [f"tracking.uri={uri}", "tracking.checkpoints=best"]).yaml()
         facts: Node = {"experiment": "x", "overrides": [], "command": [], "choices": {}}
         made = unsigned(freeze(text, project / "runs", str(number), **facts))
         job = leave(made, Payload(), best_epoch=None, epochs=1)
-        owner = {"host": "there", "boot": "another", "pid": 1, "started": "1"}
-        (job.path / "process.json").write_text(json.dumps(owner))
-        (job.path / "recorded.json").write_text(
-            json.dumps({"offset": 0, "ended": False, "problem": "", "refused": ""})
-        )
-        (job.path / "link.txt").symlink_to(project / "private.txt")
+        owner = process_identity(os.getpid()) if number == 0 else ProcessIdentity("there", "another", 1, "1")
+        (job.path / "process.json").write_text(json.dumps({**asdict(owner), "pid": 1, "started": "1"}))
+        state = {"offset": 0, "ended": False, "problem": "", "refused": ""}
+        state |= {"run_id": victim, "experiment_id": "0", "experiment": "x"} if number == 4 else {}
+        (job.path / "recorded.json").write_text(json.dumps(state))
+        (job.path / "folder").mkdir()
+        for link in ("link.txt", "changes.patch", "folder/link.txt", "checkpoints/last.ckpt"):
+            (job.path / link).symlink_to(project / "private.txt")
         lines: list[Node] = [{"kind": "start", "experiment": "x", "name": "x", "params": {}, "tags": {}}]
-        for path in (project / "private.txt", job.path / "link.txt", job.path / "vocabulary.txt"):
+        for path in (
+            project / "private.txt",
+            *(job.path / name for name in ("link.txt", "folder", "vocabulary.txt")),
+        ):
             lines.append({"kind": "artifact", "path": str(path), "to": ""})
-        lines.append({"kind": "end", "status": "FINISHED"})
+        result = {
+            "metrics": {},
+            "best_epoch": None,
+            "best_checkpoint": str(project / "private.txt"),
+            "epochs": 1,
+        }
+        lines.append({"kind": "result", **result, "samples_per_second": 0, "peak_megabytes": 0})
+        lines.append({"kind": "end", "status": "FAILED"})
         (job.path / "journal.jsonl").write_text(
             "".join(json.dumps({**line, "time": 1}) + "\n" for line in lines)
         )
         if number == 3:
             facts = json.loads((job.path / "job.json").read_text())
-            (job.path / "job.json").write_text(json.dumps({**facts, "project": str(project.parent)}))
+            (job.path / "job.json").write_text(json.dumps({**facts, "project": str(evil)}))
     ended = regente("sync")
     assert ended.out.count("not shipped") == 3 and ended.code == 6, ended.out + ended.err
-    assert "shipped: runs/2" in ended.out
+    assert "shipped: runs/2" in ended.out and "shipped: runs/3" in ended.out
+    assert f"{victim} is not the run of this job" in ended.out
+    assert client.get_run(victim).info.status == "RUNNING"
     shipped = [path for path in (project / "mlartifacts").rglob("*") if path.is_file()]
     assert "vocabulary.txt" in {path.name for path in shipped}
     assert not any(b"hunter22" in path.read_bytes() for path in shipped)

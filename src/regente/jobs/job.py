@@ -18,7 +18,7 @@ checkpoints/ resume/    the best and last weights, and the states to resume from
 test.npz                label, prediction and loss of each test sample; see SamplePredictions
 samples/ profile/       generated texts; the profile of trainer=profile
 result.json             metrics, best checkpoint, time; only of a finished run
-evaluation-*/ export/   of `regente evaluate`, `regente export` and `regente serve`
+evaluation-*/ export/   of `regente evaluate` and `regente export`
 stdout.log stderr.log   the output of a job of a sweep
 logs/                   of several ranks: the output of each rank but rank 0, how each of them ended, a signal to all
 traceback.txt           of an error, the latest
@@ -35,6 +35,7 @@ import shutil
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any, get_args, get_origin
@@ -73,9 +74,9 @@ class Job:
     # changed settings of each attempt, by its number: "old -> new" by key
     resumes: dict[str, dict[str, str]] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def config(self) -> str:
-        """The frozen config as YAML text."""
+        """The frozen config as YAML text, read once: what was checked is what is used."""
         return read_text(self.path / "config.yaml")
 
     @property
@@ -115,8 +116,9 @@ def freeze(config: str, folder: Path, name: str | None = None, **facts: Any) -> 
     now = time.gmtime()
     name = name or f"{time.strftime('%Y%m%d-%H%M%S', now)}-{digest[:6]}"
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", now)
-    facts["signature"] = sign(config, facts.get("env", {}))
-    job = Job(path=folder / name, project=str(Path.cwd()), created=created, digest=digest, **facts)
+    job = _signed(
+        Job(path=folder / name, project=str(Path.cwd()), created=created, digest=digest, **facts), config
+    )
     draft = folder / f".{name}.{os.getpid()}"
     try:
         draft.mkdir(parents=True)
@@ -173,10 +175,19 @@ def refreeze(job: Job, config: str, attempt: int, changes: dict[str, str]) -> Jo
     draft.write_text(config, encoding="utf-8")
     draft.replace(job.path / "config.yaml")
     resumes = {**job.resumes, str(attempt): changes}
-    digest, signature = sha256(config.encode()).hexdigest(), sign(config, job.env)
-    job = replace(job, digest=digest, signature=signature, resumes=resumes)
+    job = _signed(replace(job, digest=sha256(config.encode()).hexdigest(), resumes=resumes), config)
     write_json(job.path / "job.json", _facts(job))
     return job
+
+
+def signed_content(job: Job, config: str | None = None) -> list[Any]:
+    """What the signature of a job is over: its config, and all that job.json says."""
+    facts = {name: value for name, value in _facts(job).items() if name != "signature"}
+    return [job.config if config is None else config, facts]
+
+
+def _signed(job: Job, config: str) -> Job:
+    return replace(job, signature=sign(signed_content(job, config)))
 
 
 def _facts(job: Job) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Tells the jobs that this user has made from those that come from elsewhere: an HMAC with a key outside of the project.
 
-The signature is in `job.json`, over what decides which code a job runs: its config and the variables that it sets. The
-key, `$XDG_STATE_HOME/regente/key` or `~/.local/state/regente/key`, never leaves the user's folder.
+The signature is in `job.json`, over the config and all other fields, such as the project and the overrides. The key,
+`$XDG_STATE_HOME/regente/key` or `~/.local/state/regente/key`, never leaves the user's folder.
 """
 
 import hmac
@@ -10,6 +10,7 @@ import os
 import secrets
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 SIZE = 32  # bytes of the key
 
@@ -19,25 +20,25 @@ def key_file() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "regente" / "key"
 
 
-def sign(config: str, env: dict[str, str]) -> str:
+def sign(content: Any) -> str:
     """The signature of a job that is being made; empty where no key can be kept, as without a home folder."""
-    return _signature(config, env, _key() or _new_key())
+    return _signature(content, _key() or _new_key())
 
 
-def why_not_own(config: str, env: dict[str, str], signature: str) -> str:
+def why_not_own(content: Any, signature: str) -> str:
     """Why a job is not known to be made by this user; empty if it is."""
     if not signature:
         return "it is not signed"
     if not (key := _key()):
         return "the key that signed it is not on this machine"
-    if hmac.compare_digest(_signature(config, env, key).encode(), signature.encode()):
+    if hmac.compare_digest(_signature(content, key).encode(), signature.encode()):
         return ""
     return "another user made it, or its config.yaml or job.json was changed since"
 
 
-def _signature(config: str, env: dict[str, str], key: bytes) -> str:
-    content = json.dumps([config, env], sort_keys=True).encode()
-    return hmac.new(key, content, "sha256").hexdigest() if key else ""
+def _signature(content: Any, key: bytes) -> str:
+    text = json.dumps(content, sort_keys=True)
+    return hmac.new(key, text.encode(errors="surrogatepass"), "sha256").hexdigest() if key else ""
 
 
 def _key() -> bytes:

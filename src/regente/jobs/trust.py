@@ -23,12 +23,11 @@ import yaml
 
 from regente.config.environment import from_environment
 from regente.config.interpolation import resolve
-from regente.config.redaction import looks_secret
 from regente.config.task_parts import OPTIONAL
 from regente.config.tracking_uri import sqlite_path
 from regente.config.trusted_names import listed_by, refusal_by_import, refusal_by_name, remedy
 from regente.errors import ConfigError, Problem
-from regente.jobs.job import Job
+from regente.jobs.job import Job, signed_content
 from regente.jobs.runs import shown
 from regente.jobs.signature import why_not_own
 
@@ -54,6 +53,14 @@ HARMLESS = "|".join(  # variables of the environment that a run may set
         *("CUDA_VISIBLE_DEVICES", "CUBLAS_WORKSPACE_CONFIG", "TOKENIZERS_PARALLELISM"),
     ]
 )
+READABLE = "|".join(  # variables of the environment that a recorded config may read
+    [
+        HARMLESS,
+        r"MLFLOW_TRACKING_URI|HOME|USER|LOGNAME|PWD|TMPDIR|HOSTNAME|SCRATCH|WORK|DATA|\w+_(DIR|ROOT|HOME|PATH|FOLDER)",
+        r"(SLURM|PBS|LSB)_(JOB_?ID|ARRAY_TASK_ID|PROCID|NTASKS|NNODES|CPUS_PER_TASK)|RANK|LOCAL_RANK|WORLD_SIZE",
+        r"REGENTE_SECRET_\w+",  # where Regente itself has put a secret of the command line
+    ]
+)
 DEEPEST, LARGEST = 40, 1_000_000  # levels, and bytes, of a recorded config
 
 
@@ -71,7 +78,7 @@ def read_config(job: Job, project: Path, parts: Collection[str] | None = None) -
         _require(job, list(_text_problems(text, parts, listed_by(project))), why)
     config = resolve(text, parts)
     missing = [part for part in parts or () if not isinstance(config.get(part), dict)]
-    if missing := [part for part in missing if part not in OPTIONAL or part in config]:  # new in 2026-11
+    if missing := [part for part in missing if part not in OPTIONAL or part in config]:
         raise ConfigError([Problem(part, "is no part of the recorded config") for part in missing])
     require_trusted_config(job, config, project)
     return config
@@ -90,9 +97,19 @@ def require_trusted_config(job: Job, config: dict[str, Any], project: Path) -> N
             _require(job, error.problems, why)
 
 
+def made_by_user(job: Job) -> bool:
+    """Whether this user has made the job."""
+    return not _why_not_own(job)
+
+
+def trusted_overrides(job: Job) -> list[str]:
+    """The recorded overrides, without those of a found job that tell Hydra where to look for configs."""
+    return [word for word in job.overrides if made_by_user(job) or not word.lstrip("+~").startswith("hydra")]
+
+
 def _why_not_own(job: Job) -> str:
     try:
-        return why_not_own(job.config, job.env, job.signature)
+        return why_not_own(signed_content(job), job.signature)
     except (OSError, UnicodeDecodeError):
         return "its config.yaml cannot be read"
 
@@ -199,7 +216,7 @@ def _text_problems(text: str, parts: Collection[str] | None, listed: tuple[str, 
             yield Problem(where, f"refused: it reads {unread}, whose part this is not")
         for found in REFERENCE.finditer(value):
             name = found["name"] or ""
-            if looks_secret(name) and not name.startswith("REGENTE_SECRET_") and f"env:{name}" not in listed:
+            if name and not re.fullmatch(READABLE, name) and f"env:{name}" not in listed:
                 yield Problem(where, f"refused: it reads ${name}; if it may, {remedy(f'env:{name}')}")
         if "${" in REFERENCE.sub("", DECODED.sub(r"\1", value)):
             yield Problem(where, f"refused: {value[:60]} is more than a reference")

@@ -1,17 +1,18 @@
 """Ships the lines of a journal into an MLflow run, and keeps count of what is shipped."""
 
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from hashlib import sha256
 from itertools import groupby
 from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
 from regente.config.tracking_uri import absolute_uri
-from regente.jobs.job import ARTIFACTS, Job, write_json
+from regente.errors import TrackingError
+from regente.jobs.job import ARTIFACTS, Job, read_json, write_json
 from regente.tracking.journal import read
 from regente.tracking.store import named, open_store
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 STATE = "recorded.json"  # in the job directory: how much of the journal is in MLflow; only of jobs that are tracked
+CLAIM_TAG = "regente.claim"  # SHA-256 of a secret in STATE, which tells whose run it is
 HEARTBEAT_TAG = "regente.heartbeat"  # a counter, since the clocks of machines may differ
 POLL = 0.2  # seconds between looks at the journal
 PATIENCE = 20.0  # seconds to go on trying after the job has ended and the store does not answer
@@ -29,6 +31,7 @@ LIMIT = 6000  # characters of a parameter that MLflow keeps
 State = dict[str, Any]
 """Content of `recorded.json`:
     run_id, experiment_id, experiment    the run in MLflow, and the name of its experiment
+    claim                                a secret of the job: see CLAIM_TAG
     offset, time                         bytes of the journal that are shipped, and the time of the last shipped line
     ended                                the run has its end
     complete                             figures and model are logged too
@@ -136,14 +139,20 @@ class Shipment:
         self.note(experiment=line["experiment"])
         client = self._open()
         if "run_id" not in self.state:
-            tags = {**line["tags"], "mlflow.runName": line["name"], **self._parent()}
+            secret = token_hex(16)
+            tags = {
+                **line["tags"],
+                "mlflow.runName": line["name"],
+                CLAIM_TAG: _claim(secret),
+                **self._parent(),
+            }
             run = client.create_run(self.state["experiment_id"], start_time=line["time"], tags=tags)
-            self.note(run_id=run.info.run_id)
+            self.note(run_id=run.info.run_id, claim=secret)
         cut = {key: value for key, value in line["params"].items() if len(value) > LIMIT}
         self._log(params=line["params"], tags={"regente.long_params": ", ".join(cut)} if cut else None)
         if cut:
             client.log_dict(self.state["run_id"], cut, "config/long_params.json")
-        run_artifacts.log_start(client, self.state["run_id"], self.job)
+        run_artifacts.log_start(client, self.state["run_id"], self.job, own=self.own)
 
     def _parent(self) -> dict[str, str]:
         """The tag that makes a run the child of its sweep, whose directory holds the job's; waits for the sweep's run."""
@@ -185,6 +194,8 @@ class Shipment:
         for path, to in ((Path(line["path"]), line["to"] or None) for line in lines):
             if not path.resolve().is_relative_to(self.job.path):
                 continue  # a journal of unknown origin may name any file of this machine
+            if any(each.is_symlink() for each in (path, *path.rglob("*"))):
+                continue
             if path.is_dir():
                 client.log_artifacts(self.state["run_id"], str(path), to)
             elif path.is_file():
@@ -204,8 +215,21 @@ class Shipment:
     def _open(self) -> "MlflowClient":
         if self.client is None:
             self.client, experiment = open_store(self.uri, Path(self.job.project), self.state["experiment"])
+            if "run_id" in self.state:
+                self._require_claim(self.client)
             self.note(experiment_id=experiment)
         return self.client
+
+    def _require_claim(self, client: "MlflowClient") -> None:
+        """Raise TrackingError unless the run is this job's: a found `recorded.json` may name any other."""
+        tags = client.get_run(self.state["run_id"]).data.tags
+        if tags.get(CLAIM_TAG) != _claim(str(self.state.get("claim"))):
+            what = "is not the run of this job; delete that file to record the job as a new run"
+            raise TrackingError(f"{self.job.path}/{STATE}: {self.state['run_id']} {what}")
+
+
+def _claim(secret: str) -> str:
+    return sha256(secret.encode()).hexdigest()
 
 
 def _smaller(kind: str, lines: list[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
@@ -238,10 +262,10 @@ def _metrics(lines: list[dict[str, Any]]) -> "list[Metric]":
 
 def read_state(path: Path) -> State:
     """How much of a job's journal is in MLflow."""
-    with suppress(OSError, ValueError):
-        state: State = json.loads((path / STATE).read_text())
-        return state
-    return {"offset": 0, "ended": False, "problem": "", "refused": ""}
+    empty: State = {"offset": 0, "ended": False, "problem": "", "refused": ""}
+    found = read_json(path / STATE)
+    wrong = {key for key, value in empty.items() if not isinstance(found.get(key, value), type(value))}
+    return empty if wrong else empty | found
 
 
 def lock_of(path: Path, timeout: float = 0) -> FileLock:

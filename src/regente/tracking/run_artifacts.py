@@ -21,20 +21,21 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 
-def log_start(client: "MlflowClient", run_id: str, job: Job) -> None:
-    """Log config, code, packages and hardware at the start of the run."""
+def log_start(client: "MlflowClient", run_id: str, job: Job, *, own: bool) -> None:
+    """Log config, code, packages and hardware at the start of the run; of a job of somebody else, what it holds of them."""
     from mlflow.entities import RunTag
 
-    client.log_artifact(run_id, str(job.path / "config.yaml"), "config")
-    client.log_artifact(run_id, str(job.path / "job.json"), "config")
-    keep_provenance(job)
-    client.log_artifact(run_id, str(job.path / PROVENANCE), "environment")
+    if own:
+        keep_provenance(job)
+    for name, place in {"config.yaml": "config", "job.json": "config", PROVENANCE: "environment"}.items():
+        if _plain(job, job.path / name):
+            client.log_artifact(run_id, str(job.path / name), place)
     facts = read_json(job.path / PROVENANCE)
     code = facts.get("code", {})
     hardware = {**facts.get("hardware", {}), **read_json(job.path / "torch.json")}
     client.log_text(run_id, "\n".join(facts.get("packages", [])) + "\n", "environment/packages.txt")
     client.log_dict(run_id, hardware, "environment/hardware.json")
-    if (job.path / PATCH).is_file():
+    if _plain(job, job.path / PATCH):
         client.log_artifact(run_id, str(job.path / PATCH), "code")
     tags = {
         "regente.fingerprint": provenance.fingerprint(hardware),
@@ -45,6 +46,11 @@ def log_start(client: "MlflowClient", run_id: str, job: Job) -> None:
         "mlflow.source.git.repoURL": code.get("remote") or "",
     }
     client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items() if value])
+
+
+def _plain(job: Job, file: Path) -> bool:
+    """Whether it is a file of the job, and no link: a found directory could link to any file of this machine."""
+    return file.is_file() and not file.is_symlink() and file.resolve().is_relative_to(job.path.resolve())
 
 
 def keep_provenance(job: Job) -> None:
@@ -129,7 +135,8 @@ def log_checkpoints(
         "top_k": [file for file in kept if file.name != "last.ckpt"],
     }[policy]
     local = local_path(client.get_run(run_id).info.artifact_uri)
-    wanted = [file for file in wanted if file.exists()]  # one may have been deleted since
+    # one may have been deleted since; a found journal could name any file of this machine
+    wanted = [file for file in wanted if file.exists() and file.resolve().is_relative_to(job.path)]
     for file in wanted:
         whole = file.resolve()  # last.ckpt is a link
         if local is None:

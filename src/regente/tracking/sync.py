@@ -1,9 +1,9 @@
 """Ship the journals of processes that died or could not reach the store, and close their runs."""
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,10 +11,10 @@ from filelock import Timeout
 
 from regente.config.interpolation import resolve
 from regente.config.tracking_uri import DEFAULT, absolute_uri, sqlite_path
-from regente.errors import ConfigError, Problem, TrackingError
-from regente.jobs.job import PROCESS, Job, open_job
-from regente.jobs.process_identity import LEASE, ProcessIdentity, boot_id
-from regente.jobs.trust import read_config
+from regente.errors import TrackingError
+from regente.jobs.job import PROCESS, Job, open_job, read_json
+from regente.jobs.process_identity import LEASE, ProcessIdentity
+from regente.jobs.trust import made_by_user, read_config
 from regente.tracking.journal import cut_torn_line
 from regente.tracking.mlflow_run import HEARTBEAT_TAG, STATE, Shipment, lock_of, read_state
 from regente.tracking.store import open_store
@@ -43,13 +43,14 @@ def unshipped(project: Path, *, refused: bool = False) -> list[Job]:
     return jobs
 
 
-def sync_job(job: Job, patience: float = 0) -> str:
+def sync_job(job: Job, project: Path, patience: float = 0) -> str:
     """Ship the rest of one job's journal; the outcome as a phrase.
 
     A job whose process is alive keeps its own shipper. Of a dead one, `patience` seconds are given to a shipper that
     still works on it.
     """
-    uri = _store(job)
+    job, own = replace(job, project=str(project)), made_by_user(job)
+    uri = _store(job, project, own)
     if uri is None:
         return "nowhere to ship it to"
     try:
@@ -57,7 +58,7 @@ def sync_job(job: Job, patience: float = 0) -> str:
         with lock_of(job.path, patience if dead else 0):
             if dead:
                 cut_torn_line(job.journal)
-            shipment = Shipment(job, uri, own=False)
+            shipment = Shipment(job, uri, own=own)
             shipment.ship()
             shipment.note(refused="")
             if not shipment.state["ended"]:
@@ -70,24 +71,19 @@ def sync_job(job: Job, patience: float = 0) -> str:
         return "being shipped"
 
 
-def _store(job: Job) -> str | None:
-    """The tracking URI of a job. A job of another machine or boot may be anybody's: its URI has to be trusted.
+def _store(job: Job, project: Path, own: bool) -> str | None:
+    """The tracking URI of a job. The URI of a job that this user has not made has to be trusted.
 
     Raises:
-        ConfigError: when such a job names a store, or a project folder, that is not this project's.
+        ConfigError: when such a job names a store that is not this project's.
     """
-    own = process_of_job(job).boot == boot_id()
-    if not own and not job.path.is_relative_to(Path(job.project) / "runs"):
-        raise ConfigError(
-            [Problem("job.json", f"project {ascii(job.project)[:100]} is not where this run lies")]
-        )
-    config = resolve(job.config, ["tracking"]) if own else read_config(job, Path(job.project), ["tracking"])
+    config = resolve(job.config, ["tracking"]) if own else read_config(job, project, ["tracking"])
     return config["tracking"]["uri"]  # type: ignore[no-any-return]
 
 
 def process_of_job(job: Job) -> ProcessIdentity:
     """The process that runs a job, or ran it last."""
-    return ProcessIdentity(**json.loads((job.path / PROCESS).read_text()))
+    return ProcessIdentity(**read_json(job.path / PROCESS))
 
 
 def sync_project(project: Path) -> Iterator[str]:
@@ -96,9 +92,9 @@ def sync_project(project: Path) -> Iterator[str]:
     for job in unshipped(project, refused=True):
         place = job.path.relative_to(project)
         try:
-            if uri := _store(job):
+            if uri := _store(job, project, made_by_user(job)):
                 uris.add(uri)
-            yield f"{sync_job(job, PATIENCE)}: {place}"
+            yield f"{sync_job(job, project, PATIENCE)}: {place}"
         except Exception as error:  # MLflow raises many kinds; the other jobs are still shipped
             yield f"not shipped: {place}: {error}"
     if (project / "mlflow.db").is_file():
@@ -117,7 +113,7 @@ def sync_store(project: Path, uri: str, *, wait: bool = False) -> int:
     count = 0
     for job in unshipped(project):
         with suppress(Exception):  # the store of another job may be unreachable or gone: its journal stays
-            count += sync_job(job) == "shipped"
+            count += sync_job(job, project) == "shipped"
     path = sqlite_path(uri, project)
     if path is not None and not path.is_file():
         return count

@@ -19,6 +19,7 @@ from regente.jobs.trust import (
     require_known_env,
     require_trusted_config,
     require_trusted_job,
+    trusted_overrides,
 )
 from regente.tracking.recorder import attempts, parameters
 from regente.training.prepare import check, without_secrets
@@ -101,7 +102,7 @@ def prepare_resume(name: str, overrides: Sequence[str], allow: Collection[str] =
     job = job_of(name)
     require_trusted_job(job, Path.cwd())
     claim(job).close()
-    node = recompose(job.config, overrides, job.experiment, job.overrides)
+    node = recompose(job.config, overrides, job.experiment, trusted_overrides(job))
     config, before = _checked(job, node), resolve(job.config)
     changes = _changes(before, config)
     _require_allowed(before, config, changes, allow)
@@ -129,7 +130,7 @@ def prepare_fork(name: str, overrides: Sequence[str]) -> PreparedRun:
     require_known_env(run.job)
     inside(Path.cwd() / "runs", run.job.experiment)
     read_config(run.job, Path.cwd())
-    node = recompose(run.job.config, overrides, run.job.experiment, run.job.overrides)
+    node = recompose(run.job.config, overrides, run.job.experiment, trusted_overrides(run.job))
     node.init_from = str(run.checkpoint)
     config = _checked(run.job, node)
     text, redact = without_secrets(OmegaConf.to_yaml(node))
