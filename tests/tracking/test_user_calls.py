@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from regente.config.compose import compose
@@ -19,7 +20,7 @@ from regente.jobs.job import freeze
 from regente.tracking.journal import read
 from regente.tracking.lightning_logger import JournalLogger
 from regente.tracking.recorder import Recorder
-from regente.tracking.user_calls import UserCalls
+from regente.tracking.user_calls import JournalStore, UserCalls
 
 
 @pytest.fixture
@@ -61,20 +62,29 @@ def test_calls_of_mlflow_land_in_the_run(recorder: Recorder) -> None:
     mlflow.log_metric("fluent", 1.5, step=3)
     mlflow.log_params({"mine": 7, "key": "hidden"})
     mlflow.set_tag("who", "me")
+    mlflow.set_tag("password", "swordfish")
+    mlflow.log_param("token", "swordfish")
     with mlflow.start_run(nested=True):
         mlflow.log_metrics({"inner": 2.0})
     mlflow.log_figure(figure(), "plots/fluent.png")
     mlflow.log_dict({"a": 1}, "fluent.json")
     MlflowClient().log_text(mlflow.active_run().info.run_id, "hi", "client.txt")
     assert logged(recorder, "metrics") == {"fluent": (1.5, 3), "inner": (2.0, 0)}
-    assert logged(recorder, "params") == {"mine": ("7", "params"), "key": ("***", "params")}
+    assert logged(recorder, "params") == {
+        "mine": ("7", "params"),
+        "key": ("***", "params"),
+        "token": ("***", "params"),
+    }
     assert logged(recorder, "tags")["who"] == ("me", "tags")
+    assert "swordfish" not in recorder.job.journal.read_text()
     assert files(recorder) == {"plots/fluent.png", "fluent.json", "client.txt"}
 
 
 def test_another_store_that_the_code_chooses_is_said(recorder: Recorder) -> None:
     mlflow.set_tracking_uri("sqlite:///chosen.db")
-    assert recorder.calls.end() == "sqlite:///chosen.db"
+    assert recorder.calls.end() == mlflow.get_tracking_uri() == "sqlite:///chosen.db"
+    with pytest.raises(MlflowException, match="no training is recorded in this process"):
+        JournalStore("regente://x").get_run("x")
     mlflow.set_tracking_uri("sqlite:///before.db")  # by a script that starts a training
     recorder.calls = UserCalls(recorder)
     mlflow.log_metric("fluent", 1.0)
@@ -128,10 +138,13 @@ def test_the_experiment_of_the_logger_has_the_calls_that_people_know(
 
 def test_hyperparameters_are_params_and_objects_among_them_are_not(recorder: Recorder) -> None:
     for _ in range(2):
-        logger = JournalLogger(recorder.journal, recorder.job, recorder.redact.text)
+        logger = JournalLogger(recorder.journal, recorder.job, recorder.redact)
         logger.log_hyperparams(
-            {"width": 3, "net": torch.nn.Linear(1, 1), "key": "hidden"}, {"hp_metric": 1.0}
+            {"width": 3, "net": torch.nn.Linear(1, 1), "key": "hidden", "api_key": "swordfish"},
+            {"hp_metric": 1.0},
         )
     lines = [line for line in read(recorder.job.journal, 0)[0] if line["kind"] == "params"]
-    assert [line["values"] for line in lines] == [{"hparams.width": "3", "hparams.key": "***"}]
+    assert [line["values"] for line in lines] == [
+        {"hparams.width": "3", "hparams.key": "***", "hparams.api_key": "***"}
+    ]
     assert json.loads(json.dumps(logged(recorder, "metrics"))) == {"hp_metric": [1.0, 0]}

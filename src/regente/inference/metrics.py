@@ -41,7 +41,7 @@ def evaluate_weights(
     Writes `val.npz` and `test.npz` (see SamplePredictions), `val.csv` and `test.csv` (the rows) and `evaluation.json`
     to the job directory.
     """
-    logger = JournalLogger(recorder.journal, job, recorder.redact.text)
+    logger = JournalLogger(recorder.journal, job, recorder.redact)
     callbacks = [StepSeeding(config["seed"]), SamplePredictions(job.path, SPLITS)]
     parts, notes = loaded_parts(job, config, run, callbacks, logger)
     task: Any = parts.task

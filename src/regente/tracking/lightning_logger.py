@@ -2,7 +2,7 @@
 
 import math
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -10,6 +10,7 @@ from lightning_fabric.loggers.logger import rank_zero_experiment
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
+from regente.config.redaction import Redactor
 from regente.jobs.job import ARTIFACTS, Job
 from regente.jobs.result import as_test_metrics
 from regente.tracking.experiment import Experiment
@@ -26,9 +27,9 @@ class JournalLogger(Logger):
     recorded again, nor is `train/samples_per_second`, whose value always differs.
     """
 
-    def __init__(self, journal: Journal, job: Job, redact: Callable[[str], str] = str) -> None:
+    def __init__(self, journal: Journal, job: Job, redactor: Redactor | None = None) -> None:
         super().__init__()
-        self.journal, self.job, self.redact = journal, job, redact
+        self.journal, self.job, self.redactor = journal, job, redactor or Redactor()
         self.others: list[Logger] = []  # which the config has beside this one
         self.testing = False  # whether the metrics are those of a test
         self.step = 0  # of the last metrics
@@ -104,7 +105,8 @@ class JournalLogger(Logger):
 
     def record_params(self, params: Mapping[str, Any]) -> None:
         """Append parameters that are new or have changed."""
-        values = {key: self.redact(str(value)) for key, value in params.items()}
+        shown = {key: self.redactor.tree(value, key) for key, value in params.items()}
+        values = {key: self.redactor.text(str(value)) for key, value in shown.items()}
         if new := {key: value for key, value in values.items() if self.params.get(key) != value}:
             self.params |= new
             self.journal.write("params", values=new)

@@ -77,10 +77,8 @@ class Recorder:
         """Write the first line; start the shipper, and a thread that tests whether the store answers."""
         self.attempt = attempts(self.job)
         self.journal = Journal(self.job.journal if self.rank == 0 else Path(os.devnull))
-        try:
-            self._start()
-        finally:
-            self.calls = UserCalls(self)  # the shipper has the address of the store
+        self._start()
+        self.calls = UserCalls(self)  # after the shipper has the address of the store
 
     def _start(self) -> None:
         if self.rank > 0:

@@ -52,7 +52,7 @@ class UserCalls:
     def logger(self) -> Any:
         from regente.tracking.lightning_logger import JournalLogger
 
-        return JournalLogger(self.recorder.journal, self.job, self.recorder.redact.text)
+        return JournalLogger(self.recorder.journal, self.job, self.recorder.redact)
 
     @cached_property
     def ids(self) -> tuple[str, str]:
@@ -73,14 +73,27 @@ class UserCalls:
         if mlflow := sys.modules.get("mlflow"):
             with suppress(Exception):  # of a store of the user's
                 mlflow.end_run()
-            other = self._switch(self.set_before or self.address)
-            other = "" if other == self.address else other
+            chosen = mlflow.get_tracking_uri() if hasattr(mlflow, "get_tracking_uri") else self.address
+            other = "" if chosen == self.address else chosen  # which stays, as in a program without Regente
+            if self.set_before and not other:
+                mlflow.set_tracking_uri(self.set_before)
         _calls.remove(self)
         for key, value in self.before.items():
             os.environ.pop(key, None)
             if value is not None:
                 os.environ[key] = value
         return other
+
+
+def _current() -> UserCalls:
+    """The running recording; raises MlflowException in another process, such as a worker of a DataLoader."""
+    if not _calls:
+        from mlflow.exceptions import MlflowException
+
+        raise MlflowException(
+            "no training is recorded in this process; call mlflow in the process that trains"
+        )
+    return _calls[-1]
 
 
 class JournalStore:
@@ -90,7 +103,7 @@ class JournalStore:
         """MLflow makes and keeps one for each address."""
 
     def __getattr__(self, name: str) -> Any:
-        if uri := _calls[-1].uri:
+        if uri := _current().uri:
             return getattr(tracking_store(uri), name)
         return lambda *args, **kwargs: None  # tracking=none
 
@@ -100,9 +113,10 @@ class JournalStore:
         return self._run()
 
     def get_run(self, run_id: str) -> "Run":
-        if run_id == _calls[-1].ids[0] or not _calls[-1].uri:
+        calls = _current()
+        if run_id == calls.ids[0] or not calls.uri:
             return self._run()
-        found: Run = tracking_store(_calls[-1].uri).get_run(run_id)
+        found: Run = tracking_store(calls.uri).get_run(run_id)
         return found
 
     def update_run_info(self, run_id: str, run_status: Any, end_time: int, run_name: str) -> "RunInfo":
@@ -112,11 +126,14 @@ class JournalStore:
     def log_batch(
         self, run_id: str, metrics: "Sequence[Metric]", params: "Sequence[Param]", tags: "Sequence[RunTag]"
     ) -> None:
-        calls = _calls[-1]
+        calls = _current()
         for metric in metrics:
             calls.logger.record({metric.key: metric.value}, metric.step)
         calls.logger.record_params({param.key: param.value for param in params})
-        if values := {tag.key: calls.recorder.redact.text(tag.value) for tag in tags}:
+        if values := {
+            tag.key: calls.logger.redactor.text(str(calls.logger.redactor.value(tag.key, tag.value)))
+            for tag in tags
+        }:
             calls.recorder.journal.write("tags", values=values)
 
     def log_metric(self, run_id: str, metric: "Metric") -> None:
@@ -135,13 +152,13 @@ class JournalStore:
         """The experiment of the run, whatever name is asked for."""
         from mlflow.entities import Experiment
 
-        calls = _calls[-1]
+        calls = _current()
         return Experiment(calls.ids[1], calls.job.experiment, "", "active")
 
     def _run(self) -> "Run":
         from mlflow.entities import Run, RunData, RunInfo
 
-        calls = _calls[-1]
+        calls = _current()
         run, experiment = calls.ids
         files = (calls.job.path / ARTIFACTS).as_uri()  # the shipper sends what lies there
         info = RunInfo(

@@ -69,7 +69,7 @@ def _build_parts(
     state = find_resume_state(job, notes)
     saving.verified = state.path if state else None
     change = changed(config, job.changes_since(state.attempt) if state else {}, rate)
-    logger = JournalLogger(recorder.journal, job, recorder.redact.text)
+    logger = JournalLogger(recorder.journal, job, recorder.redact)
     logger.others = make_loggers(config, job)
     parts = assemble(config, job, own.ordered(change), [logger, *logger.others], saving, state)
     if state is None and config["init_from"]:
