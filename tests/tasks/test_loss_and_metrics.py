@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -100,6 +101,16 @@ def test_what_gives_no_number_is_named() -> None:
         made(Classifier, metrics={"acc": MulticlassAccuracy(3)})
     boot = BootStrapper(MulticlassAccuracy(3), num_bootstraps=2)
     assert {"val/boot/mean", "val/boot/std"} <= values(made(Classifier, metrics={"boot": boot}), x, y).keys()
+
+
+def test_a_rank_without_samples_has_metrics_if_another_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = made(Classifier, metrics={"acc1": MulticlassAccuracy(3)})
+    monkeypatch.setattr(type(task), "trainer", SimpleNamespace(strategy=SimpleNamespace(reduce=add_one)))
+    assert task._metric_values() == {"acc1": 0}  # no update here, one on the other rank
+
+
+def add_one(values: Tensor, reduce_op: str) -> Tensor:
+    return values + 1
 
 
 def problems(*words: str) -> list[str]:

@@ -187,8 +187,10 @@ class Supervised(GroupedBatches, LightningModule):
     def _metric_values(self) -> dict[str, float]:
         """The values of the configured metrics, over all ranks; those of a metric with several by their own names."""
         found: dict[str, float] = {}
-        for name, metric in zip(self.metric_names, self.given_metrics, strict=True):
-            if not metric.update_called and not isinstance(metric, WrapperMetric):
+        called = torch.tensor([float(each.update_called) for each in self.given_metrics], device=self.device)  # type: ignore[arg-type]
+        called = self.trainer.strategy.reduce(called, reduce_op="sum")  # a rank may have no samples
+        for name, metric, calls in zip(self.metric_names, self.given_metrics, called.tolist(), strict=True):
+            if not calls and not isinstance(metric, WrapperMetric):
                 what = f"{type(self).__name__}.count does not hand it the batches; call self.update_metrics there"
                 raise ConfigError([Problem(f"metrics.{name}", what)])
             values: Any = metric.compute()  # type: ignore[operator]

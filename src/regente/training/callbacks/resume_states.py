@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge
+from lightning_fabric.utilities import move_data_to_device
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import Timer
 
@@ -138,7 +139,7 @@ class ResumeStates(Callback):
         held = self.before_validation if trainer.validating else self.held.state()
         self.states = [held] * trainer.world_size
         if trainer.world_size > 1:
-            torch.distributed.all_gather_object(self.states, held)
+            torch.distributed.all_gather_object(self.states, move_data_to_device(held, "cpu"))
         trainer.save_checkpoint(path, weights_only=False)
         self.states = []
         saving: Any = trainer.strategy.checkpoint_io

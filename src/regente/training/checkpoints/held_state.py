@@ -1,12 +1,14 @@
 """What a task and its callbacks hold outside of every state dict: metrics, counters, lists of an epoch's losses."""
 
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, MutableMapping, MutableSequence, MutableSet
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, MutableSequence, MutableSet
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 from zlib import crc32
 
 import numpy as np
+import torch
 from lightning_fabric.utilities import move_data_to_device
 from lightning_utilities.core.apply_func import apply_to_collection
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -18,30 +20,35 @@ from regente.training.checkpoints.saving import NOT_PLAIN, plain_value
 from regente.training.lightning_internals import restore_results, result_states
 
 LIBRARIES = ("regente.training.callbacks.", "pytorch_lightning.")  # whose callbacks save what they need
+GENERATORS = torch.Generator | np.random.Generator | Random
 OF_LIGHTNING = vars(LightningModule()).keys()
 
 
 class HeldState:
     """The attributes of the task, its layers and metrics, and of the user's callbacks, that change in a training.
 
-    Tensors, arrays, numbers, text and containers of them are saved, of other objects their state dicts. Callbacks with a state
-    dict of their own are left alone. Made before the training begins: what does not change comes from the config.
+    Tensors, arrays, numbers, text and containers of them are saved, of other objects their state dicts, of generators of
+    random numbers their states. Callbacks with a state dict of their own are left alone. Made before the training begins:
+    what does not change comes from the config.
     """
 
     def __init__(self, trainer: Trainer, task: LightningModule) -> None:
         self.trainer, self.task = trainer, task
-        self.before = {name: _seen(value) for name, value in self._attributes()}
+        self.before = {name: _seen_or_itself(value) for name, value in self._attributes()}
 
     def state(self) -> dict[str, Any]:
-        """What has changed, as plain types. `on_device`: names of tensors; `objects`: names of what is not plain."""
+        """What has changed, as plain types, on the CPU but for state dicts.
+
+        `on_device`: names of tensors; `objects`: names of what is not plain.
+        """
         values, states, objects = dict[str, Any](), dict[str, Any](), list[str]()
         for name, value in self._attributes():
-            if isinstance(value, Stateful):
-                plain, into = _state_of(value), states
-            elif name in self.before and self.before[name] == _seen(value):
+            if isinstance(value, Stateful | GENERATORS):
+                plain, into = _plain(value, _state_of), states
+            elif name in self.before and self.before[name] == _seen_or_itself(value):
                 continue
             else:
-                plain, into = plain_value(value), values
+                plain, into = _plain(value), values
             if plain is not NOT_PLAIN:
                 into[name] = plain
             elif not callable(value):  # no functions, which Lightning puts into a task too
@@ -67,8 +74,9 @@ class HeldState:
                 missing.append(name)
         for name, value in state["states"].items():
             owner, _, attribute = name.rpartition(".")
-            if isinstance(now := getattr(owners.get(owner), attribute, None), Stateful):
-                now.load_state_dict(value)
+            now = getattr(owners.get(owner), attribute, None)
+            if isinstance(now, Stateful | GENERATORS):
+                _set_state(now, value)
             else:
                 missing.append(name)
         restore_results(self.trainer, self.task, state["results"])
@@ -118,11 +126,30 @@ def _saves_itself(callback: Callback) -> bool:
     )
 
 
-def _state_of(value: Stateful) -> Any:
+def _plain(value: Any, read: Callable[[Any], Any] = lambda value: value) -> Any:
     try:
-        return plain_value(value.state_dict())
-    except Exception:  # of an object of the user's: it must not end the training
+        return plain_value(read(value))
+    except Exception:  # of an object of the user's, or a list that holds itself: it must not end the training
         return NOT_PLAIN
+
+
+def _state_of(value: Any) -> Any:
+    if isinstance(value, torch.Generator):
+        return value.get_state()
+    if isinstance(value, np.random.Generator):
+        return value.bit_generator.state
+    return value.getstate() if isinstance(value, Random) else value.state_dict()
+
+
+def _set_state(value: Any, state: Any) -> None:
+    if isinstance(value, torch.Generator):
+        value.set_state(state)
+    elif isinstance(value, np.random.Generator):
+        value.bit_generator.state = state
+    elif isinstance(value, Random):
+        value.setstate(state)
+    else:
+        value.load_state_dict(state)
 
 
 def _put(owner: Any, name: str, value: Any) -> None:
@@ -149,11 +176,18 @@ class _Seen:
         return isinstance(other, _Seen) and self.value is other.value and self.version == other.version
 
 
+def _seen_or_itself(value: Any) -> Any:
+    """A value as it is now, to compare with later; a list that holds itself is only compared with another object."""
+    try:
+        return _seen(value)
+    except Exception:  # of a container of the user's too
+        return _Seen(value)
+
+
 def _seen(value: Any) -> Any:
-    """A value as it is now, to compare with later."""
     if value is None or isinstance(value, int | float | str | bytes):
         return value
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):  # other mappings may read files, or have values that are missing
         return {key: _seen(each) for key, each in value.items()}
     if isinstance(value, list | tuple | deque):
         return [_seen(each) for each in value]
@@ -165,7 +199,8 @@ def _seen(value: Any) -> Any:
 
 
 def _copy(value: Tensor | np.ndarray) -> Tensor | np.ndarray:
-    return value.detach().clone() if isinstance(value, Tensor) else value.copy()
+    # on the CPU: it stays as long as a validation takes
+    return value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else value.copy()
 
 
 def _tensors(value: Any) -> list[Tensor]:
