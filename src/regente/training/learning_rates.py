@@ -1,6 +1,6 @@
 """Learning rates that change outside of a schedule, in the optimizer and in what its schedules keep of them."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -76,6 +76,18 @@ def scale_rates(
         if hasattr(schedule, "base_lrs"):
             pairs = zip(schedule.base_lrs, schedule.optimizer.param_groups, strict=True)
             schedule.base_lrs = [rate * of(group) for rate, group in pairs]
+
+
+def replace_zero_rates(
+    optimizers: Iterable[Optimizer], schedules: Iterable[Any], rate_of: Callable[[dict[str, Any]], float]
+) -> None:
+    """Give learning rates that are zero, from which no factor leads, and those that schedules start from."""
+    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+        group |= {key: rate_of(group) for key in ("lr", "initial_lr") if group.get(key) == 0}
+    for schedule in each_of(schedules):
+        if hasattr(schedule, "base_lrs"):
+            pairs = zip(schedule.base_lrs, schedule.optimizer.param_groups, strict=True)
+            schedule.base_lrs = [rate or rate_of(group) for rate, group in pairs]
 
 
 def group_name(group: dict[str, Any]) -> str:

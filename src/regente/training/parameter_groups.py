@@ -58,7 +58,7 @@ class ParameterGroups:
         base = optimizer.defaults["lr"]
         for row in optimizer.param_groups:
             row["lr"] *= row["factor"]
-            row["factor"] = row["lr"] / base if base else 1.0
+            row["factor"] = row["lr"] / base if base else row["factor"]
         return optimizer
 
     def _require_matches(self, names: list[str]) -> None:
