@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -84,7 +85,8 @@ def test_a_second_signal_ends_it_at_once_with_nothing_half_written(
     time.sleep(1)
     assert process.pid is not None
     for _ in range(2):
-        os.kill(process.pid, signal.SIGTERM)
+        with suppress(ProcessLookupError):  # between two steps the first one ends it
+            os.kill(process.pid, signal.SIGTERM)
         time.sleep(0.1)
     process.join(1)
     assert process.exitcode == 143
@@ -92,9 +94,10 @@ def test_a_second_signal_ends_it_at_once_with_nothing_half_written(
     assert all(checkpoint_files.damage(each) == "" for each in checkpoint_files.resume_states(job / "resume"))
 
 
+# counted in the class: what an object counts goes back with the weights
 NAN = (
-    "self.n = getattr(self, 'n', 0) + self.training\n"
-    "        x = x * (float('nan') if self.training and self.n == 26 else 1)"
+    "Own.n = getattr(Own, 'n', 0) + self.training\n"
+    "        x = x * (float('nan') if self.training and Own.n == 26 else 1)"
 )
 
 
@@ -145,7 +148,7 @@ def test_a_training_that_diverges_can_go_back_and_on_at_half_the_rate(regente: R
 
 
 def test_a_signal_in_the_step_that_diverges_ends_the_run_that_goes_back(regente: Run, project: Path) -> None:
-    kill = "\n        import os; self.training and self.n == 26 and os.kill(os.getpid(), 15)"
+    kill = "\n        import os; self.training and Own.n == 26 and os.kill(os.getpid(), 15)"
     own_project(project, line=NAN + kill)
     words = ["trainer.on_nan=rollback", "trainer.steps_per_call=1", "callbacks.resume.every_minutes=0"]
     words += ["trainer.max_epochs=2", "trainer.log_every_n_steps=1", "tracking=none"]

@@ -62,6 +62,7 @@ class Recorder:
     """
 
     journal: Journal  # from start() on
+    calls: UserCalls | None = None
     attempt = 0  # how often the job was started before
 
     def __init__(
@@ -78,7 +79,10 @@ class Recorder:
         self.attempt = attempts(self.job)
         self.journal = Journal(self.job.journal if self.rank == 0 else Path(os.devnull))
         self._start()
-        self.calls = UserCalls(self)  # after the shipper has the address of the store
+        if (
+            self.kind != "sweep"
+        ):  # after the shipper has the address of the store; a sweep composes its jobs by it
+            self.calls = UserCalls(self)
 
     def _start(self) -> None:
         if self.rank > 0:
@@ -148,7 +152,7 @@ class Recorder:
 
     def finish(self, status: str) -> RecordingResult:
         """End the run and wait until the store has all of it; the wait is short if the store does not answer."""
-        elsewhere = self.redact.text(self.calls.end())
+        elsewhere = self.redact.text(self.calls.end()) if self.calls else ""
         self.journal.write("end", status=status)
         self.journal.close()
         return replace(self._wait(), elsewhere=elsewhere)
