@@ -76,8 +76,8 @@ def test_a_second_signal_ends_it_at_once_with_nothing_half_written(
         (fragile / "fragile.py")
         .read_text()
         .replace(
-            "        self.seen[",
-            "        import time; time.sleep(1.5 if self.seen[True] > 3 else 0)\n        self.seen[",
+            "        seen[",
+            "        import time; time.sleep(1.5 if seen[True] > 3 else 0)\n        seen[",
         )
     )
     process = start("train", "mine")
