@@ -22,7 +22,7 @@ from tests.jobs.test_trust import unsigned
 from tests.training.test_fit import jobs, until
 
 Run = Callable[..., Ended]
-FAST = ["digits_mlp", "trainer.max_epochs=2", "trainer.accelerator=cpu"]
+FAST = ["digits_mlp", "trainer.max_epochs=2", "trainer.accelerator=cpu", "tracking.log_model=false"]
 OWN = """
 import torch
 from torch import nn
@@ -153,7 +153,7 @@ def test_a_changed_model_differs_since_its_first_step_and_a_run_without_a_trace_
 @pytest.mark.slow
 @pytest.mark.usefixtures("store")
 def test_a_run_whose_directory_is_gone_is_verified_from_its_artifacts(regente: Run, project: Path) -> None:
-    assert regente("train", *FAST, "tracking.log_model=false").code == 0
+    assert regente("train", *FAST).code == 0
     (job,) = jobs(project)
     until(lambda: json.loads((job / "recorded.json").read_text()).get("complete") is True)
     run = json.loads((job / "recorded.json").read_text())["run_id"]

@@ -106,7 +106,13 @@ def test_a_loss_that_is_no_number_names_step_and_batch_and_is_never_the_best(
     regente: Run, project: Path
 ) -> None:
     own_project(project, line=NAN)
-    ended = regente("train", "mine", "trainer.max_epochs=4", "callbacks.resume.every_minutes=0")
+    ended = regente(
+        "train",
+        "mine",
+        "trainer.max_epochs=4",
+        "callbacks.resume.every_minutes=0",
+        "tracking.log_model=false",
+    )
     assert ended.code == 7, ended.err
     assert "train/loss is nan at step 26 (epoch 1, batch 5)" in ended.err
     assert len(ended.err.splitlines()) == 1

@@ -203,19 +203,26 @@ def test_an_exception_in_the_users_code_names_its_line_and_leaves_the_traceback(
     regente: Run, project: Path
 ) -> None:
     own_project(project, line="raise RuntimeError('boom')")
-    ended = regente("train", "mine")
+    ended = regente("train", "mine", "tracking.log_model=false")
     assert ended.code == 1
     line = OWN_MODEL.splitlines().index("        {line}") + 1
     assert ended.err.splitlines() == [f"{project / 'own_models.py'}:{line}: RuntimeError: boom"]
     assert query(project, "select status from runs") == [("FAILED",)]
     assert "RuntimeError: boom" in (jobs(project)[0] / "traceback.txt").read_text()
     assert list((project / "mlartifacts").rglob("traceback.txt"))
-    assert "Traceback" in regente("train", "mine", "--debug").err
+    assert "Traceback" in regente("train", "mine", "--debug", "tracking=none").err
 
 
 @pytest.mark.usefixtures("store")
 def test_a_loss_that_is_not_a_number_ends_the_run(regente: Run, project: Path) -> None:
-    ended = regente("train", "digits_mlp", "optimizer=sgd", "optimizer.lr=1e30", "trainer.max_epochs=3")
+    ended = regente(
+        "train",
+        "digits_mlp",
+        "optimizer=sgd",
+        "optimizer.lr=1e30",
+        "trainer.max_epochs=3",
+        "tracking.log_model=false",
+    )
     assert ended.code == 7
     assert "train/loss is nan" in ended.err
     assert "optimizer.lr" in ended.err
