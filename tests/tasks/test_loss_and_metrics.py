@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -82,6 +83,31 @@ def test_a_loss_is_the_mean_over_the_samples_and_perplexity_stays_that_of_the_cr
     found = values(made(Regressor, loss=nn.L1Loss(), metrics={"mse": MeanSquaredError()}), x[:, :1], target)
     assert found["val/loss"] == pytest.approx(found["val/mae"])
     assert found["val/mse"] == pytest.approx(float(F.mse_loss(x[:, :1], target)))
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        nn.CrossEntropyLoss(weight=torch.tensor([1.0, 5.0, 0.1])),
+        nn.CrossEntropyLoss(ignore_index=1),
+        nn.CrossEntropyLoss(weight=torch.tensor([1.0, 5.0, 0.1]), ignore_index=2, label_smoothing=0.1),
+        nn.CrossEntropyLoss(),
+        nn.MultiMarginLoss(weight=torch.tensor([1.0, 5.0, 0.1])),
+    ],
+)
+def test_a_loss_of_torch_is_that_of_the_whole_split(loss: nn.Module) -> None:
+    x, y = torch.randn(10, 3, generator=torch.Generator().manual_seed(0)), torch.arange(10) // 4
+    found = values(made(Classifier, loss=loss), x, y)
+    assert found["val/loss"] == pytest.approx(float(loss(x, y)))
+    assert loss.reduction == "mean"
+
+
+def test_a_loss_that_is_a_sum_is_refused() -> None:
+    for loss in (nn.CrossEntropyLoss(reduction="sum"), partial(F.cross_entropy, reduction="sum")):
+        with pytest.raises(ConfigError, match=r"loss.reduction=sum: a sum grows with the batch"):
+            made(Classifier, loss=loss)
+    (line,) = problems("loss=cross_entropy", "loss.reduction=sum")
+    assert line.startswith("loss.reduction=sum: a sum grows with the batch")
 
 
 class Own(Classifier):

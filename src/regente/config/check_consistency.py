@@ -29,6 +29,9 @@ def consistency_problems(config: dict[str, Any]) -> Iterator[Problem]:
     yield from _data_and_model(config["data"], config["model"])
     yield from _trainer(config)
     yield from _metrics(config)
+    if config["task"]["_target_"] in LOGGED and (config.get("loss") or {}).get("reduction") == "sum":
+        what = "a sum grows with the batch, so val/loss would be no mean over the samples; use mean"
+        yield Problem("loss.reduction=sum", what)
     yield from _folders(config["callbacks"])
     for key in [key for key in ("interval", "frequency") if key in config["scheduler"]]:
         if not is_supervised(config["task"]):

@@ -30,10 +30,9 @@ class Classifier(Supervised):
         logits, y = self(x).flatten(0, -2).float(), y.flatten()
         entropy, prediction = F.cross_entropy(logits, y, reduction="none"), logits.argmax(-1)
         chosen, true = (logits.gather(-1, index.unsqueeze(-1)).squeeze(-1) for index in (prediction, y))
-        total = entropy.sum(dtype=self.totals.dtype)
-        self.totals[0] += (
-            total if self.given_loss is None else self.loss_by(F.cross_entropy, logits, y) * len(y)
-        )
+        self.totals[0] += entropy.sum(dtype=self.totals.dtype)
+        if self.given_loss is not None:
+            self.count_loss(logits, y)
         self.totals[1] += (prediction == y).sum()
         self.totals[-1] += y.numel()
         if self.given_metrics:

@@ -41,8 +41,9 @@ class Regressor(Supervised):
         label, prediction = y, outputs
         if isinstance(self._data, SupportsUnscale):
             label, prediction = self._data.unscale(y), self._data.unscale(outputs)
-        total = loss.sum(dtype=self.totals.dtype)
-        self.totals[0] += total if self.given_loss is None else self.loss_by(F.mse_loss, outputs, y) * len(y)
+        self.totals[0] += loss.sum(dtype=self.totals.dtype)
+        if self.given_loss is not None:
+            self.count_loss(outputs, y)
         self.totals[1] += (prediction - label).abs().view(len(y), -1).mean(1).sum(dtype=self.totals.dtype)
         self.totals[2] += len(y)
         self.update_metrics(prediction, label)

@@ -1,11 +1,14 @@
 """The base of tasks on labelled batches: optimizer, schedule, means over a split."""
 
+import copy
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, ClassVar, Protocol
 
 import torch
+import torch.nn.functional as F
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -42,6 +45,10 @@ def pair(batch: Any) -> Batch:
     raise ConfigError([Problem("data", what)])
 
 
+def _keywords(loss: object) -> dict[str, Any]:
+    return loss.keywords if isinstance(loss, partial) else {}
+
+
 class TakesSteps(Protocol):
     """Manual optimization: the optimizer steps of the batches that come as one."""
 
@@ -75,6 +82,9 @@ class Supervised(GroupedBatches, LightningModule):
         if clash := set(self.metric_names) & set(self.means):
             what = "the task logs this name itself; give it another"
             raise ConfigError([Problem(f"metrics.{name}", what) for name in clash])
+        if getattr(loss, "reduction", None) == "sum" or _keywords(loss).get("reduction") == "sum":
+            what = "a sum grows with the batch, so val/loss would be no mean over the samples; use mean"
+            raise ConfigError([Problem("loss.reduction=sum", what)])
         self._take_steps: TakesSteps | None = None
         self.model = model
         self.make_optimizer, self.make_scheduler, self.monitor = optimizer, scheduler, monitor
@@ -115,6 +125,23 @@ class Supervised(GroupedBatches, LightningModule):
             )
             raise ConfigError([Problem("loss", what)])
         return loss
+
+    def count_loss(self, outputs: Tensor, targets: Tensor) -> None:
+        """Add a batch to the mean of the configured loss."""
+        terms: Any
+        loss = self.given_loss
+        if type(loss).__module__ == nn.MSELoss.__module__ and getattr(loss, "reduction", None) == "mean":
+            each: Any = copy.copy(loss)
+            each.reduction = "none"
+            values = each(outputs, targets)
+            total, terms = values.sum(dtype=self.totals.dtype), values.numel()
+            if isinstance(each, nn.CrossEntropyLoss | nn.NLLLoss):  # without waiting for the device
+                counts = targets != each.ignore_index
+                terms = (counts if each.weight is None else each.weight[targets * counts] * counts).sum()
+        else:  # of the user's own: known for a batch alone
+            total, terms = self.loss_by(F.mse_loss, outputs, targets) * len(targets), len(targets)
+        self.loss_sums[0] += total
+        self.loss_sums[1] += terms
 
     def update_metrics(self, predictions: Tensor, targets: Tensor) -> None:
         """Hand a batch to the configured metrics; called by `count`."""
@@ -174,13 +201,16 @@ class Supervised(GroupedBatches, LightningModule):
         # on the device: no batch waits for the host; Apple's GPU has no float64
         dtype = torch.float32 if self.device.type == "mps" else torch.float64
         self.totals = torch.zeros(len(self.means) + 1, dtype=dtype, device=self.device)
+        self.loss_sums = self.totals.new_zeros(2)  # of the configured loss and of its weights
         for metric in self.given_metrics:
             metric.reset()  # type: ignore[operator]
 
     def _log_means(self, stage: str) -> None:
-        totals: Any = self.trainer.strategy.reduce(self.totals, reduce_op="sum")
-        *sums, number = totals.tolist()
+        totals: Any = self.trainer.strategy.reduce(torch.cat((self.totals, self.loss_sums)), reduce_op="sum")
+        *sums, number, loss, weight = totals.tolist()
         means = {name: total / number for name, total in zip(self.means, sums, strict=True)}
+        if weight:
+            means["loss"] = loss / weight
         found = self.measures(means) | self._metric_values()
         self.log_measures({f"{stage}/{name}": value for name, value in found.items()})
 
