@@ -1,6 +1,6 @@
 """The configs of many jobs: Hydra composes each choice of groups once; plain values are set in a copy."""
 
-import copy
+import pickle
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -30,14 +30,13 @@ class Composer:
             str, str
         ] = {}  # the paths that names of runs stand for, the same for all jobs; see `complete`
         self.groups = frozenset(groups())
-        self.bases: dict[tuple[str, ...], Composed] = {}
-        self.drafts: dict[tuple[str, ...], tuple[list[str], DictConfig]] = {}
+        self.bases: dict[tuple[str, ...], tuple[Composed, bytes]] = {}  # and the pickled config
         self.parser = OverridesParser.create()
         self.parsed: dict[str, Override] = {}
         self.checked: dict[str, list[Problem]] = {}
 
     def compose(self, overrides: Sequence[str]) -> Composed:
-        """The config of one job; its node is valid until the next call.
+        """The config of one job.
 
         Raises:
             ConfigError: with every problem that composition finds.
@@ -49,11 +48,13 @@ class Composer:
         if choices not in self.bases:
             if len(self.bases) >= MAX_BASES:
                 self.bases.clear()
-                self.drafts.clear()
-            self.bases[choices] = compose(self.experiment, choices)
-        base = self.bases[choices]
+            composed = compose(self.experiment, choices)
+            self.bases[choices] = composed, pickle.dumps(composed.node)
+        base, pickled = self.bases[choices]
+        node: DictConfig = pickle.loads(pickled)  # a third of the time of copy.deepcopy
         try:
-            node = self._set(choices, base.node, [self._parse(value) for value in values])
+            for value in map(self._parse, values):
+                OmegaConf.update(node, value.key_or_group, value.value(), merge=True, force_add=True)
         except (OmegaConfBaseException, OverrideParseException):
             return self._whole(overrides)  # raises with the reason
         complete(node, self.pins, overrides)
@@ -68,19 +69,6 @@ class Composer:
         composed = compose(self.experiment, overrides)
         complete(composed.node, self.pins, overrides)
         return composed
-
-    def _set(self, choices: tuple[str, ...], base: DictConfig, values: list[Override]) -> DictConfig:
-        """A copy of the base with the values; the copy of the job before is used when the same keys are set again."""
-        keys = [value.key_or_group for value in values]
-        before, node = self.drafts.get(choices, ([], None))
-        merged = any(isinstance(value.value(), dict) for value in values)
-        if node is None or before != keys or merged or OmegaConf.is_missing(base.data, "num_classes"):
-            node = copy.deepcopy(base)
-        self.drafts.pop(choices, None)  # so that it is not used again when a value is refused
-        for value in values:
-            OmegaConf.update(node, value.key_or_group, value.value(), merge=True, force_add=True)
-        self.drafts[choices] = keys, node
-        return node
 
     def is_value(self, override: str) -> bool:
         """Whether an override sets a plain value: it chooses no option of a group, adds no key and removes none."""
