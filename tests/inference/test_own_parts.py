@@ -8,9 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pytorch_lightning import LightningDataModule, LightningModule, Trainer
+from pytorch_lightning.utilities.combined_loader import CombinedLoader
 from safetensors.torch import load_file
+from torch.utils.data import DataLoader
 
+from regente.config.compose import compose
+from regente.errors import DataError
+from regente.inference import predict_split as on_own_data
 from regente.inference.predict import rows_of
+from regente.jobs import runs
+from regente.jobs.job import freeze
+from regente.training.assemble import Parts
 from tests.conftest import Ended
 from tests.training.test_fit import jobs
 
@@ -153,8 +162,55 @@ def test_a_run_is_used_as_it_started_whatever_its_config_names(regente: Run, pro
             [{"input": "5", "prediction_0_0": 0.0, "prediction_0_1": 0.0, "prediction_1": "a"}],
         ),
         ({"mask": torch.zeros(1, 1, 2), "loss": torch.tensor(1)}, [{"input": "5", "mask": [[0.0, 0.0]]}]),
+        (torch.tensor(0.5), [{"input": "5", "prediction": 0.5}]),
+        ({"score": np.float64(0.5), "n": 2}, [{"input": "5", "score": 0.5, "n": 2}]),
         (None, []),
     ],
 )
 def test_what_a_predict_step_returns_becomes_rows(outputs: object, rows: list[object]) -> None:
     assert rows_of(outputs, 5) == rows
+
+
+class Sums(LightningModule):
+    """A number for each batch, or nothing."""
+
+    nothing = False
+
+    def predict_step(self, batch: torch.Tensor, batch_idx: int, dataloader_idx: int = 0) -> object:
+        return None if self.nothing else batch.sum()
+
+
+class Loaders(LightningDataModule):
+    def __init__(self, loaders: Callable[[], object]) -> None:
+        super().__init__()
+        self.predict_dataloader = loaders  # type: ignore[method-assign,assignment]
+
+
+def one(*numbers: int) -> DataLoader[torch.Tensor]:
+    return DataLoader(torch.tensor(numbers), batch_size=2)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "loaders",
+    [
+        lambda: one(1, 2, 3),
+        lambda: [one(1, 2), one(3)],
+        lambda: {"a": one(1, 2), "b": one(3)},
+        lambda: CombinedLoader([one(1, 2), one(3)], "sequential"),
+    ],
+    ids=["one", "list", "mapping", "combined"],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_each_form_of_loaders_is_predicted_on_and_no_predictions_are_an_error(
+    loaders: Callable[[], object], project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    composed = compose("digits_mlp", [])
+    job = freeze(composed.yaml(), project, experiment="e", overrides=[], command=[], choices={})
+    quiet = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    parts = Parts(Loaders(loaders), Sums(), Trainer(**quiet), [])  # type: ignore[arg-type]
+    monkeypatch.setattr(on_own_data, "loaded_parts", lambda *_: (parts, None))
+    found = on_own_data.predict_split(runs.Run(job, {}))
+    assert found.rows == [{"input": "0", "prediction": 3}, {"input": "1", "prediction": 3}]
+    parts.task.nothing = True  # type: ignore[assignment]
+    with pytest.raises(DataError, match="no predictions"):
+        on_own_data.predict_split(runs.Run(job, {}))

@@ -152,20 +152,24 @@ def _row(name: str, output: np.ndarray, classes: list[str] | None) -> dict[str, 
 def rows_of(outputs: Any, first: int) -> list[dict[str, Any]]:
     """A row for each sample of what a `predict_step` returned for a batch: a tensor or list, or a dict or tuple of them.
 
-    Values of the batch as a whole are left out. `first`: the number of its first sample.
+    Values of the batch as a whole are left out where there are others; alone they make one row. `first`: the number of
+    its first sample.
     """
     if isinstance(outputs, tuple):
         outputs = {f"prediction_{number}": each for number, each in enumerate(outputs)}
     named = outputs if isinstance(outputs, Mapping) else {"prediction": outputs}
-    columns = {}
-    for name, values in named.items():
-        plain = values.tolist() if isinstance(values, Tensor | np.ndarray) else values
-        if isinstance(plain, list):
-            columns[str(name)] = plain
+    plain = {
+        str(name): values.tolist() if isinstance(values, Tensor | np.ndarray | np.generic) else values
+        for name, values in named.items()
+    }
+    columns = {name: values for name, values in plain.items() if isinstance(values, list)}
+    columns = columns or {
+        name: [value] for name, value in plain.items() if isinstance(value, int | float | str)
+    }
     length = max(map(len, columns.values()), default=0)
     rows: list[dict[str, Any]] = [{"input": str(first + number)} for number in range(length)]
-    for name, plain in columns.items():
-        for row, value in zip(rows, plain, strict=False):
+    for name, values in columns.items():
+        for row, value in zip(rows, values, strict=False):
             if isinstance(value, list) and all(isinstance(each, int | float) for each in value):
                 one = len(value) == 1
                 row |= {name if one else f"{name}_{number}": each for number, each in enumerate(value)}

@@ -1,14 +1,16 @@
 """`regente predict` without files: the task's `predict_step` on a split of the run's own data. Imports torch and Lightning."""
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities.combined_loader import CombinedLoader
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from regente.config.interpolation import resolve
-from regente.errors import ConfigError, Problem
+from regente.errors import ConfigError, DataError, Problem
 from regente.inference.metrics import loaded_parts
 from regente.inference.predict import Predictions, rows_of
 from regente.jobs.runs import Run, shown
@@ -40,6 +42,7 @@ def predict_split(run: Run) -> Predictions:
     Raises:
         CheckpointError: when the run's weights are missing or damaged.
         ConfigError: when the data module has no such data.
+        DataError: when nothing was predicted.
     """
     job = run.job
     require_known_env(job)
@@ -54,14 +57,18 @@ def predict_split(run: Run) -> Predictions:
             raise ConfigError([Problem(f"run {shown(job.path)}", what)])
         data.prepare_data()
         data.setup(STAGES[name])
-        loaders = getattr(data, name)()
-        several = isinstance(loaders, list | tuple)
-        data.predict_dataloader = lambda: [AsGiven(each) for each in loaders] if several else AsGiven(loaders)
+        loaders: Any = getattr(data, name)()  # one, or several in a list, a mapping or both
+        if not isinstance(loaders, CombinedLoader):
+            loaders = CombinedLoader(loaders, "sequential")
+        loaders.flattened = list(map(AsGiven, loaders.flattened))
+        data.predict_dataloader = lambda: loaders
         task: Any = parts.task
         if not is_overridden("predict_step", task, LightningModule):
             task.predict_step = lambda batch, batch_idx, dataloader_idx=0: task(input_of(batch, task))
-        outputs: Any = parts.trainer.predict(task, datamodule=data)
+        outputs: Any = parts.trainer.predict(task, datamodule=data) or []
     predictions = Predictions()
-    for batch in [each for loader in outputs for each in loader] if several and len(loaders) > 1 else outputs:
+    for batch in chain(*outputs) if len(loaders.flattened) > 1 else outputs:
         predictions.rows += rows_of(batch, len(predictions.rows))
+    if not predictions.rows:
+        raise DataError(f"no predictions: predict_step of {type(task).__name__} returned none for any batch")
     return predictions
