@@ -66,6 +66,12 @@ def test_parameters_are_in_the_first_group_that_takes_them() -> None:
         rows("optimizer.groups.low.names=backbone.*")
 
 
+def test_a_group_of_the_users_may_be_named_as_the_one_of_all_others() -> None:
+    found = rows("optimizer.groups.others={names: 'layers.1.*', lr: 0.5}")
+    assert list(found) == ["others_", "others"]
+    assert (found["others_"][0], found["others"][0], found["others"][2]) == (0.01, 0.5, 2)
+
+
 class Deep(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -9,8 +9,6 @@ from torch.optim import Optimizer
 
 from regente.errors import ConfigError, Problem
 
-OTHERS = "others"  # the name of the group of all parameters that no other group takes
-
 
 class ParameterGroups:
     """Makes an optimizer of parameters in groups. A task calls it in place of the optimizer's class, with parameters.
@@ -24,6 +22,9 @@ class ParameterGroups:
         self, factory: Callable[..., Optimizer], groups: dict[str, dict[str, Any]], layer_decay: float | None
     ) -> None:
         self.factory, self.groups, self.layer_decay = factory, groups, layer_decay
+        self.others = "others"  # the name of the group of all parameters that no group of the user's takes
+        while self.others in groups:
+            self.others += "_"
         self.task: nn.Module | None = None  # knows the names of the parameters
 
     def __call__(self, params: Iterable[Any], **more: Any) -> Optimizer:
@@ -40,12 +41,12 @@ class ParameterGroups:
         for name, parameter in named:
             if id(parameter) in wanted:
                 group = next(
-                    (key for key, each in self.groups.items() if _takes(each, name, parameter)), OTHERS
+                    (key for key, each in self.groups.items() if _takes(each, name, parameter)), self.others
                 )
                 block = blocks[id(parameter)] if self.layer_decay is not None else 0
                 found.setdefault((group, block), []).append(parameter)
         # first the others of the last layer, which have the learning rate of the optimizer
-        order = sorted(found, key=lambda each: ([OTHERS, *self.groups].index(each[0]), -each[1]))
+        order = sorted(found, key=lambda each: ([self.others, *self.groups].index(each[0]), -each[1]))
         rows = []
         for group, block in order:
             own = {
