@@ -1,7 +1,10 @@
 """Transforms of torchvision as augmentation: each image has parameters of its own."""
 
+from typing import Any
+
 import pytest
 import torch
+from torchvision import transforms as v1
 from torchvision.transforms import v2
 
 from regente.data.augmentation.per_image import per_image
@@ -42,3 +45,31 @@ def test_what_changes_shapes_types_or_labels_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"data.augment: MixUp changes labels too"):
         per_image(v2.MixUp(num_classes=10))
     assert per_image(torch.flip) is torch.flip
+
+
+class Own(torch.nn.Module):
+    """Holds a transform and is called for batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flip = v2.RandomHorizontalFlip(1.0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert x.ndim == 4
+        return self.flip(x)  # type: ignore[no-any-return]
+
+
+def test_a_module_of_the_users_own_gets_batches_whatever_it_holds() -> None:
+    x = torch.rand(3, 1, 4, 4)
+    own: torch.nn.Module = Own()
+    assert per_image(own) is own
+    both = per_image(torch.nn.Sequential(v2.RandomVerticalFlip(1.0), own))
+    assert both is not None
+    assert torch.equal(both(x), x.flip(-1, -2))
+
+
+@pytest.mark.parametrize("compose", [v1.Compose, v2.Compose])
+def test_what_changes_labels_is_found_in_a_composed_transform(compose: Any) -> None:
+    for inner in (v2.CutMix(num_classes=10), v1.Compose([v2.CutMix(num_classes=10)])):
+        with pytest.raises(ConfigError, match=r"data.augment: CutMix changes labels too"):
+            per_image(compose([v2.RandomHorizontalFlip(), inner]))
