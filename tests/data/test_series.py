@@ -139,6 +139,8 @@ def test_csv_as_spreadsheets_write_it(tmp_path: Path) -> None:
     for name, text in texts.items():
         (tmp_path / "x.csv").write_bytes(text)
         assert open_table(tmp_path / "x.csv").to_pydict() == rows, name
+    (tmp_path / "x.csv").write_bytes('"a,b,c";n\nx;1\ngröße;2\n'.encode("latin-1"))
+    assert open_table(tmp_path / "x.csv").to_pydict() == {"a,b,c": ["x", "größe"], "n": [1, 2]}
 
 
 def test_a_counter_of_rows_without_a_name_is_no_column(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Columns of numbers from CSV and Parquet files."""
 
+import re
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -57,17 +58,14 @@ def _reader(path: Path) -> Callable[[str], Any]:
 def _read_csv(file: str) -> "pa.Table":
     """A CSV file with commas, or with semicolons or tabs and, there, decimal points or commas; UTF-8 or Latin-1."""
     import pyarrow as pa
-    from pyarrow import csv
+    from pyarrow import csv, types
 
     with pa.input_stream(file, compression="detect") as lines:
         text = lines.read()
-    try:
-        text.decode("utf-8")
-        encoding = "utf-8"
-    except UnicodeDecodeError:
-        encoding = "latin-1"
-    first = text.partition(b"\n")[0].decode(encoding)
-    separator = max(",;\t", key=first.count)  # the comma where there is none of them
+    first = re.sub(rb'"[^"]*"', b"", text.partition(b"\n")[0])
+    # the comma where there is none of them
+    separator = max(",;\t", key=lambda each: first.count(each.encode()))
+    encoding = "utf-8"
 
     def read(point: str) -> "pa.Table":
         return csv.read_csv(
@@ -78,6 +76,14 @@ def _read_csv(file: str) -> "pa.Table":
         )
 
     table = read(".")
+    try:
+        table.column_names  # noqa: B018 - decodes them
+        is_utf8 = not any(map(types.is_binary, table.schema.types))  # else Arrow leaves them bytes
+    except UnicodeDecodeError:
+        is_utf8 = False
+    if not is_utf8:
+        encoding = "latin-1"
+        table = read(".")
     if separator == "," or len(numeric_columns(table)) == len(table.column_names):
         return table
     other = read(",")
