@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
-from regente.config.interpolation import JOB_DIR
+from regente.config.interpolation import JOB_DIR, without_resolvers
 from regente.config.overrides import quoted
 from regente.errors import ConfigError
 from regente.jobs.job import freeze
@@ -129,3 +130,31 @@ def test_a_value_that_hydra_reads_only_in_quotes_is_quoted(typed: str, read: str
 def test_what_is_typed_arrives(project: Path) -> None:
     config: Any = compose("digits_mlp", ["data.root=Größe", "model={widths: [8]}", "+vars.folder=~/a=b"]).node
     assert (config.data.root, config.vars.folder, config.model.widths) == ("Größe", "~/a=b", [8])
+
+
+@pytest.mark.parametrize(
+    "word", ["trainer.strategy", "seed", "+tags", "+test", "+ckpt_path", "trainer.callbacks"]
+)
+@pytest.mark.usefixtures("project")
+def test_a_reference_that_leads_nowhere_is_one_line_in_any_key(word: str) -> None:
+    line, *_ = refusal(f"{word}=${{nope}}", name="digits_mlp").splitlines()  # data.seed refers to seed
+    assert line == f"{word.lstrip('+')}: refers to ${{nope}}, but nope does not exist"
+
+
+def test_keys_that_others_refer_to_stay(project: Path) -> None:
+    text = "defaults: [/train, _self_]\ntags: [a]\nnotes: try\ntest: false\nvars: {tested: '${test}'}\n"
+    experiment(project, text + "tracking: {run_name: 'run-${tags}-${notes}'}\n")
+    config = check(compose("mine", []).node)
+    assert config["tracking"]["run_name"] == "run-['a']-try"
+    assert (config["tracking"]["tags"], config["tracking"]["notes"]) == (["a"], "try")
+    assert (config["vars"]["tested"], config["trainer"]["limit_test_batches"]) == (False, 0)
+
+
+def test_each_call_of_a_resolver_is_fixed_and_the_environment_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    OmegaConf.register_new_resolver("odd", lambda x: 2 * int(x) + 1, replace=True)
+    monkeypatch.setenv("USER_NAME", "me")
+    value = "${odd:3}-${oc.env:USER_NAME}-${odd:${n}}"
+    node = without_resolvers(OmegaConf.create({"n": 4, "a": value, "rows": [value], "b": "${odd:1}"}))
+    fixed = "7-${oc.env:USER_NAME}-9"
+    assert OmegaConf.to_container(node) == {"n": 4, "a": fixed, "rows": [fixed], "b": 3}
+    assert node.a == "7-me-9"

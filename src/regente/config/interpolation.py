@@ -4,7 +4,7 @@ import importlib
 import re
 from collections.abc import Collection
 from copy import deepcopy
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from regente.config.pyproject import listed
 from regente.errors import ConfigError, Problem
 
 RESOLVER = re.compile(r"\$\{\s*(?!oc\.)[A-Za-z_][\w.]*\s*:")  # of Hydra or of the user's own code
+# the same whole, with no references but plain ones in it
+CALL = re.compile(r"\$\{\s*(?!oc\.)[A-Za-z_][\w.]*\s*:(?:[^${}]|\$\{[^${}:]*\})*\}")
 JOB_DIR = "REGENTE_JOB_DIR"  # environment variable of a process that runs a job
 OUTPUT_DIR = re.compile(r"\$\{\s*hydra:\s*runtime\.output_dir\s*\}")
 HYDRAS = re.compile(r"\$\{\s*hydra:")
@@ -94,10 +96,15 @@ def without_resolvers(node: DictConfig) -> DictConfig:
 
 def _fix(raw: Any, live: Any) -> None:
     for key, value in raw.items() if isinstance(raw, dict) else enumerate(raw):
-        if isinstance(value, str) and RESOLVER.search(value) and "${oc." not in value:
-            live[key] = live[key]
+        if isinstance(value, str) and RESOLVER.search(value):
+            live[key] = CALL.sub(partial(_value_of, live, key), value) if "${oc." in value else live[key]
         elif isinstance(value, dict | list):
             _fix(value, live[key])
+
+
+def _value_of(live: Any, key: Any, call: re.Match[str]) -> str:
+    live[key] = call[0]
+    return str(live[key])
 
 
 def pin_hydra(node: DictConfig | ListConfig, path: str = "") -> None:

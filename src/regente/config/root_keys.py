@@ -24,6 +24,7 @@ ELSEWHERE: dict[str, tuple[Any, str]] = {
         "monitor.metric and monitor.mode say what is best, in a search too; leave this out",
     ),
 }
+RECORDED = ("tags", "notes")  # settings of `tracking`
 SAVING = ("checkpoint", "resume")  # callbacks of conf/callbacks/default.yaml
 STARTS = re.compile(r"_(spawn|fork|notebook)(?=_|$)")  # how ranks start, which Regente does itself
 
@@ -34,7 +35,8 @@ def settle(config: DictConfig) -> None:
     Raises:
         ConfigError: for each that means nothing here, with what to write instead.
     """
-    shared = references(OmegaConf.to_yaml(config)) if {*LEFT_OUT, *ELSEWHERE} & {*map(str, config)} else ()
+    moved = {*LEFT_OUT, *ELSEWHERE, *RECORDED, "test"} & {*map(str, config)}
+    shared = references(OmegaConf.to_yaml(config)) if moved else ()
     problems = []
     for key in [key for key in LEFT_OUT if key in config and key not in shared]:
         del config[key]
@@ -46,11 +48,13 @@ def settle(config: DictConfig) -> None:
                 continue
             if value != nothing and not (nothing is None and not value):
                 problems.append(Problem(key, what))
-    for key in [key for key in ("tags", "notes") if key in config]:
-        config.tracking[key] = config.pop(key)
+    for key in [key for key in RECORDED if key in config]:
+        config.tracking[key] = config[key]
     if config.get("seed", 0) is None:
         config.seed = 0
-    test, trainer = config.pop("test", True), config.get("trainer")
+    test, trainer = config.get("test", True), config.get("trainer")
+    for key in [key for key in (*RECORDED, "test") if key not in shared]:
+        config.pop(key, None)
     if isinstance(trainer, DictConfig):
         if test is False:
             trainer.limit_test_batches = 0

@@ -37,19 +37,21 @@ def complete(config: DictConfig, pins: dict[str, str] | None = None, overrides: 
         TrackingError: when a name means no run, or several.
         CheckpointError: when the initial weights are missing.
     """
-    whole_counts(config)
-    settle(config)
     emptied = {"callbacks": {}, "loggers": {}, "metrics": {}, **dict.fromkeys((*PARTS, "loss"), NONE)}
-    for part, nothing in emptied.items():
-        if part in config and not OmegaConf.is_missing(config, part) and config.get(part) is None:
-            config[part] = nothing
+    # here and below: a broken reference, which `resolve` reports
+    with suppress(OmegaConfBaseException):
+        whole_counts(config)
+        settle(config)
+        for part, nothing in emptied.items():
+            if part in config and not OmegaConf.is_missing(config, part) and config.get(part) is None:
+                config[part] = nothing
     with suppress(OmegaConfBaseException):
         _leave_out(config, overrides)
     with suppress(OmegaConfBaseException):
         _count_classes(config)
     with suppress(OmegaConfBaseException):
         _give_classes(config)
-    with suppress(OmegaConfBaseException):  # a broken reference, which `resolve` reports
+    with suppress(OmegaConfBaseException):
         _pin_backbone(config, {} if pins is None else pins)
         _pin_initial_weights(config, {} if pins is None else pins)
 
