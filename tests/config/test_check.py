@@ -6,6 +6,7 @@ import importlib
 import inspect
 import pydoc
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -326,3 +327,22 @@ def test_every_problem_between_parts_is_named() -> None:
     whole["monitor"]["metric"] = "val/los"
     wheres = [problem.where for problem in check(whole)]
     assert wheres == ["trainer.find_lr", "trainer.find_batch_size", "monitor.metric=val/los"]
+
+
+def test_metrics_that_name_no_class_or_none_that_exists_leave_the_other_checks_alone() -> None:
+    whole = config("+metrics.f1={top_k: 3}", "+metrics.own={_target_: nowhere.At}")
+    assert check(whole, {"optimizer"}) == []
+
+
+def test_shares_fit_a_row_of_whole_numbers_of_the_users_own_class(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "splits.py").write_text(
+        "from typing import Tuple\nfrom pytorch_lightning import LightningDataModule\n"
+        "class Data(LightningDataModule):\n    def __init__(self, split: Tuple[int, int, int]): ...\n"
+    )
+    monkeypatch.syspath_prepend(str(project))
+    for split, problems in (([0.8, 0.1, 0.1], 0), ([50, 5, 5], 0), ([0.8, 0.2], 1), (["a", 1, 1], 1)):
+        whole = config()
+        whole["data"] = {"_target_": "splits.Data", "split": split}
+        assert len(check(whole)) == problems, split

@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from difflib import get_close_matches
 from typing import Any
 
 from regente.config.check_part import shorten
 from regente.config.interpolation import JOB_DIR
 from regente.config.limits import is_number
-from regente.config.signatures import read
+from regente.config.signatures import TargetNotFound, read
 from regente.config.task_parts import is_supervised
 from regente.errors import Problem
 
@@ -97,10 +98,20 @@ def _is_own(callback: dict[str, Any] | None) -> bool:
     return not target.startswith(("regente.", "pytorch_lightning.", "lightning."))
 
 
+def _is_plain(target: str) -> bool:
+    with suppress(TargetNotFound, SyntaxError):
+        return str(read(target).name).startswith(PLAIN_METRICS)
+    return False
+
+
 def _metrics(config: dict[str, Any]) -> Iterator[Problem]:
     """Metrics that the task never logs, each once: a callback mostly refers to the monitor."""
     logged = LOGGED.get(config["task"]["_target_"])
-    metrics = {name: node["_target_"] for name, node in (config.get("metrics") or {}).items() if node}
+    metrics = {
+        name: str(node["_target_"])
+        for name, node in (config.get("metrics") or {}).items()
+        if isinstance(node, dict) and node.get("_target_")  # `--cfg job -p PART` checks no others
+    }
     if logged is None:
         return
     for name in metrics:
@@ -108,7 +119,7 @@ def _metrics(config: dict[str, Any]) -> Iterator[Problem]:
             yield Problem(f"metrics.{name}", "the task logs this name itself; give it another")
     if any(map(_is_own, config["callbacks"].values())):  # which may log more
         return
-    if any(not str(read(target).name).startswith(PLAIN_METRICS) for target in metrics.values()):
+    if not all(map(_is_plain, metrics.values())):
         return  # a wrapper, or a metric of the user's, may have several values with names of their own
     logged = (*logged, *(f"val/{name}" for name in metrics))
     watched = {
