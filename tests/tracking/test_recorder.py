@@ -24,6 +24,7 @@ from regente.config.redaction import Redactor
 from regente.jobs.job import freeze
 from regente.jobs.process_identity import ProcessIdentity, boot_id, process_identity
 from regente.tracking.journal import Journal, read
+from regente.tracking.mlflow_run import Shipment
 from regente.tracking.recorder import Recorder
 from tests.conftest import Ended
 from tests.training.test_fit import jobs, query, until, wait_for_training
@@ -107,6 +108,50 @@ def test_a_recorder_starts_nothing_before_its_start(project: Path) -> None:
     recorder.journal.close()
 
 
+class Store:
+    """MLflow's client, of which some files are refused."""
+
+    def __init__(self, refused: str) -> None:
+        self.refused, self.files, self.status = refused, list[str](), ""
+
+    def log_artifact(self, run: str, path: str, to: str | None) -> None:
+        if Path(path).name == self.refused:
+            raise PermissionError(13, "Permission denied", path)
+        self.files.append(f"{to or '.'}/{Path(path).name}")
+
+    def set_terminated(self, run: str, status: str, end: int) -> None:
+        self.status = status
+
+
+def test_files_are_shipped_when_they_have_changed_and_one_that_cannot_be_is_noted(project: Path) -> None:
+    made = compose("digits_mlp", ["tracking.uri=sqlite:///mlflow.db"])
+    job = freeze(made.yaml(), Path("runs"), experiment="e", overrides=[], command=[], choices={})
+    shipment, store = Shipment(job, "sqlite:///mlflow.db"), Store("bad.txt")
+    shipment.client, shipment.state["run_id"] = store, "1"  # type: ignore[assignment]
+    folder = job.path / "artifacts"
+    (folder / "said").mkdir(parents=True)
+    for name in ("bad.txt", "old.txt", "said/new.txt"):
+        (folder / name).write_text("a")
+    os.utime(folder / "old.txt", (0, 0))  # by the clock of another machine
+    (project / "elsewhere.txt").write_text("secret")
+    (folder / "link.txt").symlink_to(project / "elsewhere.txt")
+    shipment.ship_files()
+    shipment.ship_files()
+    assert store.files == ["./old.txt", "said/new.txt"]
+    (folder / "old.txt").write_text("ab")
+    os.utime(folder / "old.txt", (0, 0))
+    shipment._end([{"status": "FINISHED", "time": 1}])
+    assert (store.files[2:], store.status) == (["./old.txt"], "FINISHED")
+    (lost,) = shipment.state["lost"]
+    assert lost.startswith("bad.txt: [Errno 13] Permission denied")
+
+    folder.rename(project / "moved")
+    folder.symlink_to(project / "moved")
+    shipment.state["uploaded"] = {}
+    assert shipment.ship_files() == []
+    assert len(store.files) == 3
+
+
 CALLS = """
 import mlflow
 from pytorch_lightning import Callback
@@ -124,6 +169,7 @@ def test_a_run_explains_itself(regente: Run, project: Path) -> None:
         subprocess.run(["git", *command.split()], cwd=project, check=True)
     (project / "notes.py").write_text("answer = 42\n")
     words = ["digits_mlp", "trainer.max_epochs=2", "data.batch_size=256", "optimizer.lr=3e-3"]
+    words += ["tags=[dev,first]", "notes='a try'"]
     (project / "calls.py").write_text(CALLS)
     ended = regente("train", *words, "+callbacks.calls._target_=calls.Calls")
     assert ended.code == 0, ended.err
@@ -140,6 +186,7 @@ def test_a_run_explains_itself(regente: Run, project: Path) -> None:
     assert tags["regente.dirty"] == "true"
     assert re.fullmatch("[0-9a-f]{12}", tags["regente.fingerprint"])
     assert "optimizer.lr=3e-3" in tags["regente.overrides"]
+    assert (tags["tags"], tags["notes"]) == ("dev, first", "a try")
     assert metrics["fluent"] == 1.5
     assert params["optimizer_name"] == "Adam"  # of autolog
     assert "regente.model" not in tags

@@ -14,7 +14,7 @@ from regente.config.tracking_uri import absolute_uri
 from regente.errors import TrackingError
 from regente.jobs.job import ARTIFACTS, Job, read_json, write_json
 from regente.tracking.journal import read
-from regente.tracking.store import named, open_store
+from regente.tracking.store import named, open_store, unreachable
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
@@ -25,7 +25,6 @@ CLAIM_TAG = "regente.claim"  # SHA-256 of a secret in STATE, which tells whose r
 HEARTBEAT_TAG = "regente.heartbeat"  # a counter, since the clocks of machines may differ
 POLL = 0.2  # seconds between looks at the journal
 PATIENCE = 20.0  # seconds to go on trying after the job has ended and the store does not answer
-FILE_CLOCK = 20_000_000  # ns that the times of files may lag behind
 LIMIT = 6000  # characters of a parameter that MLflow keeps
 
 State = dict[str, Any]
@@ -35,10 +34,10 @@ State = dict[str, Any]
     offset, time                         bytes of the journal that are shipped, and the time of the last shipped line
     ended                                the run has its end
     complete                             figures and model are logged too
-    files                                when the user's files were last looked at, in ns since the epoch
+    uploaded                             time (ns) and size of each of the user's files when it was uploaded, by name
     problem                              why the last attempt to ship failed
     refused                              why the store will never take the run
-    lost                                 values that the store refused, with its reasons
+    lost                                 values and files that the store refused, with its reasons
 """
 
 
@@ -70,10 +69,12 @@ class Shipment:
             if error.error_code != "INVALID_PARAMETER_VALUE":
                 raise
             if not (smaller := list(_smaller(kind, lines))):
-                reason = " ".join(str(error).split())[:200]
-                self.note(lost=[*self.state.get("lost", []), f"{_content(lines[0])}: {reason}"])
+                self._lose(f"{_content(lines[0])}: {_in_one_line(error)}")
             for each in smaller:
                 self._ship(*each)
+
+    def _lose(self, what: str) -> None:
+        self.note(lost=[*self.state.get("lost", []), what])
 
     def note(self, **changes: Any) -> None:
         """Write changes of the state to its file."""
@@ -106,15 +107,23 @@ class Shipment:
             self._log(metrics=_metrics([line]), tags={HEARTBEAT_TAG: str(number)})
             self.ship_files()
 
-    def ship_files(self) -> None:
-        """Ship the files that the user's code has logged, if they have changed since the last time."""
-        folder, begun = self.job.path / ARTIFACTS, time.time_ns()
-        for path in sorted(folder.rglob("*")):
-            new = path.is_file() and path.stat().st_ctime_ns > self.state.get("files", 0)
-            if new and path.resolve().is_relative_to(folder.resolve()):  # no link to elsewhere
-                to = path.parent.relative_to(folder).as_posix()
-                self._open().log_artifact(self.state["run_id"], str(path), to if to != "." else None)
-        self.state["files"] = begun - FILE_CLOCK
+    def ship_files(self) -> list[str]:
+        """Ship the files that the user's code has logged, if they have changed since; returns what failed, and why."""
+        folder, done, failed = self.job.path / ARTIFACTS, self.state.setdefault("uploaded", {}), []
+        for path in [] if folder.is_symlink() else sorted(folder.rglob("*")):
+            if not path.is_file() or not path.resolve().is_relative_to(self.job.path.resolve()):
+                continue  # a link to elsewhere
+            name, facts = path.relative_to(folder), path.stat()
+            if done.get(str(name)) != (now := [facts.st_mtime_ns, facts.st_size]):
+                to = name.parent.as_posix()
+                try:
+                    self._open().log_artifact(self.state["run_id"], str(path), to if to != "." else None)
+                    done[str(name)] = now
+                except Exception as error:  # each store of artifacts has its own
+                    if unreachable(self.uri):
+                        raise
+                    failed.append(f"{name}: {_in_one_line(error)}")
+        return failed
 
     def _log(
         self,
@@ -208,8 +217,10 @@ class Shipment:
 
     def _end(self, lines: list[dict[str, Any]]) -> None:
         if "run_id" in self.state:
-            self.ship_files()
+            failed = self.ship_files()
             self._open().set_terminated(self.state["run_id"], lines[-1]["status"], lines[-1]["time"])
+            for each in failed:
+                self._lose(each)
         self.state["ended"] = True
 
     def _open(self) -> "MlflowClient":
@@ -248,6 +259,10 @@ def _smaller(kind: str, lines: list[dict[str, Any]]) -> Iterator[tuple[str, list
 def _content(line: dict[str, Any]) -> str:
     values = line.get("values") or {}
     return ", ".join(f"{key}={str(value)[:60]}" for key, value in values.items()) or str(line["kind"])
+
+
+def _in_one_line(error: Exception) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:200]
 
 
 def _metrics(lines: list[dict[str, Any]]) -> "list[Metric]":
