@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from regente import load_model
+from regente.errors import ConfigError
+from regente.training.assemble import make
 from tests.conftest import Ended
 from tests.training.test_fit import jobs, query
 
@@ -116,6 +118,15 @@ def test_an_optimizer_that_refuses_its_arguments_is_one_line(regente: Run, proje
     ended = regente("train", "digits_mlp", "tracking=none", "optimizer._target_=own.Refusing")
     assert ended.code == 2
     assert ended.lines == ["optimizer: no such thing"]
+
+
+def test_an_error_of_a_part_that_gets_finished_objects_is_that_of_the_part(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "refusing.py").write_text(REFUSING)
+    monkeypatch.syspath_prepend(str(project))
+    with pytest.raises(ConfigError, match=r"^loss: no such thing$"):
+        make("loss", {"_target_": "refusing.Refusing"}, params=[])
 
 
 COUNTED = """
