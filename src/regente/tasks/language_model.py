@@ -14,6 +14,7 @@ class LanguageModel(Classifier):
     means = ("loss", "acc", "entropy")
 
     def count(self, batch: Batch) -> dict[str, Tensor]:
+        """Add a batch to the totals, as the classifier does; `entropy` is the cross-entropy whatever the loss is."""
         found = super().count(batch)
         self.totals[2] += found["loss"].sum(dtype=self.totals.dtype)
         return found

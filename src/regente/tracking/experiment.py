@@ -42,17 +42,20 @@ class Experiment:
     def add_scalar(
         self, tag: str, scalar_value: Any, global_step: int | None = None, *args: Any, **kwargs: Any
     ) -> None:
+        """A number at a step, as the others here with the signature of TensorBoard."""
         self._logger.record({tag: float(scalar_value)}, global_step or 0)
 
     @forwarded
     def add_scalars(
         self, main_tag: str, tag_scalar_dict: Mapping[str, Any], global_step: int | None = None
     ) -> None:
+        """Several numbers, named MAIN_TAG/NAME."""
         values = {f"{main_tag}/{name}": float(value) for name, value in tag_scalar_dict.items()}
         self._logger.record(values, global_step or 0)
 
     @forwarded
     def add_text(self, tag: str, text_string: str, global_step: int | None = None, *args: Any) -> None:
+        """A text, as a file."""
         self._file(tag, global_step, "txt").write_text(text_string, encoding="utf-8")
 
     @forwarded
@@ -64,6 +67,7 @@ class Experiment:
         walltime: Any = None,
         dataformats: str = "",
     ) -> None:
+        """An image, as PNG."""
         write_image(self._file(tag, global_step, "png"), img_tensor, dataformats)
 
     @forwarded
@@ -75,6 +79,7 @@ class Experiment:
         walltime: Any = None,
         dataformats: str = "NCHW",
     ) -> None:
+        """A batch of images, each as PNG."""
         for number, image in enumerate(img_tensor):
             write_image(self._file(f"{tag}/{number}", global_step, "png"), image, dataformats[1:])
 
@@ -82,6 +87,7 @@ class Experiment:
     def add_figure(
         self, tag: str, figure: Any, global_step: int | None = None, *args: Any, **kwargs: Any
     ) -> None:
+        """A figure of Matplotlib or several, as PNG."""
         for number, each in enumerate(figure if isinstance(figure, list) else [figure]):
             each.savefig(self._file(f"{tag}/{number}" if number else tag, global_step, "png"))
 
@@ -89,6 +95,7 @@ class Experiment:
     def add_hparams(
         self, hparam_dict: Mapping[str, Any], metric_dict: Mapping[str, Any], *args: Any, **kwargs: Any
     ) -> None:
+        """Hyperparameters as params, with metrics."""
         self._logger.log_hyperparams(hparam_dict, metric_dict)
 
     @forwarded
@@ -97,11 +104,13 @@ class Experiment:
         self._logger.record({name: float(value) for name, value in data.items() if _is_number(value)}, step)
 
     def log_hyperparams(self, params: Any, *args: Any) -> None:
+        """Hyperparameters as params."""
         self._logger.log_hyperparams(params, *args)
 
     log_params = log_hyperparams
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Numbers, as the loggers of Lightning take them."""
         self.log(metrics, step)
 
     def log_metric(self, *args: Any, **kwargs: Any) -> None:

@@ -110,9 +110,11 @@ class JournalStore:
     def create_run(
         self, experiment_id: str, user_id: str, start_time: int, tags: Any, run_name: str
     ) -> "Run":
+        """The run of the training: a call makes no other."""
         return self._run()
 
     def get_run(self, run_id: str) -> "Run":
+        """The run of the training, or another one of the real store."""
         calls = _current()
         if run_id == calls.ids[0] or not calls.uri:
             return self._run()
@@ -126,6 +128,7 @@ class JournalStore:
     def log_batch(
         self, run_id: str, metrics: "Sequence[Metric]", params: "Sequence[Param]", tags: "Sequence[RunTag]"
     ) -> None:
+        """Write metrics, params and tags to the journal."""
         calls = _current()
         for metric in metrics:
             calls.logger.record({metric.key: metric.value}, metric.step)
@@ -137,15 +140,19 @@ class JournalStore:
             calls.recorder.journal.write("tags", values=values)
 
     def log_metric(self, run_id: str, metric: "Metric") -> None:
+        """Write a metric to the journal."""
         self.log_batch(run_id, [metric], [], [])
 
     def log_param(self, run_id: str, param: "Param") -> None:
+        """Write a param to the journal."""
         self.log_batch(run_id, [], [param], [])
 
     def set_tag(self, run_id: str, tag: "RunTag") -> None:
+        """Write a tag to the journal."""
         self.log_batch(run_id, [], [], [tag])
 
     def get_experiment(self, experiment_id: str) -> "Experiment":
+        """The experiment of the run, whatever id is asked for."""
         return self.get_experiment_by_name("")
 
     def get_experiment_by_name(self, experiment_name: str) -> "Experiment":
