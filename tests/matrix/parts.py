@@ -307,7 +307,7 @@ class Objects(Lit):
     """A network and factories as arguments, which its hyperparameters hold."""
 
     def __init__(self, net: nn.Module, optimizer, scheduler=None):
-        pl.LightningModule.__init__(self)
+        super(Lit, self).__init__()
         self.save_hyperparameters(logger=False)
         self.net = net
 

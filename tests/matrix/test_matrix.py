@@ -82,7 +82,12 @@ KINDS: dict[str, dict] = {
     },
     "lightning for pytorch_lightning": LIT,
 }  # fmt: skip
-ONE_LINE: dict[str, set[str]] = {}  # the columns in which a kind is answered in one line
+ONE_LINE: dict[str, set[str]] = {  # the columns in which a kind is answered in one line
+    "manual optimization, two optimizers": {"evaluate", "predict", "export", "ranks"},
+    "steps that return dicts or None": {"ranks"},  # which Lightning refuses
+    "nested dicts with texts": {"export"},
+    "no validation and no test": {"evaluate", "predict"},
+}
 
 
 @pytest.fixture

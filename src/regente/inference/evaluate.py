@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from regente.config.compose import recompose
 from regente.config.interpolation import resolve, to_yaml
-from regente.errors import ConfigError, Problem
+from regente.errors import ConfigError, Problem, first_of
 from regente.inference.rerun import CLOSE, close
 from regente.jobs import console
 from regente.jobs.job import Job, freeze
@@ -130,6 +130,13 @@ def _print_metrics(out: "Console", metrics: dict[str, float], rows: dict[str, li
 def _print_differences(out: "Console", before: dict[str, float], now: dict[str, float]) -> None:
     """Print whether the metrics on the run's own data are those that were recorded after its training."""
     evaluated = {name: value for name, value in before.items() if split_of(name)[0] != "train"}
+    if missing := [
+        name for name in evaluated if name not in now
+    ]:  # of the user's callbacks, which do not run here
+        console.row(out, "left out", f"{first_of(missing)}: logged by a callback, or only in a training")
+    evaluated = {name: value for name, value in evaluated.items() if name in now}
+    if not evaluated:
+        return
     other = [name for name, value in evaluated.items() if now.get(name) != value]
     text = ", ".join(f"{name} {now.get(name)!r}, was {before[name]!r}" for name in other)
     # several ranks add up in another order than one

@@ -58,10 +58,11 @@ class LoadedRun:
 
     @property
     def class_names(self) -> list[str] | None:
-        """The classes in the order of the probabilities; None if the run predicts values."""
-        if not isinstance(self.predictor.postprocessing, nn.Softmax):
+        """The classes in the order of the probabilities; None if the run predicts values, or the data names none."""
+        names, number = (getattr(self.data, name, None) for name in ("class_names", "num_classes"))
+        if not isinstance(self.predictor.postprocessing, nn.Softmax) or not (names or number):
             return None
-        return list(self.data.class_names or map(str, range(int(self.data.num_classes))))
+        return list(names or map(str, range(int(number or 0))))
 
 
 def load_run(run: Run) -> LoadedRun:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from regente.data.core.batches import Batches, GroupedBatches
 from regente.data.core.device_placement import DevicePlacement, OnDevice
 from regente.data.core.file_inputs import Inputs
-from regente.data.core.sources import Source
+from regente.data.core.sources import Source, Split
 from regente.errors import DataError
 
 
@@ -34,8 +34,11 @@ class InMemory(LightningDataModule):
         self.features: Mapping[str, Source] | None = None  # batches come from these instead of the splits
 
     @abstractmethod
-    def read(self) -> Mapping[str, Source]:
-        """The splits `train`, `val` and `test`; they share no sample and do not depend on the seed of the run."""
+    def read(self) -> Mapping[str, Source | tuple[Tensor, Tensor]]:
+        """The splits `train`, `val` and `test`; they share no sample and do not depend on the seed of the run.
+
+        Each is a Source, or its tensors: x [N, ...] and y [N] or [N, ...].
+        """
 
     def verify(self, splits: Mapping[str, Any]) -> None:
         """Raise ConfigError or DataError where the splits are not what the config declares."""
@@ -43,7 +46,9 @@ class InMemory(LightningDataModule):
     def setup(self, stage: str) -> None:
         """Read the splits once and verify them."""
         if not self.splits:
-            splits = dict(self.read())
+            splits = {
+                name: Split(*each) if isinstance(each, tuple) else each for name, each in self.read().items()
+            }
             self.verify(splits)
             self.splits = splits
 
