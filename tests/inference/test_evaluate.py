@@ -12,7 +12,9 @@ from PIL import Image
 from sklearn.metrics import classification_report
 
 from regente.data.series import Series
+from regente.inference.evaluate import _print_differences
 from regente.inference.metrics import by_class, sample_metrics
+from regente.jobs.console import terminal
 from tests.conftest import Ended
 from tests.published import save_arrays
 from tests.training.test_fit import FAST, query, until
@@ -176,3 +178,18 @@ def test_another_series_is_scaled_as_the_run_has_learned(tmp_path: Path) -> None
     assert first[:, 1] == pytest.approx(table[:3, 0], abs=1e-4)
     assert first[:, 0] == pytest.approx(table[:3, 1], abs=1e-4)
     assert other.unscale(torch.tensor(0.0)) == own.mean
+
+
+def test_a_difference_is_told_from_rounding_and_from_what_only_the_training_logs(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def said(now: dict[str, float]) -> str:
+        _print_differences(terminal(quiet=False), {"val/acc": 0.5, "val/seen": 30.0, "train/loss": 1.0}, now)
+        return capsys.readouterr().out
+
+    assert "equal to the bit" in said({"val/acc": 0.5, "val/seen": 30.0})
+    assert "equal within 1e-05: val/acc" in said({"val/acc": 0.5 + 1e-9, "val/seen": 30.0})
+    assert "differs: val/acc 0.6, was 0.5" in said({"val/acc": 0.6, "val/seen": 30.0})
+    left_out = said({"val/acc": 0.5})
+    assert "val/seen: logged by a callback" in left_out and "equal to the bit" in left_out
+    assert "as trained" not in said({"val/other": 1.0})

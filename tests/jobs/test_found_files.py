@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from regente.errors import RegenteError
-from regente.jobs.found_files import read_text
+from regente.jobs.found_files import is_plain, read_text
 from regente.jobs.job import open_job, read_json
 from regente.tracking.journal import Journal, read
 
@@ -26,6 +26,17 @@ def test_pipes_links_devices_folders_and_large_files_are_not_read(tmp_path: Path
     with pytest.raises(OSError, match="more than 4"):
         read_text(tmp_path / "secret", 4)
     assert read_json(tmp_path / "secret") == {"a": 1}
+
+
+def test_what_is_or_holds_a_link_or_lies_elsewhere_is_not_shipped(tmp_path: Path) -> None:
+    job = tmp_path / "job"
+    (job / "folder").mkdir(parents=True)
+    (job / "folder/a.txt").write_text("a")
+    (tmp_path / "secret").write_text("s")
+    assert is_plain(job / "folder", job) and is_plain(job / "folder/a.txt", job)
+    (job / "folder/link").symlink_to(tmp_path / "secret")
+    refused = ("folder", "folder/link", "../secret", "missing")
+    assert not any(is_plain(job / name, job) for name in refused)
 
 
 @pytest.mark.timeout(20)

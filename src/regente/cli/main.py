@@ -259,8 +259,6 @@ def main() -> None:
     except Exception as error:
         from regente.jobs.exit_status import exit_status_of, say
 
-        status = exit_status_of(
-            error
-        )  # outside of a session, as in `predict`: mostly from the user's own code
+        status = exit_status_of(error)  # outside of a session, as in `predict`: mostly of the user's own code
         say(status, debug="--debug" in sys.argv)
         leave(status.exit_code)

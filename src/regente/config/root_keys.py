@@ -72,11 +72,12 @@ def settle(config: DictConfig) -> None:
 def keep_saving(config: DictConfig, overrides: Sequence[str]) -> None:
     """Add the packaged callbacks to the user's own where these do not save: no such class, and no null for the name."""
     removed = [key_of(override).removeprefix("callbacks.") for override in overrides if override[0] == "~"]
-    if not config.callbacks:  # callbacks: null
+    given = config.callbacks or {}  # callbacks: null
+    lacking = [name for name in SAVING if name not in (*given, *removed)]
+    if not given or not lacking:
         return
-    lacking = [name for name in SAVING if name not in (*config.callbacks, *removed)]
-    made = [str(each.get("_target_")) for each in config.callbacks.values() if isinstance(each, DictConfig)]
-    packaged: Any = lacking and OmegaConf.load(config_dirs()[-1] / "callbacks" / "default.yaml")
+    made = [str(each.get("_target_")) for each in given.values() if isinstance(each, DictConfig)]
+    packaged: Any = OmegaConf.load(config_dirs()[-1] / "callbacks" / "default.yaml")
     for name in lacking:
         if not any(_is_a(target, packaged[name]._target_) for target in made):
             config.callbacks[name] = packaged[name]

@@ -21,6 +21,12 @@ def open_regular(path: Path) -> IO[bytes]:
     return os.fdopen(number, "rb")
 
 
+def is_plain(path: Path, folder: Path) -> bool:
+    """Whether a file, or a folder with all that is in it, lies in `folder` and is no link: a link may name any file."""
+    inside = path.resolve().is_relative_to(folder.resolve())
+    return inside and path.exists() and not any(each.is_symlink() for each in (path, *path.rglob("*")))
+
+
 def read_text(path: Path, most: int = SMALL) -> str:
     """The text of a small file.
 

@@ -104,7 +104,9 @@ def made_by_user(job: Job) -> bool:
 
 def trusted_overrides(job: Job) -> list[str]:
     """The recorded overrides, without those of a found job that tell Hydra where to look for configs."""
-    return [word for word in job.overrides if made_by_user(job) or not word.lstrip("+~").startswith("hydra")]
+    if made_by_user(job):
+        return job.overrides
+    return [word for word in job.overrides if not word.lstrip("+~").startswith("hydra")]
 
 
 def _why_not_own(job: Job) -> str:

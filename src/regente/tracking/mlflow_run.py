@@ -12,6 +12,7 @@ from filelock import FileLock
 
 from regente.config.tracking_uri import absolute_uri
 from regente.errors import TrackingError
+from regente.jobs.found_files import is_plain
 from regente.jobs.job import ARTIFACTS, Job, read_json, write_json
 from regente.tracking.journal import read
 from regente.tracking.store import named, open_store, unreachable
@@ -201,13 +202,11 @@ class Shipment:
     def _artifact(self, lines: list[dict[str, Any]]) -> None:
         client = self._open()
         for path, to in ((Path(line["path"]), line["to"] or None) for line in lines):
-            if not path.resolve().is_relative_to(self.job.path):
+            if not is_plain(path, self.job.path):
                 continue  # a journal of unknown origin may name any file of this machine
-            if any(each.is_symlink() for each in (path, *path.rglob("*"))):
-                continue
             if path.is_dir():
                 client.log_artifacts(self.state["run_id"], str(path), to)
-            elif path.is_file():
+            else:
                 client.log_artifact(self.state["run_id"], str(path), to)
 
     def _result(self, lines: list[dict[str, Any]]) -> None:

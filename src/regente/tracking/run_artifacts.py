@@ -9,6 +9,7 @@ from urllib.request import url2pathname
 
 from regente.config.interpolation import resolve
 from regente.config.redaction import Redactor
+from regente.jobs.found_files import is_plain
 from regente.jobs.job import PROVENANCE, Job, read_json, write_json
 from regente.jobs.result import split_of
 from regente.tracking import provenance
@@ -28,14 +29,14 @@ def log_start(client: "MlflowClient", run_id: str, job: Job, *, own: bool) -> No
     if own:
         keep_provenance(job)
     for name, place in {"config.yaml": "config", "job.json": "config", PROVENANCE: "environment"}.items():
-        if _plain(job, job.path / name):
+        if is_plain(job.path / name, job.path):
             client.log_artifact(run_id, str(job.path / name), place)
     facts = read_json(job.path / PROVENANCE)
     code = facts.get("code", {})
     hardware = {**facts.get("hardware", {}), **read_json(job.path / "torch.json")}
     client.log_text(run_id, "\n".join(facts.get("packages", [])) + "\n", "environment/packages.txt")
     client.log_dict(run_id, hardware, "environment/hardware.json")
-    if _plain(job, job.path / PATCH):
+    if is_plain(job.path / PATCH, job.path):
         client.log_artifact(run_id, str(job.path / PATCH), "code")
     tags = {
         "regente.fingerprint": provenance.fingerprint(hardware),
@@ -46,11 +47,6 @@ def log_start(client: "MlflowClient", run_id: str, job: Job, *, own: bool) -> No
         "mlflow.source.git.repoURL": code.get("remote") or "",
     }
     client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items() if value])
-
-
-def _plain(job: Job, file: Path) -> bool:
-    """Whether it is a file of the job, and no link: a found directory could link to any file of this machine."""
-    return file.is_file() and not file.is_symlink() and file.resolve().is_relative_to(job.path.resolve())
 
 
 def keep_provenance(job: Job) -> None:
