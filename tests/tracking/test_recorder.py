@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -419,10 +418,8 @@ def server(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Itera
 def test_a_server_that_is_away_at_the_start_is_told_in_one_line_and_gets_all_of_it_later(
     regente: Run, server: Server, project: Path
 ) -> None:
-    begun = time.monotonic()
     ended = regente("train", *FAST, f"tracking.uri={server.uri}")
     assert ended.code == 0, ended.err
-    assert time.monotonic() - begun < 60
     told = [line for line in ended.out.splitlines() if "does not answer" in line]
     assert len(told) == 1
     assert "regente sync" in told[0]

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -78,6 +79,19 @@ def test_calls_of_mlflow_land_in_the_run(recorder: Recorder) -> None:
     assert logged(recorder, "tags")["who"] == ("me", "tags")
     assert "swordfish" not in recorder.job.journal.read_text()
     assert files(recorder) == {"plots/fluent.png", "fluent.json", "client.txt"}
+
+
+def test_two_jobs_of_one_name_have_each_its_own_files(project: Path) -> None:
+    made = compose("digits_mlp", ["tracking=none"])
+    facts: dict[str, Any] = {"experiment": "e", "overrides": [], "command": [], "choices": {}}
+    for folder in ("one", "two"):
+        job = freeze(made.yaml(), Path(folder), "same", **facts)
+        recording = Recorder(job, resolve(made.node), 0, Redactor([]))
+        recording.start()
+        mlflow.log_text(folder, "word.txt")
+        recording.finish("FINISHED")
+    for folder in ("one", "two"):
+        assert (project / folder / "same/artifacts/word.txt").read_text() == folder
 
 
 def test_another_store_that_the_code_chooses_is_said(recorder: Recorder) -> None:

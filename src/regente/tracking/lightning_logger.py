@@ -4,6 +4,7 @@ import math
 from argparse import Namespace
 from collections.abc import Mapping
 from functools import cached_property
+from hashlib import sha256
 from typing import Any
 
 from lightning_fabric.loggers.logger import rank_zero_experiment
@@ -58,8 +59,12 @@ class JournalLogger(Logger):
 
     @property
     def run_id(self) -> str:
-        """The run's id in MLflow, as `MLFlowLogger` has it; until there is one, a name for it."""
-        return str(read_state(self.job.path).get("run_id", self.version))
+        """The run's id in MLflow, as `MLFlowLogger` has it; until there is one, a name for it.
+
+        MLflow keeps by this id where files go, in all of a process: jobs of two folders may have one name.
+        """
+        made_up = f"{self.version}-{sha256(str(self.job.path).encode()).hexdigest()[:8]}"
+        return str(read_state(self.job.path).get("run_id", made_up))
 
     @property
     @rank_zero_experiment

@@ -65,7 +65,7 @@ class UserCalls:
             if state["problem"] or state["refused"]:
                 break
             time.sleep(0.05)
-        return self.job.path.name, "0"
+        return self.logger.run_id, "0"
 
     def end(self) -> str:
         """Give MLflow back; returns the other address that the user's code has chosen, if it has."""

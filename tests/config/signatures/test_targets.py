@@ -31,11 +31,10 @@ def test_names_and_requiredness_are_those_of_the_imported_thing():
         assert found.open == any(p.kind is p.VAR_KEYWORD for p in real), target
 
 
-def test_a_usual_config_is_read_fast_and_without_torch_or_lightning():
+def test_a_usual_config_is_read_without_torch_or_lightning():
     program = """
-        import json, sys, time
+        import json, sys
         from regente.config.signatures import read
-        start = time.process_time()
         given = {"pytorch_lightning.Trainer": {"precision": "16-mixed", "max_epochs": 3, "strategy": "auto"},
                  "torch.optim.AdamW": {"lr": 0.1},
                  "torch.optim.lr_scheduler.OneCycleLR": {"max_lr": 0.1},
@@ -45,12 +44,11 @@ def test_a_usual_config_is_read_fast_and_without_torch_or_lightning():
             signature = read(target)
             assert all(signature.parameters[name].annotation.allows(v) for name, v in arguments.items())
         heavy = {"torch", "pytorch_lightning", "lightning_fabric", "numpy", "mlflow"}
-        print(json.dumps([time.process_time() - start, list(heavy & sys.modules.keys())]))
+        print(json.dumps(list(heavy & sys.modules.keys())))
     """
     path = os.pathsep.join([str(Path(__file__).parents[3] / "src"), os.environ.get("PYTHONPATH", "")])
     command, env = [sys.executable, "-c", textwrap.dedent(program)], os.environ | {"PYTHONPATH": path}
-    took, heavy = json.loads(subprocess.run(command, capture_output=True, check=True, env=env).stdout)
-    assert (took < 0.4, heavy) == (True, [])
+    assert json.loads(subprocess.run(command, capture_output=True, check=True, env=env).stdout) == []
 
 
 def test_what_only_running_the_code_would_tell_is_unknown(package):
