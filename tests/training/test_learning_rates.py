@@ -30,7 +30,7 @@ def test_a_chain_of_schedules_is_made_for_one_optimizer_and_can_be_scaled_in_its
     assert whole == [0.5, 0.75, 1.0, 0.5, 0.25, 0.125]
     scaled = make(again)
     rates(scaled, again, 1)
-    scale_rates([again], [scaled], 0.5)
+    scale_rates([again], [scaled], lambda group: 0.5)
     assert rates(scaled, again, 5) == [rate / 2 for rate in whole[1:]]
 
 

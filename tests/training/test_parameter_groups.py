@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from regente.config.interpolation import resolve
 from regente.errors import ConfigError
 from regente.tasks.classifier import Classifier
 from regente.training.assemble import make_model, make_optimizer, make_task
-from regente.training.callbacks.changed_settings import changed
 from regente.training.complete import complete
 from regente.training.parameter_groups import ParameterGroups
 from tests.conftest import Ended
@@ -121,45 +119,6 @@ def test_the_check_knows_groups() -> None:
     ):
         (line,) = problems(*words)
         assert line.startswith(text), line
-
-
-def test_changed_settings_reach_the_groups_that_they_are_of() -> None:
-    config = config_of(PLAIN, LOW, "optimizer.groups.fixed={names: 'layers.3.*', lr: 0.5}")
-    names = ("others", "plain", "low", "fixed")
-    groups = [{"params": [nn.Parameter(torch.zeros(1))], "name": name} for name in names]
-    optimizer = torch.optim.AdamW(groups, lr=1.0, weight_decay=0.3)
-    changes = {
-        "optimizer.lr": ("1.0", "0.1"),
-        "optimizer.groups.low.lr_factor": ("0.1", "0.2"),
-        "optimizer.weight_decay": ("0.3", "0.1"),
-    }
-    changed(config, changes, 0.5).apply([optimizer], [])
-    found = {
-        group["name"]: (round(group["lr"], 9), group["weight_decay"]) for group in optimizer.param_groups
-    }
-    assert found == {"others": (0.05, 0.1), "plain": (0.05, 0.3), "low": (0.1, 0.1), "fixed": (0.5, 0.1)}
-
-
-def test_rates_of_zero_are_raised_for_each_group_and_in_the_schedule() -> None:
-    fixed, off = "{names: 'layers.3.*', lr: 0.5}", "{names: 'layers.0.*', lr: 0.2}"
-    config = config_of(LOW, f"optimizer.groups.fixed={fixed}", f"optimizer.groups.off={off}")
-    factory = ParameterGroups(
-        partial(torch.optim.SGD, lr=0.0), {"low": {"names": "0.*", "lr_factor": 0.1}}, None
-    )
-    factory.task = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1))
-    optimizer = factory(factory.task.parameters())
-    for name, rate in (("fixed", 0.5), ("off", 0.0)):
-        group = {"params": [nn.Parameter(torch.zeros(1))], "name": name, "lr": rate, "factor": 1.0}
-        optimizer.add_param_group(group)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (step + 1))
-    changes = {"optimizer.lr": ("0", "0.1"), "optimizer.groups.off.lr": ("0.0", "0.2")}
-    changed(config, changes, 1.0).apply([optimizer], [schedule])
-    expected = {"others": 0.1, "low": pytest.approx(0.01), "fixed": 0.5, "off": 0.2}
-    assert {group["name"]: group["lr"] for group in optimizer.param_groups} == expected
-    optimizer.step()
-    schedule.step()
-    found = [group["lr"] for group in optimizer.param_groups]
-    assert found == pytest.approx([0.05, 0.005, 0.25, 0.1])
 
 
 def test_a_run_with_groups_and_a_schedule_resumes_with_other_settings(regente: Run, project: Path) -> None:

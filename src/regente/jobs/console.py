@@ -19,7 +19,7 @@ def terminal(*, quiet: bool) -> Console:
 
 def header(out: Console, job: Job) -> None:
     """Print the experiment and the overrides; of a resumed run also what was changed since its start."""
-    since = [f"{key}={new}" for key, (_, new) in job.changes_since(0).items()]
+    since = [f"{key}={new}" for key, new in job.changes().items()]
     changes = printable(" ".join([*job.overrides, *(["then"] if since else []), *since]))
     out.print(Text.assemble((printable(job.experiment), "bold"), ("  " + changes if changes else "", "cyan")))
 

@@ -84,14 +84,13 @@ class Job:
         """The folder of the checkpoints."""
         return self.path / "checkpoints"
 
-    def changes_since(self, attempt: int) -> dict[str, tuple[str, str]]:
-        """Old and new value of each setting that was changed after an attempt, by key."""
-        found: dict[str, tuple[str, str]] = {}
-        for number in sorted(map(int, self.resumes)):
-            for key, text in self.resumes[str(number)].items() if number > attempt else ():
-                old, _, new = text.partition(ARROW)
-                found[key] = (found.get(key, (old, ""))[0], new)
-        return found
+    def changes(self) -> dict[str, str]:
+        """The new value of each setting that was changed when the run was resumed, by key."""
+        return {
+            key: text.partition(ARROW)[2]
+            for number in sorted(self.resumes, key=int)
+            for key, text in self.resumes[number].items()
+        }
 
     @property
     def resume_states(self) -> Path:

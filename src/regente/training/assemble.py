@@ -144,7 +144,11 @@ def make_loss_and_metrics(config: dict[str, Any]) -> dict[str, Any]:
     if has(config, "loss"):
         node, takes = config["loss"], read(config["loss"]["_target_"]).parameters
         rows = [key for key, each in node.items() if isinstance(each, list) and key in takes]
-        tensors = {key: torch.tensor(node[key]) for key in rows if takes[key].annotation.takes_tensor}
+        tensors = {
+            key: torch.tensor(node[key], dtype=torch.get_default_dtype())
+            for key in rows
+            if takes[key].annotation.takes_tensor
+        }
         made["loss"] = make(
             "loss", {key: each for key, each in node.items() if key not in tensors}, **tensors
         )

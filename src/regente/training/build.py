@@ -13,7 +13,7 @@ from regente.jobs.hardware import fit_trainer
 from regente.tracking.lightning_logger import JournalLogger
 from regente.training.assemble import Parts, assemble, make_loggers
 from regente.training.callback_list import Callbacks
-from regente.training.callbacks.changed_settings import changed
+from regente.training.callbacks.changed_settings import ChangedSettings
 from regente.training.checkpoints.initialization import ResumeState, find_resume_state, initialize_from
 from regente.training.checkpoints.saving import SafeSaving
 from regente.training.performance import tune_process
@@ -68,10 +68,9 @@ def _build_parts(
     notes = list(notes)
     state = find_resume_state(job, notes)
     saving.verified = state.path if state else None
-    change = changed(config, job.changes_since(state.attempt) if state else {}, rate)
     logger = JournalLogger(recorder.journal, job, recorder.redact)
     logger.others = make_loggers(config, job)
-    parts = assemble(config, job, own.ordered(change), [logger, *logger.others], saving, state)
+    parts = assemble(config, job, own.ordered(ChangedSettings(rate)), [logger, *logger.others], saving, state)
     if state is None and config["init_from"]:
         notes.append(initialize_from(parts.task, Path(config["init_from"])))
     recorder.require_store()

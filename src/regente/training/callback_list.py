@@ -62,9 +62,9 @@ class Callbacks:
             if node and str(node["_target_"]).endswith("ProgressBar"):
                 note(f"callbacks.{name} is left out: Regente draws its own line")
         for each in resume:
-            each.attempt = self.current.recorder.attempt
             each.warn = note
         ordered = [
+            change,
             self.seeding,
             *resume,  # before others do what they do at the start of a batch
             self.stop,
@@ -80,6 +80,5 @@ class Callbacks:
             RankSync(note) if world_size(config["trainer"]) > 1 else None,
             self.profile,
             SkipSteps() if config["trainer"].get("on_nan") == "skip_step" else None,
-            change,
         ]
         return [each for each in ordered if each is not None]

@@ -1,6 +1,6 @@
 """Learning rates that change outside of a schedule, in the optimizer and in what its schedules keep of them."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -59,40 +59,19 @@ def each_of(schedules: Iterable[Any]) -> Iterator[Any]:
 
 
 def scale_rates(
-    optimizers: Iterable[Optimizer],
-    schedules: Iterable[Any],
-    factor: float,
-    groups: Mapping[str, float] | None = None,
+    optimizers: Iterable[Optimizer], schedules: Iterable[Any], factor: Callable[[dict[str, Any]], float]
 ) -> None:
-    """Multiply all learning rates, also in the middle of a schedule; `groups`: factors of named parameter groups."""
-
-    def of(group: dict[str, Any]) -> float:
-        return (groups or {}).get(group_name(group), factor)
-
+    """Multiply all learning rates by the factors of their parameter groups, also in the middle of a schedule."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group |= {key: group[key] * of(group) for key in GROUP_RATES if key in group}
+            group |= {key: group[key] * factor(group) for key in GROUP_RATES if key in group}
     for schedule in each_of(schedules):
         if hasattr(schedule, "base_lrs"):
             pairs = zip(schedule.base_lrs, schedule.optimizer.param_groups, strict=True)
-            schedule.base_lrs = [rate * of(group) for rate, group in pairs]
-
-
-def replace_zero_rates(
-    optimizers: Iterable[Optimizer], schedules: Iterable[Any], rate_of: Callable[[dict[str, Any]], float]
-) -> None:
-    """Give learning rates that are zero, from which no factor leads, and those that schedules start from."""
-    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
-        group |= {key: rate_of(group) for key in ("lr", "initial_lr") if group.get(key) == 0}
-    for schedule in each_of(schedules):
-        if hasattr(schedule, "base_lrs"):
-            pairs = zip(schedule.base_lrs, schedule.optimizer.param_groups, strict=True)
-            schedule.base_lrs = [rate or rate_of(group) for rate, group in pairs]
-
-
-def group_name(group: dict[str, Any]) -> str:
-    """The name of a parameter group in the config, "" where it has none."""
-    return str(group.get("name", "")).partition("/")[0]
+            # a rate that was zero has been given to its group
+            schedule.base_lrs = [
+                rate * factor(group) if rate else group["initial_lr"] for rate, group in pairs
+            ]
 
 
 def add_group(

@@ -1,91 +1,106 @@
-"""Settings of the optimizer and its schedule that change when a run is resumed."""
+"""Settings of optimizers, schedules and losses that change when a run is resumed."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from lightning_utilities.core.apply_func import apply_to_collection
 from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
-from regente.training.learning_rates import group_name, replace_zero_rates, scale_rates
+from regente.training.checkpoints.initialization import loss_buffers
+from regente.training.checkpoints.saving import NOT_PLAIN, plain_value
+from regente.training.learning_rates import GROUP_RATES, each_of, scale_rates
+
+# of a schedule: where it stands, and what `scale_rates` changes
+POSITIONS = {"base_lrs", "_last_lr", "last_epoch", "_step_count"}
 
 
 class ChangedSettings(Callback):
-    """Changes settings after the state is loaded, which restored the old ones.
+    """Changes settings after a state is loaded, which restored the old ones.
 
-    `settings`: new values by `scheduler.KEY`, `optimizer.KEY` or, of a parameter group, `optimizer.groups.NAME.KEY`;
-    `rate`: the factor of all learning rates, `rates`: that of named groups; `groups`: the config of the groups;
-    `from_zero`: new rates of named groups, and by "" of the others, where the old ones are zero.
+    A state has what optimizers, schedules and losses were made with. Where those of this process are made with something
+    else, the config has changed, whatever part of it says so. `rate`: a further factor of all learning rates.
     """
 
-    def __init__(
-        self,
-        settings: dict[str, Any],
-        rate: float = 1.0,
-        rates: Mapping[str, float] | None = None,
-        groups: Mapping[str, Mapping[str, Any]] | None = None,
-        from_zero: Mapping[str, float] | None = None,
-    ) -> None:
-        self.settings, self.rate = settings, rate
-        self.rates, self.groups, self.from_zero = rates or {}, groups or {}, from_zero or {}
+    def __init__(self, rate: float = 1.0) -> None:
+        self.rate = rate
+        self.made: dict[str, Any] = {"groups": [], "schedules": [], "losses": {}}
+        self.before: dict[str, Any] | None = None  # of the state that was loaded
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.made
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.before = state_dict
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.made["losses"] = {name: each.clone() for name, each in loss_buffers(pl_module)}
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # they are made, and their states are loaded next
+        self.see(trainer.optimizers, [config.scheduler for config in trainer.lr_scheduler_configs])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.apply(trainer.optimizers, [config.scheduler for config in trainer.lr_scheduler_configs])
+        before = (self.before or self.made)["losses"]
+        for name, buffer in loss_buffers(pl_module):
+            made = self.made["losses"][name]
+            if name in before and not before[name].equal(made):
+                buffer.copy_(made)
 
-    def apply(self, optimizers: Sequence[Optimizer], schedules: Sequence[Any]) -> None:
-        """Change optimizers and their schedules."""
-        scale_rates(optimizers, schedules, self.rate, self.rates)
-        replace_zero_rates(optimizers, schedules, self._from_zero)
-        for name, value in self.settings.items():
-            part, _, key = name.partition(".")
-            if part == "scheduler":
-                for schedule in schedules:
-                    if hasattr(schedule, key):
-                        setattr(schedule, key, value)
-            else:
-                for group in (group for each in optimizers for group in each.param_groups):
-                    self._set(group, key, value)
+    def see(self, optimizers: Sequence[Optimizer], schedules: Sequence[LRScheduler]) -> None:
+        """Keep what they are made with."""
+        self.made["groups"] = [[_plain(group) for group in each.param_groups] for each in optimizers]
+        self.made["schedules"] = [_plain(vars(each)) for each in each_of(schedules)]
 
-    def _from_zero(self, group: dict[str, Any]) -> float:
-        name = group_name(group)
-        if name in self.from_zero:
-            return self.from_zero[name]
-        return (
-            0.0 if "lr" in self.groups.get(name, {}) else self.from_zero.get("", 0.0) * group.get("factor", 1)
-        )
+    def apply(self, optimizers: Sequence[Optimizer], schedules: Sequence[LRScheduler]) -> None:
+        """Give them what they are made with now and were not made with before."""
+        before, made = self.before or self.made, self.made
+        factors: dict[int, float] = {}  # by the id of the group
+        for optimizer, olds, news in zip(optimizers, before["groups"], made["groups"], strict=False):
+            for number, group in enumerate(optimizer.param_groups):
+                # groups that were added in the training follow the first one
+                which = number if number < min(len(olds), len(news)) else 0
+                factors[id(group)] = self._change_group(group, olds[which], news[which])
+        scale_rates(optimizers, schedules, lambda group: factors.get(id(group), self.rate))
+        for schedule, old, new in zip(
+            each_of(schedules), before["schedules"], made["schedules"], strict=False
+        ):
+            for key in _changed(old, new) - POSITIONS:
+                now = getattr(schedule, key)
+                rest = now[len(new[key]) :] if isinstance(now, list) else []  # of groups that were added
+                setattr(schedule, key, new[key] + rest if rest else _like(now, new[key]))
 
-    def _set(self, group: dict[str, Any], key: str, value: Any) -> None:
-        name = group_name(group)
-        if key.startswith("groups."):
-            if key.startswith(f"groups.{name}."):
-                group[key.rpartition(".")[2]] = value
-        elif key in group and key not in self.groups.get(name, {}):
-            group[key] = value
+    def _change_group(self, group: dict[str, Any], old: Mapping[str, Any], new: Mapping[str, Any]) -> float:
+        """Change all but learning rates; returns the factor of these."""
+        for key in _changed(old, new) - {*GROUP_RATES, "name"}:
+            group[key] = new[key]
+        rate, start = (each.get("initial_lr", each.get("lr", 1.0)) for each in (old, new))
+        if rate == start:
+            return self.rate
+        if rate == 0:  # no factor leads from it
+            group |= {key: start for key in ("lr", "initial_lr") if group.get(key) == 0}
+            return self.rate
+        return self.rate * float(start / rate)
 
 
-def changed(config: dict[str, Any], changes: dict[str, tuple[str, str]], rate: float) -> ChangedSettings:
-    """The callback for a config and its changes, old and new value by dotted key; `rate`: a further factor."""
-    settings = {
-        key: config[part][name]
-        for key in changes
-        for part, _, name in [key.partition(".")]
-        if part in ("optimizer", "scheduler") and name in config[part] and name != "lr"
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that can be compared and saved: numbers, texts and containers of them."""
+    found = {
+        key: plain_value(apply_to_collection(each, (Tensor, np.ndarray), lambda rows: rows.tolist()))
+        for key, each in values.items()
+        if key != "params"
     }
-    old, new = (float(each) for each in changes.get("optimizer.lr", ("1", "1")))
-    from_zero = {}
-    if old == 0:
-        from_zero[""], old, new = rate * new, 1.0, 1.0
-    groups = config["optimizer"].get("groups") or {}
-    rates = {}
-    for name, group in groups.items():
-        rates[name] = rate * (1.0 if "lr" in group else new / old)
-        for key, value in group.items():
-            where = f"optimizer.groups.{name}.{key}"
-            if where in changes and key in ("lr", "lr_factor"):
-                before, now = (float(each) for each in changes[where])
-                if before:
-                    rates[name] *= now / before
-                else:
-                    from_zero[name] = rate * now * (1.0 if key == "lr" else config["optimizer"]["lr"])
-            elif where in changes:
-                settings[where] = value
-    return ChangedSettings(settings, rate * new / old, rates, groups, from_zero)
+    return {key: each for key, each in found.items() if each is not NOT_PLAIN}
+
+
+def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> set[str]:
+    return {key for key, value in new.items() if old.get(key) != value}
+
+
+def _like(now: Any, value: Any) -> Any:
+    """A value in the class of the one it replaces, such as the Counter of milestones."""
+    return type(now)(value) if isinstance(now, dict) else value

@@ -34,7 +34,6 @@ class ResumeStates(Callback):
     ) -> None:
         self.every, self.keep, self.folder = 60 * every_minutes, keep, Path(folder)
         self.saved_at = 0.0
-        self.attempt = 0  # attempts of the run before this one
         self.warn: Callable[[str], None] = lambda text: None  # where notes to the user go
         self.finished = False  # whether the training is complete
         self.loaded: dict[str, Any] | None = None  # `position` of the state that the run is resumed from
@@ -52,7 +51,6 @@ class ResumeStates(Callback):
         checkpoint["position"] = {
             "validation_due": trainer.validating,
             "finished": self.finished,
-            "attempt": self.attempt,
             "limits": _limits(trainer),
             "grouped_steps": steps.size if (steps := steps_of(pl_module)) else None,
             "callback_metrics": {k: torch.as_tensor(v) for k, v in trainer.callback_metrics.items()},

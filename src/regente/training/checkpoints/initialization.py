@@ -1,12 +1,13 @@
 """What a training starts from: the newest resume state, the weights of another run, or nothing."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
 from pytorch_lightning import LightningModule
-from torch import nn
+from torch import Tensor, nn
 
 from regente.errors import CheckpointError
 from regente.jobs import checkpoint_files
@@ -24,7 +25,6 @@ class ResumeState:
 
     path: Path
     grouped_steps: int | None  # steps in a call, see grouped_steps.py; None: Lightning or the task takes them
-    attempt: int  # the attempt of the run that saved it
 
 
 def find_resume_state(job: Job, notes: list[str]) -> ResumeState | None:
@@ -48,12 +48,19 @@ def find_resume_state(job: Job, notes: list[str]) -> ResumeState | None:
     content = load(path, mmap=True)
     notes.append(f"resumes from step {content['global_step']:,}")
     position = content["position"]
-    return ResumeState(path, position["grouped_steps"], position["attempt"])
+    return ResumeState(path, position["grouped_steps"])
 
 
 def below(state: dict[str, Any], name: str) -> dict[str, Any]:
     """The weights of one of the modules in a state dict, as they are named in it."""
     return {key.removeprefix(f"{name}."): each for key, each in state.items() if key.startswith(f"{name}.")}
+
+
+def loss_buffers(task: LightningModule) -> Iterator[tuple[str, Tensor]]:
+    """The buffers of losses, such as the weights of classes: settings, though a state dict holds them; with their names."""
+    for name, module in task.named_modules():
+        if name and "loss" in type(module).__name__.lower():
+            yield from module.named_buffers(prefix=name, recurse=False)
 
 
 def initialize_from(task: LightningModule, path: Path) -> str:
@@ -74,6 +81,7 @@ def initialize_from(task: LightningModule, path: Path) -> str:
         if fitting and sum(1 for _ in each.parameters()):
             module, state = each, fitting
             break
+    kept = {name: each.clone() for name, each in loss_buffers(task)}
     try:
         module.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:
@@ -82,4 +90,6 @@ def initialize_from(task: LightningModule, path: Path) -> str:
         reason = shorten(text, 160, placeholder=" ...")
         what = f"the weights of another model than this {type(module).__name__}; name a run or file that fits"
         raise CheckpointError(f"init_from={path}: {what} ({reason})") from error
+    for name, buffer in loss_buffers(task):
+        buffer.copy_(kept[name])
     return f"starts from the weights of {shown(path)}"
