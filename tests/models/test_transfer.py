@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,15 @@ def test_a_file_of_weights_is_what_the_network_gets(
     assert torch.isfinite(model(torch.randn(2, 3, 32, 32))).all()
 
 
+def flipped(state: dict[str, torch.Tensor]) -> bytes:
+    """The file of a state dict, with one bit changed in the middle."""
+    file = BytesIO()
+    torch.save(state, file)
+    content = bytearray(file.getvalue())
+    content[len(content) // 2] ^= 1
+    return bytes(content)
+
+
 def test_weights_that_do_not_fit_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     file, good = tmp_path / "own.pth", get_model("squeezenet1_1", weights=None).state_dict()
@@ -139,6 +149,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path, monkeypatch: pytest.M
     cases = {
         r"no such file": None,
         r"damaged": b"PK\x03\x04 torn",
+        r"damaged; .* has changed": flipped(good),
         r"1 missing: features.0.weight": {key: value for key, value in good.items() if key != name},
         r"1 left over: features.99.weight": good | {"features.99.weight": torch.zeros(1)},
         r"features.0.weight is \[1, 1\] instead of \[64, 3, 3, 3\]": good | {name: torch.zeros(1, 1)},

@@ -51,6 +51,8 @@ FOUND = "found.json"
 EXAMPLE = "example.npy"
 ARTIFACTS = "artifacts"  # a folder: what a user's code logs as files
 PROCESS = "process.json"
+RESULT = "result.json"
+JOURNAL = "journal.jsonl"
 TRIAL = "REGENTE_TRIAL"  # environment variable of a trial of a search: its `Pruning` callback as JSON
 ARROW = " -> "  # between an old value and a new one
 
@@ -100,7 +102,7 @@ class Job:
     @property
     def journal(self) -> Path:
         """The file of the journal."""
-        return self.path / "journal.jsonl"
+        return self.path / JOURNAL
 
 
 def freeze(config: str, folder: Path, name: str | None = None, **facts: Any) -> Job:

@@ -13,7 +13,7 @@ from filelock import FileLock
 from regente.config.tracking_uri import absolute_uri
 from regente.errors import TrackingError
 from regente.jobs.found_files import is_plain
-from regente.jobs.job import ARTIFACTS, Job, read_json, write_json
+from regente.jobs.job import ARTIFACTS, JOURNAL, RESULT, Job, read_json, write_json
 from regente.tracking.journal import read
 from regente.tracking.store import named, open_store, unreachable
 
@@ -82,9 +82,12 @@ class Shipment:
         self.state |= changes
         write_json(self.job.path / STATE, self.state)
 
-    def end_as_killed(self) -> None:
-        """End the run of a process that wrote no end, at the time of its last line."""
-        self._end([{"status": "KILLED", "time": self.state.get("time") or int(time.time() * 1000)}])
+    def end_of_dead(self) -> None:
+        """End the run of a process that died before it wrote the end; its result may be missing in the journal too."""
+        status, at = ending_of(self.job.path)
+        if status == "FINISHED" and not _has_result(self.job.path):
+            self._result([{**read_json(self.job.path / RESULT), "time": at}])
+        self._end([{"status": status, "time": at}])
         self.note(problem="")
 
     def reopen(self) -> None:
@@ -149,20 +152,27 @@ class Shipment:
         self.note(experiment=line["experiment"])
         client = self._open()
         if "run_id" not in self.state:
-            secret = token_hex(16)
-            tags = {
-                **line["tags"],
-                "mlflow.runName": line["name"],
-                CLAIM_TAG: _claim(secret),
-                **self._parent(),
-            }
-            run = client.create_run(self.state["experiment_id"], start_time=line["time"], tags=tags)
-            self.note(run_id=run.info.run_id, claim=secret)
+            # the claim is noted first: of a process that dies in between, the next one finds the run
+            made = self._claimed() if "claim" in self.state else ""
+            self.note(claim=self.state.get("claim") or token_hex(16))
+            self.note(run_id=made or self._create(line))
         cut = {key: value for key, value in line["params"].items() if len(value) > LIMIT}
         self._log(params=line["params"], tags={"regente.long_params": ", ".join(cut)} if cut else None)
         if cut:
             client.log_dict(self.state["run_id"], cut, "config/long_params.json")
         run_artifacts.log_start(client, self.state["run_id"], self.job, own=self.own)
+
+    def _claimed(self) -> str:
+        """The id of the run that an earlier process has made for this job; empty if there is none."""
+        wanted = f"tags.`{CLAIM_TAG}` = '{_claim(str(self.state['claim']))}'"
+        found = self._open().search_runs([self.state["experiment_id"]], wanted, max_results=1)
+        return found[0].info.run_id if found else ""
+
+    def _create(self, line: dict[str, Any]) -> str:
+        own = {"mlflow.runName": line["name"], CLAIM_TAG: _claim(self.state["claim"])}
+        tags = {**line["tags"], **own, **self._parent()}
+        run = self._open().create_run(self.state["experiment_id"], start_time=line["time"], tags=tags)
+        return str(run.info.run_id)
 
     def _parent(self) -> dict[str, str]:
         """The tag that makes a run the child of its sweep, whose directory holds the job's; waits for the sweep's run."""
@@ -236,6 +246,29 @@ class Shipment:
         if tags.get(CLAIM_TAG) != _claim(str(self.state.get("claim"))):
             what = "is not the run of this job; delete that file to record the job as a new run"
             raise TrackingError(f"{self.job.path}/{STATE}: {self.state['run_id']} {what}")
+
+
+def ending_of(path: Path) -> tuple[str, int]:
+    """Status and time (ms) of the end of a job whose process is dead.
+
+    As its journal says; without an end there it is finished if it left its result, else it was killed.
+    """
+    lines, _ = read(path / JOURNAL, 0)
+    last = lines[-1] if lines else {}
+    status = last.get("status") if last.get("kind") == "end" else None
+    if status not in ("FINISHED", "FAILED", "KILLED"):
+        status = "FINISHED" if read_json(path / RESULT) else "KILLED"
+    at = last.get("time")
+    return status, at if isinstance(at, int) else int(time.time() * 1000)
+
+
+def _has_result(path: Path) -> bool:
+    """Whether the last attempt has written its result into the journal."""
+    kinds = [line["kind"] for line in read(path / JOURNAL, 0)[0]]
+    return (
+        "result"
+        in kinds[max((n for n, kind in enumerate(kinds) if kind in ("start", "resume")), default=0) :]
+    )
 
 
 def _claim(secret: str) -> str:

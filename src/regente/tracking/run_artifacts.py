@@ -10,7 +10,7 @@ from urllib.request import url2pathname
 from regente.config.interpolation import resolve
 from regente.config.redaction import Redactor
 from regente.jobs.found_files import is_plain
-from regente.jobs.job import PROVENANCE, Job, read_json, write_json
+from regente.jobs.job import PROVENANCE, RESULT, Job, read_json, write_json
 from regente.jobs.result import split_of
 from regente.tracking import provenance
 from regente.tracking.journal import read
@@ -93,7 +93,7 @@ def log_outputs(client: "MlflowClient", run_id: str, job: Job, *, own: bool) -> 
     If the model cannot be exported, a tag gives the reason.
     """
     log_figures(client, run_id, job)
-    best = read_json(job.path / "result.json").get("best_checkpoint")
+    best = read_json(job.path / RESULT).get("best_checkpoint")
     if not best or not resolve(job.config)["tracking"]["log_model"]:
         return
     from regente.tracking.logged_model import log_model
@@ -158,7 +158,10 @@ def local_path(uri: str) -> Path | None:
 
 
 def log_figures(client: "MlflowClient", run_id: str, job: Job) -> None:
-    """Log learning curves, and figures of the test and validation samples."""
+    """Log learning curves, and figures of the test and validation samples.
+
+    If they cannot be drawn, a tag gives the reason: another try would fail too.
+    """
     import matplotlib
 
     matplotlib.use("agg")
@@ -167,12 +170,18 @@ def log_figures(client: "MlflowClient", run_id: str, job: Job) -> None:
     from regente.tracking import figures
 
     lines, _ = read(job.journal, 0)
-    made = {"learning_curves": figures.learning_curves(lines)}
-    for prefix, split in (("", "test"), ("validation_", "val")):
-        if (file := job.path / f"{split}.npz").is_file():
-            made |= {prefix + name: figure for name, figure in figures.outcomes(file).items()}
-    if (file := job.path / "learning_rates.json").is_file():
-        made["learning_rates"] = figures.learning_rates(read_json(file))
+    made: dict[str, Any] = {}
+    try:
+        made["learning_curves"] = figures.learning_curves(lines)
+        for prefix, split in (("", "test"), ("validation_", "val")):
+            if (file := job.path / f"{split}.npz").is_file():
+                made |= {prefix + name: figure for name, figure in figures.outcomes(file).items()}
+        if (file := job.path / "learning_rates.json").is_file():
+            made["learning_rates"] = figures.learning_rates(read_json(file))
+    except Exception as error:  # numpy's and matplotlib's, of a damaged file
+        client.set_tag(
+            run_id, "regente.figures", f"not all drawn: {type(error).__name__}: {str(error)[:500]}"
+        )
     for name, figure in made.items():
         if figure is not None:
             client.log_figure(run_id, figure, f"figures/{name}.png")

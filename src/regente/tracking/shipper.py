@@ -35,7 +35,7 @@ def follow(shipment: Shipment, process: ProcessIdentity) -> None:
                 beats, due = beats + 1, time.monotonic() + HEARTBEAT
                 shipment.heartbeat(beats, usage.sample())
             if not shipment.ship() and not alive:
-                shipment.end_as_killed()
+                shipment.end_of_dead()
             pause, failing_since = POLL, None
         except TrackingError as error:
             return shipment.note(refused=str(error))

@@ -16,7 +16,7 @@ from regente.jobs.job import PROCESS, Job, open_job, read_json
 from regente.jobs.process_identity import LEASE, ProcessIdentity
 from regente.jobs.trust import made_by_user, read_config
 from regente.tracking.journal import cut_torn_line
-from regente.tracking.mlflow_run import HEARTBEAT_TAG, STATE, Shipment, lock_of, read_state
+from regente.tracking.mlflow_run import HEARTBEAT_TAG, STATE, Shipment, ending_of, lock_of, read_state
 from regente.tracking.store import open_store
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ PATIENCE = 30.0  # seconds to wait for another process that ships the same journ
 
 
 def unshipped(project: Path, *, refused: bool = False) -> list[Job]:
-    """Jobs of a project whose journal is not completely in the store; this does not import MLflow.
+    """Jobs of a project whose journal, figures or model are not completely in the store; this does not import MLflow.
 
     `refused`: include jobs that the store has refused.
     """
@@ -36,7 +36,8 @@ def unshipped(project: Path, *, refused: bool = False) -> list[Job]:
         if not ((file.parent / STATE).is_file() and (file.parent / PROCESS).is_file()):
             continue  # tracking=none, or a job of a sweep that is about to start again
         state = read_state(file.parent)
-        incomplete = not state["ended"] or state["offset"] < file.stat().st_size
+        whole = state.get("complete") or "run_id" not in state  # figures and model are there too
+        incomplete = not (state["ended"] and whole) or state["offset"] < file.stat().st_size
         if incomplete and (refused or not state["refused"]):
             with suppress(Exception):
                 jobs.append(open_job(file.parent))
@@ -64,7 +65,7 @@ def sync_job(job: Job, project: Path, patience: float = 0) -> str:
             if not shipment.state["ended"]:
                 if not dead:
                     return "still running"
-                shipment.end_as_killed()
+                shipment.end_of_dead()
             shipment.log_outputs()
             return "shipped"
     except Timeout:
@@ -173,9 +174,13 @@ def process_of_run(run: "Run") -> ProcessIdentity:
 
 
 def close(client: "MlflowClient", run: "Run") -> None:
-    """End a dead run at the time of its last metric, or of its start."""
-    times = [
-        client.get_metric_history(run.info.run_id, key)[-1].timestamp for key in list(run.data.metrics)[:1]
-    ]
-    client.set_terminated(run.info.run_id, "KILLED", max([*times, run.info.start_time]))
-    client.set_tag(run.info.run_id, "regente.failure", "its process was killed")
+    """End a dead run: as its job directory says, else as killed at the time of its last metric, or of its start."""
+    path, id_ = Path(run.data.tags.get("regente.job", "")), run.info.run_id
+    if read_state(path).get("run_id") == id_:  # the store did not take all of its journal
+        status, at = ending_of(path)
+    else:
+        times = [client.get_metric_history(id_, key)[-1].timestamp for key in list(run.data.metrics)[:1]]
+        status, at = "KILLED", max([*times, run.info.start_time])
+    client.set_terminated(id_, status, at)
+    if status == "KILLED":
+        client.set_tag(id_, "regente.failure", "its process was killed")

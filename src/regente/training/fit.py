@@ -14,7 +14,7 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 from regente.errors import CheckpointError, ConfigError, DivergedError, Problem
 from regente.jobs import console
 from regente.jobs.checkpoint_files import load
-from regente.jobs.job import write_json
+from regente.jobs.job import RESULT, write_json
 from regente.jobs.result import Result, as_test_metrics
 from regente.tracking.lightning_logger import JournalLogger
 from regente.training.assemble import Parts, refused_by
@@ -166,7 +166,7 @@ def record(result: Result, saving: SafeSaving, current: Session) -> None:
     if current.rank.number == 0:
         journal = current.recorder.journal
         journal.write("tags", values={"regente.best_checkpoint": result.best_checkpoint or "none"})
-        write_json(current.job.path / "result.json", facts)
+        write_json(current.job.path / RESULT, facts)
         journal.write("result", **facts)
     if saving.failure:  # raised last: everything else is done
         raise CheckpointError(f"{saving.failure}; make room, then regente resume continues the run")

@@ -13,7 +13,7 @@ from torch import Tensor
 from regente.data.core.cache import cache_dir
 from regente.data.core.download import atomic_write
 from regente.errors import CheckpointError
-from regente.jobs.checkpoint_files import weights_of
+from regente.jobs.checkpoint_files import damage, weights_of
 
 
 def is_file(weights: str) -> bool:
@@ -112,5 +112,6 @@ def _load(file: Path) -> Any:
         return load_file(file)
     with file.open("rb") as start:
         zipped = start.read(2) == b"PK"
-    # memory-mapped: pages that are not used, such as those of the classifier, are not read
+    if zipped and (what := damage(file)):  # torch does not compare the checksums that it wrote
+        raise ValueError(what)
     return torch.load(file, map_location="cpu", weights_only=True, mmap=zipped)

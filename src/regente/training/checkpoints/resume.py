@@ -11,7 +11,7 @@ from regente.config.compose import recompose
 from regente.config.interpolation import resolve
 from regente.errors import CheckpointError, ConfigError, Problem
 from regente.jobs import checkpoint_files
-from regente.jobs.job import ARROW, Job, claim, freeze, open_job, read_json, refreeze
+from regente.jobs.job import ARROW, RESULT, Job, claim, freeze, open_job, read_json, refreeze
 from regente.jobs.runs import find, find_job, shown
 from regente.jobs.trust import (
     inside,
@@ -111,12 +111,12 @@ def prepare_resume(name: str, overrides: Sequence[str], allow: Collection[str] =
     if Path(name).suffix == ".ckpt":
         _remove_newer_states(job, Path(name).resolve())
     state, _ = checkpoint_files.newest_undamaged(job.resume_states)
-    if state is None and attempts(job) and (job.path / "result.json").is_file():
+    if state is None and attempts(job) and (job.path / RESULT).is_file():
         targets = [str(node["_target_"]) for node in before["callbacks"].values() if node]
         if not any(target.endswith("ResumeStates") for target in targets):
             what = "has no resume states; train with callbacks=default to keep them"
             raise CheckpointError(f"{shown(job.path)}: {what}")
-    (job.path / "result.json").unlink(missing_ok=True)  # the run is no longer finished
+    (job.path / RESULT).unlink(missing_ok=True)  # the run is no longer finished
     if changes:
         text, redact = without_secrets(OmegaConf.to_yaml(node))
         old_and_new = {key: redact(ARROW.join(pair)) for key, pair in changes.items()}
@@ -206,7 +206,7 @@ def _keeps_groups(key: str, old: str, new: str) -> bool:
 
 def _finished(job: Job, before: dict[str, Any], config: dict[str, Any]) -> str:
     """A line that says that the run is finished, empty if it is not."""
-    result = read_json(job.path / "result.json")
+    result = read_json(job.path / RESULT)
     limits = [
         (key, before["trainer"].get(key), config["trainer"].get(key))
         for key in ("max_epochs", "max_steps", "max_minutes")

@@ -1,0 +1,130 @@
+"""How the run of a dead process ends in the store: as its directory says, whatever it did not come to write."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from regente.config.compose import compose
+from regente.jobs.job import Job, freeze
+from regente.jobs.process_identity import process_identity
+from regente.tracking.journal import Journal
+from regente.tracking.mlflow_run import read_state
+from regente.tracking.sync import sync_job, sync_store, unshipped
+from tests.training.test_fit import query
+
+pytestmark = pytest.mark.usefixtures("store")
+URI = "sqlite:///mlflow.db"
+RESULT: dict[str, Any] = {
+    "metrics": {"val/acc": 0.5}, "best_epoch": 0, "best_checkpoint": None, "epochs": 1,
+    "samples_per_second": 1.0, "peak_megabytes": 1.0,
+}  # fmt: skip
+
+
+def died(project: Path, *, result: bool, lines: tuple[tuple[str, dict[str, Any]], ...] = ()) -> Job:
+    """The job of a process that was killed."""
+    made = compose("digits_mlp", [f"tracking.uri={URI}", "tracking.log_model=false"])
+    job = freeze(made.yaml(), project / "runs", experiment="e", overrides=[], command=[], choices={})
+    dead = replace(process_identity(1), started="1")
+    (job.path / "process.json").write_text(json.dumps(asdict(dead)))
+    (job.path / "recorded.json").write_text("{}")
+    tags = {f"regente.{key}": str(value) for key, value in asdict(dead).items()}
+    journal = Journal(job.journal)
+    journal.write("start", experiment="e", name="n", params={}, tags={**tags, "regente.job": str(job.path)})
+    journal.write("metrics", step=1, values={"train/loss": 0.25})
+    for kind, content in lines:
+        journal.write(kind, **content)
+    journal.close()
+    if result:
+        (job.path / "result.json").write_text(json.dumps(RESULT))
+    return job
+
+
+def shown(project: Path) -> list[tuple[Any, ...]]:
+    """Status, and how often each metric is there."""
+    found = "select status, (select group_concat(key) from metrics where metrics.run_uuid = runs.run_uuid) from runs"
+    return query(project, found)
+
+
+ONCE = "train/loss,best/val/acc,best/epoch,throughput,peak_megabytes"
+
+
+@pytest.mark.parametrize(
+    ("result", "lines", "there"),
+    [
+        (True, (), ("FINISHED", ONCE)),
+        (True, (("result", RESULT),), ("FINISHED", ONCE)),
+        (False, (), ("KILLED", "train/loss")),
+    ],
+)
+def test_a_process_killed_before_it_wrote_the_end_has_finished_if_it_left_its_result(
+    result: bool, lines: Any, there: tuple[str, str], project: Path
+) -> None:
+    job = died(project, result=result, lines=lines)
+    assert sync_job(job, project) == "shipped"
+    assert [(status, set(keys.split(","))) for status, keys in shown(project)] == [
+        (there[0], set(there[1].split(",")))
+    ]
+    assert len(shown(project)[0][1].split(",")) == len(there[1].split(","))
+    assert unshipped(project) == []
+
+
+def test_a_store_of_artifacts_that_fails_takes_no_result_from_a_run(project: Path) -> None:
+    job = died(project, result=True)
+    (job.path / "a.txt").write_text("a")
+    journal = Journal(job.journal)
+    journal.write("artifact", path=str(job.path / "a.txt"), to="")
+    journal.write("result", **RESULT)
+    journal.write("end", status="FINISHED")
+    journal.close()
+    (project / "mlartifacts").write_text("no folder")
+    assert sync_store(project, URI) == 1
+    assert [status for status, _ in shown(project)] == ["FINISHED"]
+    assert query(project, "select value from tags where key = 'regente.failure'") == []
+    assert unshipped(project) != []
+    (project / "mlartifacts").unlink()
+    assert sync_store(project, URI) == 1
+    assert [status for status, _ in shown(project)] == ["FINISHED"]
+    assert len(shown(project)[0][1].split(",")) == len(ONCE.split(","))
+    assert list(project.glob("mlartifacts/**/a.txt")) and list(
+        project.glob("mlartifacts/**/learning_curves.png")
+    )
+    assert unshipped(project) == []
+
+
+def change(job: Job, *missing: str) -> None:
+    file = job.path / "recorded.json"
+    file.write_text(
+        json.dumps({key: value for key, value in read_state(job.path).items() if key not in missing})
+    )
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda job: None, lambda job: (job.path / "test.npz").write_bytes(b"damaged")]
+)
+def test_figures_that_a_killed_shipper_did_not_draw_are_drawn_by_the_next_command(
+    damage: Callable[[Job], None], project: Path
+) -> None:
+    job = died(project, result=True)
+    assert sync_job(job, project) == "shipped"
+    (there,) = project.glob("mlartifacts/*/*/artifacts/figures")
+    shutil.rmtree(there)
+    change(job, "complete")
+    damage(job)
+    assert [each.path for each in unshipped(project)] == [job.path]
+    assert sync_store(project, URI) == 1
+    assert (there / "learning_curves.png").is_file()
+    assert unshipped(project) == []  # also where a file is damaged: it would fail again
+
+
+def test_a_run_whose_id_was_not_noted_is_found_again(project: Path) -> None:
+    job = died(project, result=False)
+    assert sync_job(job, project) == "shipped"
+    change(job, "run_id", "offset", "ended", "complete")
+    assert sync_job(job, project) == "shipped"
+    assert [status for status, _ in shown(project)] == ["KILLED"]
+    assert query(project, "select count(*) from metrics") == [(1,)]
