@@ -68,10 +68,13 @@ def test_a_process_is_distinct_from_another_of_the_same_number() -> None:
     assert ProcessIdentity(me.host, me.boot, me.pid, "1").alive() is False
     assert ProcessIdentity(me.host, "another boot", me.pid, me.started).alive() is False
     assert ProcessIdentity("another host", "another boot", me.pid, me.started).alive() is None
-    child = subprocess.Popen(["sleep", "0"])
-    dead = process_identity(child.pid)
+    child = subprocess.Popen(["sleep", "60"])
+    found = process_identity(child.pid)
+    assert found.alive() is True
+    child.kill()
     child.wait()
-    assert dead.alive() is False
+    assert found.alive() is False
+    assert process_identity(child.pid).alive() is False  # it had ended when it was looked at
 
 
 def test_a_process_stays_the_same_when_the_host_name_changes() -> None:

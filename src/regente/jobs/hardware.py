@@ -1,6 +1,7 @@
 """Fits the trainer's settings to the devices, cores and precisions of this machine."""
 
 import os
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -102,15 +103,32 @@ def ranks_without_torch(trainer: dict[str, Any]) -> int:
     return 1 if all_devices(trainer) else ranks_here(trainer)
 
 
-def cores() -> int:
-    """Number of cores that this process may use, by its affinity and the quota of its container."""
+def cores(cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
+    """Number of cores that this process may use, by its affinity and the quotas of its control groups, such as a container's.
+
+    `cgroups`: where these are; `own`: names those of this process.
+    """
     free = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = Path("/sys/fs/cgroup/cpu.max")
-    if quota.is_file():
-        limit, period = quota.read_text().split()
-        if limit != "max":
-            free = min(free, max(1, int(limit) // int(period)))
+    with suppress(OSError, ValueError):  # of a system without them
+        for line in own.read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if not controllers or "cpu" in controllers.split(","):
+                group = cgroups / controllers / path.lstrip("/")
+                for each in (group, *group.parents):
+                    if each.is_relative_to(cgroups):
+                        free = min(free, _quota(each))
     return free
+
+
+def _quota(group: Path) -> int:
+    """Whole cores that a control group of version 2 or 1 may use."""
+    with suppress(OSError, ValueError):
+        v2 = group / "cpu.max"
+        rows = [v2] if v2.is_file() else [group / f"cpu.cfs_{name}_us" for name in ("quota", "period")]
+        limit, period = " ".join(row.read_text() for row in rows).split()
+        if limit not in ("max", "-1"):
+            return max(1, int(limit) // int(period))
+    return os.cpu_count() or 1
 
 
 def threads_each(processes: int) -> int:

@@ -23,7 +23,8 @@ class ProcessIdentity:
     host: str
     boot: str  # see boot_id
     pid: int
-    started: str  # time since boot in the kernel's ticks: pids are used again
+    # time since boot in the kernel's ticks: pids are used again; empty if it had ended when it was looked at
+    started: str
 
     def alive(self) -> bool | None:
         """Whether the process runs; None if it is on another machine, where its pid means nothing.
@@ -32,7 +33,7 @@ class ProcessIdentity:
         this host name is an earlier one, unless it is another container of the same boot.
         """
         if self.boot == boot_id():
-            return self.started == started(self.pid)
+            return self.started != "" and self.started == started(self.pid)
         other_container = self.boot.partition(" ")[0] == boot_id().partition(" ")[0]
         return None if self.host != socket.gethostname() or other_container else False
 

@@ -92,7 +92,8 @@ def test_the_rank_that_fails_says_why_and_nobody_else_speaks(regente: Run, proje
     assert ended.code == 1
     line = FAILS.splitlines().index('                raise KeyError("boom")') + 1
     assert ended.err.splitlines() == [f"{project / 'fails.py'}:{line}: KeyError: 'boom'"]
-    assert query(project, "select status from runs") == [("FAILED",)]
+    # rank 0 may be stopped while it waits for the store
+    until(lambda: query(project, "select status from runs") == [("FAILED",)])
     (job,) = jobs(project)
     assert "KeyError: 'boom'" in (job / "traceback.txt").read_text()
 
