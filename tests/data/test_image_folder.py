@@ -1,6 +1,7 @@
 """What is special to a folder of images: layouts, the cache, notes, and faults that are found before training."""
 
 import os
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -125,10 +126,23 @@ def test_a_changed_file_another_side_or_one_file_more_is_decoded_anew(whole: Pat
 
 def test_a_cache_that_is_damaged_is_said_to_be(whole: Path, tmp_path: Path) -> None:
     read(whole)
-    (pixels,) = (tmp_path / "cache").rglob("pixels")
-    pixels.write_bytes(pixels.read_bytes()[:-1])
-    with pytest.raises(DataError, match=r"damaged \(.*has not .* bytes.*delete it and start again"):
+    (folder,) = (tmp_path / "cache/regente/images").glob("*/")
+    assert (tmp_path / "cache/regente").stat().st_mode & 0o777 == 0o700
+    draw = random.Random(0)
+    for name in ("pixels", "pixels", "digests", "bad.json", "checksums.json"):
+        content = (file := folder / name).read_bytes()
+        changed = bytearray(content)
+        changed[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        file.write_bytes(changed)
+        with pytest.raises(DataError, match=f"damaged, it has changed; regente cache clear {folder.name}"):
+            read(whole)
+        file.write_bytes(content)
+    assert read(whole).notes == []
+    (folder / "pixels").write_bytes((folder / "pixels").read_bytes()[:-1])
+    with pytest.raises(DataError, match="pixels: damaged"):
         read(whole)
+    (folder / "checksums.json").unlink()  # as an older version left it
+    assert "decoded" in read(whole).notes[0]
 
 
 def test_a_cache_that_cannot_be_written_is_named(whole: Path, tmp_path: Path) -> None:

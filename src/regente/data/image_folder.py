@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import torch
 from annotated_types import Ge, Gt, Lt
 
-from regente.data.core.cache import DESCRIPTION, build_once, cache_dir, folder_size
+from regente.data.core.cache import DESCRIPTION, build_once, cache_dir, folder_size, require_undamaged
 from regente.data.core.class_folders import File, Listing, list_images
 from regente.data.core.decoding import NOT_READ, VERSION, Decoded, decode_files, read_decoded
 from regente.data.core.images import Images
@@ -114,6 +114,7 @@ class ImageFolder(Images):
 
     def _decoded(self, folder: Path) -> Decoded:
         try:
+            require_undamaged(folder)
             return read_decoded(folder, self.resolution)
         except (OSError, ValueError) as error:
             raise DataError(f"{folder}: damaged ({error}); delete it and start again") from error

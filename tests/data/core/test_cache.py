@@ -44,5 +44,5 @@ def test_what_is_interrupted_is_not_taken_for_whole(tmp_path: Path) -> None:
     (tmp_path / "key.part").mkdir()  # as a kill leaves it
     (tmp_path / "key.part" / "half").touch()
     build_once(target, lambda draft: (draft / "content").touch())
-    assert {file.name for file in target.iterdir()} == {"content", "used"}
+    assert {file.name for file in target.iterdir()} == {"content", "used", "checksums.json"}
     assert not (tmp_path / "key.part").exists()

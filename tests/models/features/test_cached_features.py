@@ -232,9 +232,13 @@ def test_a_damaged_bank_is_named(project: Path) -> None:
     each = bank()
     each.compute()
     file = each.folder / "val.npy"
-    file.write_bytes(file.read_bytes()[:500])
-    with pytest.raises(Exception, match=rf"val.npy: damaged .*regente cache clear {each.folder.name}"):
-        each.open()
+    content = file.read_bytes()
+    flipped = bytearray(content)
+    flipped[-1] ^= 1
+    for damaged in (content[:500], flipped):
+        file.write_bytes(damaged)
+        with pytest.raises(Exception, match=rf"val.npy: damaged.*regente cache clear {each.folder.name}"):
+            each.open()
 
 
 OWN = """

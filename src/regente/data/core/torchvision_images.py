@@ -75,7 +75,6 @@ class TorchvisionImages(Images):
                 f"data.root={self.declared_root}: no such directory; name the folder that holds "
                 f"{Path(self.unpacked()[0]).parent}, or leave data.root out"
             )
-        cache_dir().mkdir(parents=True, exist_ok=True)
         with FileLock(cache_dir() / "data.lock"):  # jobs of a sweep start at the same time
             if self._is_whole(self._home()):
                 return

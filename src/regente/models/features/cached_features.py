@@ -11,7 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from regente.data.core.cache import DESCRIPTION, build_once, cache_dir, folder_size, mark_used
+from regente.data.core.cache import (
+    DESCRIPTION,
+    build_once,
+    cache_dir,
+    folder_size,
+    is_complete,
+    mark_used,
+    require_undamaged,
+)
 from regente.data.core.parallel import progress_bar
 from regente.data.core.sources import Source, Split
 from regente.data.protocols import SupportsFeatures
@@ -72,7 +80,7 @@ def _features(
     data.prepare_data()
     data.setup("fit")
     bank = Bank(model, settings, data, config, device)
-    if not bank.folder.is_dir():
+    if not is_complete(bank.folder):
         if config["trainer"].get("limit_train_batches") == 0:  # nothing is trained: one pass over each split
             return None, []
         if reason := _part_of_the_samples(data, config["trainer"]):
@@ -148,7 +156,7 @@ class Bank:
         """Compute what is not stored yet; returns a line that says what was done."""
         number = sum(len(split) for split in self.data.splits.values())
         what = f"features of {self.model.origin.name} for {number:,} samples"
-        if self.folder.is_dir():
+        if is_complete(self.folder):
             mark_used(self.folder)
             return f"{what} from {self.folder}"
         started = time.perf_counter()
@@ -160,6 +168,7 @@ class Bank:
 
     def open(self) -> dict[str, Source]:
         """The splits, with features for inputs."""
+        require_undamaged(self.folder)
         about = json.loads((self.folder / "about.json").read_text(encoding="utf-8"))
         found: dict[str, Source] = {}
         for name, split in self.data.splits.items():
