@@ -133,7 +133,8 @@ def test_a_nested_part_that_is_none_is_refused_wherever_it_stands(
 @pytest.mark.parametrize(
     "setting",
     ["max_steps=1e5", "max_epochs=1e1", "min_epochs=0", "limit_val_batches=1.0", "limit_val_batches=0", "devices=auto",
-     "max_epochs=-1", "val_check_interval=0.25", "gradient_clip_val=0", "precision=16", "profiler=simple"],
+     "max_epochs=-1", "val_check_interval=0.25", "gradient_clip_val=0", "precision=16", "profiler=simple",
+     "devices=[0,1]", "fast_dev_run=true", "plugins=null", "profiler=null"],
 )  # fmt: skip
 def test_a_valid_setting_of_the_trainer_passes(setting: str) -> None:
     assert check(config(f"trainer.{setting}")) == []
@@ -146,7 +147,11 @@ def test_a_whole_count_written_as_a_float_is_an_int_wherever_it_is_referred_to()
         assert type(count) is int and count == 10
 
 
-@pytest.mark.parametrize("setting", ["max_steps=1.5", "min_epochs=-1", "log_every_n_steps=0"])
+@pytest.mark.parametrize(
+    "setting",
+    ["max_steps=1.5", "min_epochs=-1", "log_every_n_steps=0", "profiler=foo", "plugins=foo", "devices=[0, 0]",
+     "fast_dev_run=-1"],
+)  # fmt: skip
 def test_an_invalid_setting_of_the_trainer_is_named(setting: str) -> None:
     assert [problem.where for problem in check(config(f"trainer.{setting}"))] == [f"trainer.{setting}"]
 

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from regente.config.compose import compose
+from regente.errors import TrackingError
 from regente.jobs.job import Job, freeze
 from regente.jobs.process_identity import process_identity
 from regente.tracking.journal import Journal
 from regente.tracking.mlflow_run import read_state
+from regente.tracking.store import open_store
 from regente.tracking.sync import sync_job, sync_store, unshipped
 from tests.training.test_fit import query
 
@@ -128,3 +130,12 @@ def test_a_run_whose_id_was_not_noted_is_found_again(project: Path) -> None:
     assert sync_job(job, project) == "shipped"
     assert [status for status, _ in shown(project)] == ["KILLED"]
     assert query(project, "select count(*) from metrics") == [(1,)]
+
+
+def test_a_damaged_database_is_named_with_the_command_that_repairs_it(project: Path) -> None:
+    file = project / "mlflow.db"
+    content = bytearray(file.read_bytes())
+    content[4096 * 3 : 4096 * 40] = b"\xff" * 4096 * 37
+    file.write_bytes(content)
+    with pytest.raises(TrackingError, match=r"mlflow.db: the database is damaged; .* \.recover \|"):
+        open_store(URI, project, "e")

@@ -20,11 +20,13 @@ from mlflow.tracking import MlflowClient
 from regente.config.compose import compose
 from regente.config.interpolation import resolve
 from regente.config.redaction import Redactor
+from regente.config.tracking_uri import absolute_uri
 from regente.jobs.job import freeze
 from regente.jobs.process_identity import ProcessIdentity, boot_id, process_identity
 from regente.tracking.journal import Journal, read
 from regente.tracking.mlflow_run import Shipment
 from regente.tracking.recorder import Recorder
+from regente.tracking.store import open_store
 from tests.conftest import Ended
 from tests.training.test_fit import jobs, query, until, wait_for_training
 
@@ -563,6 +565,20 @@ def query_write(project: Path, sql: str) -> None:
 
     with sqlite3.connect(project / "mlflow.db") as database:
         database.execute(sql)
+
+
+@pytest.mark.parametrize("name", ["a%20b", "a?b", "a'b\"c", "a\nb", "a#b"])
+def test_the_store_of_a_folder_with_any_name_is_in_that_folder(name: str, project: Path) -> None:
+    folder = project / name
+    folder.mkdir()
+    shutil.copy(project / "mlflow.db", folder)
+    before = {path for path in project.rglob("*") if not path.is_relative_to(folder)}
+    for uri in ("sqlite:///mlflow.db", absolute_uri("sqlite:///mlflow.db", folder)):
+        client, experiment = open_store(uri, folder, "E")
+        client.log_text(client.create_run(experiment).info.run_id, "x", "a.txt")
+    assert query(folder, "select count(*) from runs") == [(2,)]
+    assert len(list(folder.glob("mlartifacts/**/a.txt"))) == 2
+    assert {path for path in project.rglob("*") if not path.is_relative_to(folder)} == before
 
 
 def test_e08_an_experiment_may_have_any_name(regente: Run, project: Path) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+PROFILERS = ("simple", "advanced", "pytorch", "xla")
 _DEVICES = re.compile(r"auto|-1|\d+|\d+(,\s*\d+)*,?")
 
 
@@ -58,6 +59,8 @@ def _is_share_or_count(value: Any) -> bool:
 def _is_devices(value: Any) -> bool:
     if isinstance(value, str):
         return bool(_DEVICES.fullmatch(value))
+    if isinstance(value, list):
+        return len({str(each) for each in value}) == len(value) > 0
     return not is_whole(value) or value >= 1 or value == -1
 
 
@@ -66,11 +69,20 @@ _endless = at_least(-1, "must be at least 0, or -1 for no limit")
 # What Lightning checks late or not at all, and what of it Regente does itself
 BY_KEY = {
     "trainer.devices": Limit(
-        _is_devices, "must be at least 1, -1 or auto for all there are, or a list of numbers"
+        _is_devices, "must be at least 1, -1 or auto for all there are, or a list of different numbers"
     ),
     "trainer.max_time": Limit(
         lambda v: not isinstance(v, str) or bool(re.fullmatch(r"\d+:\d\d:\d\d:\d\d", v)), "needs DD:HH:MM:SS"
     ),
+    "trainer.profiler": Limit(
+        lambda v: not isinstance(v, str) or v in PROFILERS,
+        f"must be {', '.join(PROFILERS)} or null",
+        PROFILERS,
+    ),
+    "trainer.plugins": Limit(
+        lambda v: not isinstance(v, str), "is a name, but plugins are classes; give a _target_, or null"
+    ),
+    "trainer.fast_dev_run": at_least(0),
     "trainer.accelerator": Limit(
         lambda v: v in ("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
         "no such accelerator; there is: auto, cpu, gpu, mps",

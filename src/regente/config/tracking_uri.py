@@ -3,6 +3,7 @@
 import os
 import re
 from pathlib import Path
+from urllib.parse import unquote
 
 from regente.errors import Problem
 
@@ -13,12 +14,17 @@ REMOTE = ("http", "https", "databricks", "postgresql", "mysql", "mssql")
 def absolute_uri(uri: str, project: Path) -> str:
     """A SQLite URI with its path made absolute from the project folder; any other URI as it is."""
     path = sqlite_path(uri, project)
-    return f"sqlite:///{path}" if path else uri
+    return sqlite_uri(path) if path else uri
+
+
+def sqlite_uri(path: Path) -> str:
+    """The URI of a database file: SQLAlchemy decodes % and takes what follows ? for options."""
+    return f"sqlite:///{str(path).replace('%', '%25').replace('?', '%3F')}"
 
 
 def sqlite_path(uri: str, project: Path) -> Path | None:
     """The database file of a SQLite URI."""
-    return project / uri.removeprefix("sqlite:///") if uri.startswith("sqlite:///") else None
+    return project / unquote(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
 
 
 def problems(uri: str | None, project: Path, *, create: bool) -> list[Problem]:

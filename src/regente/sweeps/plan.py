@@ -223,6 +223,9 @@ def check_trials(plan: Plan, source: TrialSource) -> None:
     if found:
         most = sorted(found.items(), key=lambda item: -len(item[1]))[:MAX_PROBLEMS]
         raise ConfigError([_problem(plan, text, trials, number) for text, trials in most])
+    if not number and not source.adaptive:
+        what = "one of the swept settings has no values, so there is no job; give it some"
+        raise ConfigError([Problem(" ".join(plan.overrides), what)])
 
 
 def _extremes(source: TrialSource) -> Iterator[TrialSpec]:

@@ -18,6 +18,7 @@ from regente.jobs.job import PROCESS, Job, open_job
 from regente.jobs.runs import run_id
 from regente.sweeps.plan import Plan, label, swept_overrides, varied
 from regente.sweeps.state import JobState, SweepFolder
+from regente.tracking.journal import read
 from regente.tracking.recorder import Recorder, RecordingResult
 from regente.training.prepare import freeze
 
@@ -107,7 +108,11 @@ class Parent:
             values |= {f"best_mean/{metric}": winner.mean, f"best_spread/{metric}": winner.spread}
             tags["regente.best_over_seeds"] = f"{' '.join(winner.overrides)} (n={len(winner.values)})"
         journal.write("tags", values={key: value for key, value in tags.items() if value})
-        journal.write("metrics", step=0, values=values)
+        # a session after a driver that was killed here finds them recorded
+        known = [line["values"] for line in read(self.job.journal, 0)[0] if line["kind"] == "metrics"]
+        recorded = {key: value for each in known for key, value in each.items()}
+        if new := {key: value for key, value in values.items() if recorded.get(key) != value}:
+            journal.write("metrics", step=0, values=new)
         for file in write_tables(self.job.path, states, groups, self.swept, metric):
             journal.write("artifact", path=str(file), to="sweep")
         for name, figure in figures.items():

@@ -20,6 +20,7 @@ WORKFLOW = {"workflowType": "machine_learning"}
 # MLflow has one exception for most problems. Only its text says which one it is.
 OUTDATED_SCHEMA = ("out-of-date database schema", "Can't locate revision")
 NO_DATABASE = ("file is not a database",)
+DAMAGED_DATABASE = "database disk image is malformed"
 NO_ANSWER = ("database is locked", "API request to", "Max retries")
 
 

@@ -3,6 +3,7 @@
 import os
 import re
 import socket
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,9 +13,9 @@ from urllib.request import urlopen
 
 from filelock import FileLock
 
-from regente.config.tracking_uri import sqlite_path
+from regente.config.tracking_uri import sqlite_path, sqlite_uri
 from regente.errors import TrackingError
-from regente.tracking.mlflow_internals import NO_ANSWER, NO_DATABASE, OUTDATED_SCHEMA
+from regente.tracking.mlflow_internals import DAMAGED_DATABASE, NO_ANSWER, NO_DATABASE, OUTDATED_SCHEMA
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -56,8 +57,15 @@ def open_store(uri: str, project: Path, experiment: str) -> "tuple[MlflowClient,
             raise ConnectionError(reason)
         return _open(uri, experiment, None)
     # MLflow's migrations race: of eight processes on a fresh file seven die without this lock
+    encoded = sqlite_uri(path)
     with FileLock(path.with_name(f".{path.name}.lock")):
-        return _open(f"sqlite:///{path}", experiment, (path.parent / "mlartifacts" / experiment).as_uri())
+        try:
+            return _open(encoded, experiment, (path.parent / "mlartifacts" / experiment).as_uri())
+        finally:
+            # MLflow also makes the folder whose name is the encoded one
+            if "%" in encoded:
+                with suppress(OSError):
+                    os.removedirs(Path(encoded.removeprefix("sqlite:///")).parent)
 
 
 def _open(uri: str, experiment: str, artifacts: str | None) -> "tuple[MlflowClient, str]":
@@ -87,6 +95,11 @@ def _refusal(uri: str, text: str) -> Exception:
         return TrackingError(f"tracking.uri={uri}: {what}: mlflow db upgrade {uri}")
     if any(each in text for each in NO_DATABASE):
         return TrackingError(f"tracking.uri={uri}: that file is no SQLite database; name another")
+    if DAMAGED_DATABASE in text:
+        what = (
+            "the database is damaged; put a copy back, or repair it: sqlite3 FILE .recover | sqlite3 NEW_FILE"
+        )
+        return TrackingError(f"tracking.uri={uri}: {what}")
     if any(each in text for each in NO_ANSWER):
         return ConnectionError(text.splitlines()[0][:200])
     return TrackingError(f"tracking.uri={uri}: {text.splitlines()[0][:300]}")
