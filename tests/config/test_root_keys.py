@@ -33,7 +33,7 @@ trainer:
   default_root_dir: ${shared.out}
   strategy: ddp_spawn
   enable_progress_bar: true
-  logger: true
+  logger: {_target_: pytorch_lightning.loggers.CSVLogger, save_dir: a}
   callbacks: [{_target_: pytorch_lightning.callbacks.ModelSummary}]
 tracking: {run_name: "${shared.name}"}
 """
@@ -66,7 +66,7 @@ def test_variables_and_keys_of_other_projects_mean_what_they_mean_there(
     assert config["trainer"]["limit_test_batches"] == 0
     assert config["trainer"]["strategy"] == "ddp"
     assert config["seed"] == 0
-    assert list(config["loggers"]) == ["table"]
+    assert list(config["loggers"]) == ["table", "trainer_0"]
     assert (config["tracking"]["tags"], config["tracking"]["notes"]) == (["dev", "first"], "a try")
     assert config["tracking"]["run_name"] == "mine"
     assert list(config["callbacks"]) == ["checkpoint", "resume", "trainer_0"]

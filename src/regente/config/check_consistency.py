@@ -1,13 +1,11 @@
 """What two parts of a config must agree on."""
 
-import os
 from collections.abc import Iterator
 from contextlib import suppress
 from difflib import get_close_matches
 from typing import Any
 
 from regente.config.check_part import shorten
-from regente.config.interpolation import JOB_DIR
 from regente.config.limits import is_number
 from regente.config.signatures import TargetNotFound, read
 from regente.config.task_parts import is_supervised
@@ -33,22 +31,11 @@ def consistency_problems(config: dict[str, Any]) -> Iterator[Problem]:
     if config["task"]["_target_"] in LOGGED and (config.get("loss") or {}).get("reduction") == "sum":
         what = "a sum grows with the batch, so val/loss would be no mean over the samples; use mean"
         yield Problem("loss.reduction=sum", what)
-    yield from _folders(config["callbacks"])
     for key in [key for key in ("interval", "frequency") if key in config["scheduler"]]:
         if not is_supervised(config["task"]):
             what = f"{config['task']['_target_']} says itself when its schedule steps; leave it out"
             yield Problem(f"scheduler.{key}", what)
     yield from _groups(config)
-
-
-def _folders(callbacks: dict[str, Any]) -> Iterator[Problem]:
-    """A checkpoint outside of the job directory would be lost with it, or be that of another job."""
-    for name, node in callbacks.items():
-        folder = str(node.get("dirpath") or "") if node else ""
-        inside = JOB_DIR in os.environ and folder.startswith(os.environ[JOB_DIR])
-        if not inside and (folder.startswith(("/", "~")) or ".." in folder.split("/")):
-            what = "must be relative, it is a folder of the job directory; or leave it out"
-            yield Problem(f"callbacks.{name}.dirpath={shorten(folder)}", what)
 
 
 def _groups(config: dict[str, Any]) -> Iterator[Problem]:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from regente.config.discovery import config_dirs
 from regente.config.interpolation import references
@@ -60,11 +60,15 @@ def settle(config: DictConfig) -> None:
             trainer.limit_test_batches = 0
         if isinstance(trainer.get("strategy"), str):
             trainer.strategy = STARTS.sub("", str(trainer.strategy))
-        own: Any = trainer.get("callbacks") or []  # as Lightning's Trainer takes them
-        names: Any = own if isinstance(own, DictConfig) else range(len(own))
-        for key in names:
-            config.callbacks[f"trainer_{key}"] = own[key]
-        trainer.pop("callbacks", None)
+        for name, group in (("callbacks", "callbacks"), ("logger", "loggers")):
+            own: Any = trainer.get(name)  # as Lightning's Trainer takes them: one, or a list
+            if name == "callbacks" or isinstance(own, DictConfig | ListConfig):
+                nodes: Any = [own] if own and "_target_" in own else own or []
+                config[group] = config[group] or {}
+                places: Any = nodes if isinstance(nodes, DictConfig) else range(len(nodes))
+                for place in places:
+                    config[group][f"trainer_{place}"] = nodes[place]
+                trainer.pop(name, None)
     if problems:
         raise ConfigError(problems)
 

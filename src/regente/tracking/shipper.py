@@ -20,7 +20,9 @@ from regente.tracking.mlflow_run import PATIENCE, POLL, Shipment, lock_of
 from regente.tracking.provenance import Usage
 from regente.tracking.store import unreachable
 
-LOCK_WAIT = 60.0  # seconds to wait for the shipper of the run's attempt before
+LOCK_WAIT = (
+    3600.0  # seconds to wait for the shipper of the run's attempt before, which a busy machine may starve
+)
 
 
 def follow(shipment: Shipment, process: ProcessIdentity) -> None:

@@ -84,6 +84,11 @@ def assemble(
         task.optimize_by(steps)
     if config["trainer"].get("default_root_dir"):
         notes.append("trainer.default_root_dir is left out: what a run writes lies in its job directory")
+    notes += [
+        f"callbacks.{name}.dirpath={node['dirpath']} is left out: the weights of a run lie in its job directory"
+        for name, node in config["callbacks"].items()
+        if node and node.get("dirpath") and _keeps_weights(node) and not _inside(node["dirpath"], job)
+    ]
     return Parts(data, task, trainer, [*notes, *_overfit_note(trainer)])
 
 
@@ -280,10 +285,20 @@ def make_loggers(config: dict[str, Any], job: Job) -> list[Logger]:
     return made
 
 
+def _keeps_weights(node: dict[str, Any]) -> bool:
+    return str(node["_target_"]).endswith("ModelCheckpoint")
+
+
+def _inside(folder: str, job: Job) -> bool:
+    """Whether a folder lies in the job directory; the weights in any other would be lost to another run."""
+    return not folder.startswith("~") and (job.path / folder).resolve().is_relative_to(job.path.resolve())
+
+
 def make_callback(name: str, node: dict[str, Any], job: Job) -> Callback:
-    if str(node["_target_"]).endswith("ModelCheckpoint"):
+    if _keeps_weights(node):
         folder = node.get("dirpath")
-        node = {**node, "dirpath": str(job.path / folder if folder else job.checkpoints)}
+        kept = job.path / folder if folder and _inside(folder, job) else job.checkpoints
+        node = {**node, "dirpath": str(kept)}
     if str(node["_target_"]).endswith("ResumeStates") and not node.get("folder"):
         node = {**node, "folder": str(job.resume_states)}
     callback = make(f"callbacks.{name}", node)

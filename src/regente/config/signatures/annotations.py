@@ -44,6 +44,11 @@ class Annotation:
         """Whether the value fits; objects and nested `_target_` nodes always do."""
         return not is_plain(value) or self.matches(value)
 
+    def loose(self) -> Annotation:
+        """That of a class whose author may have written less than it takes: null, or a list in the place of one value."""
+        lists = (list, tuple) if self in (WHOLE, NUMBER, FLAG, TEXT, PATH) else ()
+        return replace(self, matches=lambda v: v is None or isinstance(v, lists) or self.matches(v))
+
     @property
     def takes_tensor(self) -> bool:
         """Whether a tensor is one of the values."""
@@ -164,7 +169,7 @@ _KINDS |= {"str": TEXT, "None": NULL, "NoneType": NULL, "Any": ANYTHING, "object
 _KINDS |= dict.fromkeys(("Path", "PurePath", "PosixPath", "PathLike"), PATH)
 _STANDARD = {"builtins", "typing", "typing_extensions", "collections", "numbers", "pathlib", "os", "types"}
 _STANDARD |= {"dataclasses", "datetime", "annotated_types"}
-EXACT = ("torch.", "torchvision.", "pytorch_lightning.", "lightning_fabric.", "regente.")
+EXACT = ("torch.", "torchmetrics.", "torchvision.", "pytorch_lightning.", "lightning_fabric.", "regente.")
 # What YAML may give for a collection; a text or a mapping is an Iterable too
 _LISTS: dict[str, tuple[type, ...]] = dict.fromkeys(
     ["list", "List", "MutableSequence", "set", "Set", "AbstractSet", "MutableSet", "frozenset", "FrozenSet"],

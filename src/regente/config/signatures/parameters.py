@@ -9,6 +9,7 @@ from functools import cached_property
 
 from regente.config.signatures.annotations import (
     ANYTHING,
+    EXACT,
     NOT_LITERAL,
     Annotation,
     literal,
@@ -36,6 +37,8 @@ class Parameter:
         if self.written is None or self.module is None:
             return ANYTHING
         stated = parse_annotation(self.written, self.module)
+        if not self.module.name.startswith(EXACT):
+            stated = stated.loose()
         if self.default is NOT_LITERAL or stated.allows(self.default):
             return stated
         return optional(stated) if self.default is None else ANYTHING
