@@ -130,6 +130,24 @@ def test_a_nested_part_that_is_none_is_refused_wherever_it_stands(
     assert problem.what.endswith(message)
 
 
+def test_a_file_is_told_to_be_renamed_only_where_python_finds_another_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in ("my_own_parts.py", "email.py"):
+        (tmp_path / name).write_text("class Wide: ...")
+    (tmp_path / "my_package").mkdir()
+    (tmp_path / "my_package/__init__.py").write_text("class Wide: ...")
+    told = []
+    for target in ("my_own_parts.Wid", "my_package.Wid", "email.Wide"):
+        (problem,) = check(config() | {"model": {"_target_": target}})
+        told.append(problem.what)
+    assert told[0] == "my_own_parts.Wid: Wid not found; did you mean Wide?"
+    assert told[1] == "my_package.Wid: Wid not found; did you mean Wide?"
+    assert told[2].endswith("so email.py is not found: rename it")
+
+
 @pytest.mark.parametrize(
     "setting",
     ["max_steps=1e5", "max_epochs=1e1", "min_epochs=0", "limit_val_batches=1.0", "limit_val_batches=0", "devices=auto",

@@ -2,6 +2,7 @@
 
 import builtins
 import importlib
+import importlib.util
 import sys
 from collections.abc import Collection, Iterator
 from contextlib import suppress
@@ -99,11 +100,13 @@ def _hidden_file(target: Any) -> str:
     """The hint that a file of the user's has the name of a module that Python finds first."""
     first = str(target).partition(".")[0]
     here = next((name for name in (f"{first}.py", f"{first}/__init__.py") if Path(name).is_file()), None)
-    return (
-        f"; Python has a module {first} of its own or installed, so {here} is not found: rename it"
-        if here
-        else ""
-    )
+    if here is None:
+        return ""
+    with suppress(ImportError, ValueError):  # as of a module of C
+        found = importlib.util.find_spec(first)
+        if found is not None and Path(str(found.origin)).resolve() == Path(here).resolve():
+            return ""
+    return f"; Python has a module {first} of its own or installed, so {here} is not found: rename it"
 
 
 def _members(path: str) -> list[str]:
