@@ -13,7 +13,7 @@ from typing import Any
 
 from regente.errors import Stopped
 from regente.jobs.driver import job_environment
-from regente.jobs.exit_status import exit_code
+from regente.jobs.exit_status import ExitStatus, exit_code, say
 from regente.jobs.hardware import ranks_here, threads_each, world_size
 from regente.jobs.job import Job
 from regente.jobs.signals import SIGNALS
@@ -100,6 +100,9 @@ def _wait(program: str, words: list[str], environ: Mapping[str, str]) -> int:
         _end_session(process)  # what is left of it
     if received:  # the signal was for this process too: no other job is started
         raise Stopped(received[0])
+    if code < 0:  # it could say nothing itself
+        what = f"its process was killed by {signal.Signals(-code).name}; the machine may be out of memory"
+        say(ExitStatus("KILLED", exit_code(code), f"{words[0]}: {what}; regente resume continues the run"))
     return exit_code(code)
 
 
