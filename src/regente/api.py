@@ -3,14 +3,15 @@
 import gc
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from regente.errors import ConfigError, DataError, Problem, RegenteError, Stopped
-from regente.jobs.job import open_job, read_json
+from regente.jobs.job import Job, open_job, read_json
+from regente.jobs.result import read_result
 from regente.jobs.runs import Run, find, job_directories
 
 if TYPE_CHECKING:
@@ -98,10 +99,15 @@ def runs(experiment: str | None = None) -> list[Run]:
     """The finished runs of this project, of one experiment or of all, the oldest first."""
     folder = Path.cwd() / "runs" / (experiment or "")
     found = [path for path in job_directories(folder) if (path / "result.json").is_file()]
-    return sorted(
-        (Run(open_job(path), read_json(path / "result.json")) for path in found),
-        key=lambda run: run.job.created,
-    )
+    return sorted((Run(job, result) for job, result in _finished(found)), key=lambda run: run.job.created)
+
+
+def _finished(paths: Iterable[Path]) -> Iterator[tuple[Job, dict[str, Any]]]:
+    """The jobs with their results; a damaged directory hides no other."""
+    for path in paths:
+        with suppress(RegenteError):
+            if result := read_result(path):
+                yield open_job(path), result
 
 
 def evaluate(run: str | Run = "latest", *overrides: str) -> dict[str, float]:

@@ -508,7 +508,7 @@ def test_a_found_run_is_shipped_neither_to_its_own_server_nor_with_files_from_el
     client = MlflowClient(f"sqlite:///{project}/mlflow.db")
     victim = client.create_run("0").info.run_id
     here = "sqlite:///mlflow.db"
-    stores = ("http://127.0.0.2:1", "https://evil.example", here, here, here)
+    stores = ("http://127.0.0.2:1", "https://evil.example", here, here, here, here)
     for number, uri in enumerate(stores):
         text = compose("digits_mlp", [f"tracking.uri={uri}", "tracking.checkpoints=best"]).yaml()
         facts: Node = {"experiment": "x", "overrides": [], "command": [], "choices": {}}
@@ -520,7 +520,8 @@ def test_a_found_run_is_shipped_neither_to_its_own_server_nor_with_files_from_el
         state |= {"run_id": victim, "experiment_id": "0", "experiment": "x"} if number == 4 else {}
         (job.path / "recorded.json").write_text(json.dumps(state))
         (job.path / "folder").mkdir()
-        for link in ("link.txt", "changes.patch", "folder/link.txt", "checkpoints/last.ckpt"):
+        (job.path / "folder/a.txt").write_text("a")
+        for link in ("link.txt", "folder/link.txt") if number == 5 else ():
             (job.path / link).symlink_to(project / "private.txt")
         lines: list[Node] = [{"kind": "start", "experiment": "x", "name": "x", "params": {}, "tags": {}}]
         for path in (
@@ -543,7 +544,8 @@ def test_a_found_run_is_shipped_neither_to_its_own_server_nor_with_files_from_el
             facts = json.loads((job.path / "job.json").read_text())
             (job.path / "job.json").write_text(json.dumps({**facts, "project": str(evil)}))
     ended = regente("sync")
-    assert ended.out.count("not shipped") == 3 and ended.code == 6, ended.out + ended.err
+    assert ended.out.count("not shipped") == 4 and ended.code == 6, ended.out + ended.err
+    assert "runs/5/link.txt: a pipe, a device or a link to elsewhere" in ended.out
     assert "shipped: runs/2" in ended.out and "shipped: runs/3" in ended.out
     assert f"{victim} is not the run of this job" in ended.out
     assert client.get_run(victim).info.status == "RUNNING"

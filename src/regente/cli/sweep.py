@@ -54,12 +54,16 @@ def status(sweep: str) -> None:
     folder = find_sweep(sweep, Path.cwd())
     queue, states = folder.queue(), folder.load()
     driver, alive = folder.driver(), folder.driven()
-    jobs = {id_: states.pop(id_, JobState(id_, overrides)) for id_, overrides in queue.get("jobs", [])}
+    if queue is None:
+        raise ConfigError(
+            f"{shown(folder.path)}/queue.json: damaged; repeat its command line: regente train -m ..."
+        )
+    jobs = {id_: states.pop(id_, JobState(id_, overrides)) for id_, overrides in queue.jobs.items()}
     rows = [*jobs.values(), *(states.values() if not jobs else [])]
     if driver and alive:
         click.echo(f"{shown(folder.path)}: run by process {driver.pid} on {driver.host}")
     else:
-        wanted = len(jobs) or queue.get("total") or len(rows) + 1  # of a search without an end
+        wanted = len(jobs) or queue.total or len(rows) + 1  # of a search without an end
         left = sum(state.state == "done" for state in rows) < wanted
         further = (
             f"no process runs it; to go on: regente sweep resume {folder.path.name}"
@@ -70,7 +74,7 @@ def status(sweep: str) -> None:
     counts = {name: sum(state.state == name for state in rows) for name in ("running", "queued")}
     if going := [f"{number} {name}" for name, number in counts.items() if number]:
         click.echo(", ".join(going))
-    closing(terminal(quiet=False), rows, queue.get("swept", []), queue.get("monitor", {}), stopped=False)
+    closing(terminal(quiet=False), rows, queue.swept, queue.monitor, stopped=False)
     if jobs and states:
         click.echo(f"and {len(states)} jobs of earlier command lines")
 
@@ -113,6 +117,12 @@ def stop(sweep: str) -> None:
     if driver is None or alive is False:
         click.echo(f"{shown(folder.path)}: no process runs it")
         return
+    try:
+        folder.own_queue()
+    except ConfigError as error:  # its driver.json may name any process
+        raise ConfigError(
+            f"{error}; to stop process {driver.pid}, if it is yours: kill -INT {driver.pid}"
+        ) from error
     if alive is None:
         raise MachineError(
             f"{folder.path.name} is run by process {driver.pid} on {driver.host}; stop it there"
@@ -135,16 +145,12 @@ def _resume(name: str, *, only_failed: bool) -> None:
     from regente.sweeps.session import sweep as run
 
     folder = find_sweep(name, Path.cwd())
-    queue = folder.queue()
-    for place in queue.get("config_dirs", []):
+    queue = folder.own_queue()
+    for place in queue.config_dirs:
         add_config_dir(Path(place))
-    words = queue.get("overrides")
-    if words is None:
-        raise ConfigError(
-            f"{folder.path}: it was never started; repeat its command line: regente train -m ..."
-        )
+    words = queue.overrides
     if any(MASK in word for word in words):
         raise ConfigError(
             f"{folder.path}: its command line holds a secret, which is not stored; repeat that line"
         )
-    sys.exit(run(queue["experiment"], words, only_failed=only_failed)[0])
+    sys.exit(run(queue.experiment, words, only_failed=only_failed)[0])

@@ -116,7 +116,7 @@ class ImageFolder(Images):
         try:
             require_undamaged(folder)
             return read_decoded(folder, self.resolution)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise DataError(f"{folder}: damaged ({error}); delete it and start again") from error
 
     def _report_unreadable(self, decoded: Decoded) -> None:

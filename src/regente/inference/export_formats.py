@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from regente.data.core.file_inputs import read_array
 from regente.data.protocols import SupportsRawSplits
-from regente.errors import CheckpointError, ConfigError, Problem, RegenteError, first_of
+from regente.errors import CheckpointError, ConfigError, DataError, Problem, RegenteError, first_of
 from regente.inference.predictor import LoadedRun, Predictor
 from regente.jobs.job import EXAMPLE
 from regente.jobs.runs import Run, shown
@@ -62,7 +63,10 @@ def example(loaded: LoadedRun) -> Samples:
     """
     x = getattr(loaded.predictor.model, "example_input_array", None)
     if x is None and (kept := loaded.run.job.path / EXAMPLE).is_file():
-        x = torch.from_numpy(np.load(kept))
+        try:
+            x = torch.from_numpy(read_array(kept))
+        except (DataError, TypeError) as error:  # TypeError: torch has no such dtype
+            raise DataError(f"{shown(kept)}: {error}; delete it, or name another run") from error
     if not isinstance(x, Tensor):
         what = "no example input: a batch holds no tensor that forward takes; give the task an example_input_array, a tensor"
         raise ConfigError([Problem(f"run {shown(loaded.run.job.path)}", what)])

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from regente.data.core.vocabulary import VOCABULARY, detokenise, read_vocabulary, tokenise, word_ids
-from regente.errors import ConfigError, Problem
+from regente.errors import CheckpointError, ConfigError, Problem
 from regente.jobs.runs import Run, shown
 from regente.jobs.trust import read_config
 from regente.models.text_generation import Sampling, continue_text
@@ -24,9 +24,15 @@ def generate(run: Run, prompt: str, words: int, sampling: Sampling, seed: int) -
         parts = " on ".join(run.job.choices.get(group, "?") for group in ("model", "data"))
         what = f"{parts} is no language model; name a run with data=text, regente train text_lstm makes one"
         raise ConfigError([Problem(f"run {shown(run.job.path)}", what)])
-    model, vocabulary = load_model(run.job, run.checkpoint), read_vocabulary(file)
+    try:
+        vocabulary = read_vocabulary(file)
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{shown(file)}: cannot be read ({error}); name another run") from error
+    model = load_model(run.job, run.checkpoint)
     key = torch.Generator().manual_seed(seed)
     begun = tokenise(prompt) or [vocabulary[int(torch.randint(1, len(vocabulary), (1,), generator=key))]]
     start = torch.tensor([word_ids(begun, vocabulary)])
     added = continue_text(model, start, words, config["data"]["input_shape"][0], sampling, key)
+    if (most := max(added[0].tolist(), default=0)) >= len(vocabulary):
+        raise CheckpointError(f"{shown(file)}: has no word {most}, which the model gives; name another run")
     return detokenise([*begun, *(vocabulary[number] for number in added[0].tolist())])

@@ -13,7 +13,7 @@ from regente.data.protocols import SupportsIdentity
 from regente.errors import ConfigError, Problem, first_of
 from regente.jobs.job import DATA, PROVENANCE, Job, freeze, read_json
 from regente.jobs.runs import find_job, run_id, shown
-from regente.jobs.trust import inside, read_config, require_known_env
+from regente.jobs.trust import inside, read_config, require_known_env, trusted_overrides
 from regente.tracking import provenance
 from regente.tracking.restore import restore
 from regente.training.frozen import set_environment
@@ -33,7 +33,7 @@ def recorded(name: str, project: Path, scratch: Path) -> tuple[Job, dict[str, An
     job = restore(name, project, scratch) or find_job(name, project)
     require_known_env(job)
     set_environment(job.env)
-    inside(project / "runs", job.experiment)
+    inside(project / "runs", job.experiment, f"{shown(job.path)}/job.json")
     config = read_config(job, project)
     if problems := check(config, shared=references(job.config)):
         raise ConfigError(problems)
@@ -46,7 +46,7 @@ def freeze_again(job: Job, name: str) -> Job:
         job.config,
         Path("runs") / job.experiment,
         experiment=job.experiment,
-        overrides=job.overrides,
+        overrides=trusted_overrides(job),
         command=["regente", "rerun", name],
         choices=job.choices,
         env=job.env,

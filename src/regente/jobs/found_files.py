@@ -1,7 +1,8 @@
-"""Opens files of a job directory that anybody may have made: regular files alone, and none larger than expected."""
+"""The gate to a directory that anybody may have made: regular files alone are opened, and none larger than expected."""
 
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -19,6 +20,28 @@ def open_regular(path: Path) -> IO[bytes]:
         os.close(number)
         raise OSError(f"{path}: no regular file")
     return os.fdopen(number, "rb")
+
+
+def irregular(folder: Path, *, whole: bool = False) -> Path | None:
+    """A pipe, a device or a link to elsewhere in a job directory; None if there is none. `whole`: also in its folders.
+
+    Who opens it for reading may wait for ever, and who opens it for writing may change a file elsewhere. Only with
+    `whole` a linked folder counts: the checkpoints of a user's own run may lie on another disk.
+    """
+    return next(_irregular(os.path.realpath(folder), whole), None)
+
+
+def _irregular(root: str, whole: bool) -> Iterator[Path]:
+    for place, folders, files in os.walk(root):
+        for name in [*files, *(folders if whole else ())]:
+            path = os.path.join(place, name)  # noqa: PTH118
+            target = os.path.realpath(path)
+            inside = target.startswith(f"{root}{os.sep}")
+            mode = Path(target).stat().st_mode if os.path.lexists(target) else stat.S_IFREG
+            if not inside or not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                yield Path(path)
+        if not whole:
+            return
 
 
 def is_plain(path: Path, folder: Path) -> bool:

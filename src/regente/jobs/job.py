@@ -38,10 +38,11 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import IO, Any, get_args, get_origin
+from types import NoneType, UnionType
+from typing import IO, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from regente.errors import ConfigError, RegenteError
-from regente.jobs.found_files import read_text
+from regente.jobs.found_files import irregular, read_text
 from regente.jobs.signature import sign
 
 FITTED_STATE = "fitted_state.json"
@@ -54,7 +55,15 @@ PROCESS = "process.json"
 RESULT = "result.json"
 JOURNAL = "journal.jsonl"
 TRIAL = "REGENTE_TRIAL"  # environment variable of a trial of a search: its `Pruning` callback as JSON
+TYPES: dict[str, dict[str, Any]] = {  # of the fields of these files; a value of another type is left out
+    PROVENANCE: {"code": dict, "hardware": dict, "packages": list[str]},
+    DATA: {"name": str, "source": str, "digest": str, "splits": dict[str, int]},
+    "halved.json": {"times": int},
+    "exit.json": {"code": int},
+    "stop.json": {"requests": int},
+}
 ARROW = " -> "  # between an old value and a new one
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -181,6 +190,13 @@ def refreeze(job: Job, config: str, attempt: int, changes: dict[str, str]) -> Jo
     return job
 
 
+def moved(job: Job, project: Path) -> Job:
+    """A job of the user's own whose project was moved or copied to another folder, signed for that folder."""
+    job = _signed(replace(job, project=str(project)), job.config)
+    write_json(job.path / "job.json", _facts(job))
+    return job
+
+
 def signed_content(job: Job, config: str | None = None) -> list[Any]:
     """What the signature of a job is over: its config, and all that job.json says."""
     facts = {name: value for name, value in _facts(job).items() if name != "signature"}
@@ -199,34 +215,59 @@ def open_job(path: Path) -> Job:
     """The job in a directory.
 
     Raises:
-        RegenteError: when the directory is not a job's.
+        RegenteError: when the directory is not a job's, or holds what would lead a reader elsewhere.
     """
     try:
         facts = json.loads(read_text(path / "job.json"))
         job = Job(path=path.resolve(), **facts)
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise RegenteError(f"{path}: not a job directory ({error})") from error
-    if wrong := [name for name, value in facts.items() if not _fits(Job.__annotations__[name], value)]:
-        raise RegenteError(f"{path}: not a job directory (job.json: {', '.join(wrong)})")
+    wrong = [name for name, value in facts.items() if not fits(Job.__annotations__[name], value)]
+    if wrong or not all(number.isdecimal() for number in job.resumes):
+        raise RegenteError(f"{path}: not a job directory (job.json: {', '.join(wrong) or 'resumes'})")
+    if odd := irregular(path):
+        raise RegenteError(f"{path / odd.name}: a pipe, a device or a link to elsewhere; delete it")
     return job
 
 
-def _fits(kind: Any, value: Any) -> bool:
-    """Whether a value of a file has the type of a field of Job."""
-    if kind is str or kind is int:
-        return isinstance(value, kind)
-    if get_origin(kind) is list:
-        return isinstance(value, list) and all(_fits(get_args(kind)[0], each) for each in value)
-    if get_origin(kind) is dict:
-        return isinstance(value, dict) and all(_fits(get_args(kind)[1], each) for each in value.values())
-    return False
+def fits(kind: Any, value: Any) -> bool:
+    """Whether a value of a file has a type: a class, `list[T]`, `dict[str, T]`, or several with `|`."""
+    origin, of = get_origin(kind), get_args(kind)
+    if origin is list:
+        return isinstance(value, list) and all(fits(of[0], each) for each in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(fits(of[1], each) for each in value.values())
+    if origin is UnionType:
+        return any(fits(each, value) for each in of)
+    if kind is Any or kind is None or kind is NoneType:
+        return kind is Any or value is None
+    return isinstance(value, int | float if kind is float else kind) and (kind is bool) == isinstance(
+        value, bool
+    )
+
+
+def read_as(kind: type[T], path: Path) -> T | None:
+    """The object of a dataclass in a small file; None if there is none, or its fields have other types."""
+    return as_dataclass(kind, read_json(path))
+
+
+def as_dataclass(kind: type[T], content: dict[str, Any] | None) -> T | None:
+    """The object of a dataclass with these fields; None if there are none, or they are not those of the class."""
+    types = get_type_hints(kind)
+    if not content or not all(name in types and fits(types[name], value) for name, value in content.items()):
+        return None
+    with suppress(TypeError):  # a field is missing
+        return kind(**content)
+    return None
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a small file; empty if there is no such regular file, or it is damaged."""
+    """The object in a small file, see TYPES; empty if there is no such regular file, or it is damaged."""
+    types = TYPES.get(path.name, {})
     with suppress(OSError, ValueError, RecursionError):
         content = json.loads(read_text(path))
-        return content if isinstance(content, dict) else {}
+        if isinstance(content, dict):
+            return {key: value for key, value in content.items() if fits(types.get(key, Any), value)}
     return {}
 
 

@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import SupportsFloat
+from pathlib import Path
+from typing import Any, SupportsFloat, get_type_hints
+
+from regente.jobs.job import fits, read_json
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,12 @@ class Result:
     seconds: float
     peak_megabytes: float
     samples_per_second: float  # in training, of all ranks
+
+
+def read_result(job: Path) -> dict[str, Any]:
+    """The result in a job directory; empty if there is none, it is damaged, or a field of Result has another type."""
+    content, types = read_json(job / "result.json"), get_type_hints(Result)
+    return content if all(fits(types.get(name, Any), value) for name, value in content.items()) else {}
 
 
 def split_of(metric: str) -> tuple[str, str]:

@@ -7,6 +7,7 @@ digits_cnn, digits_cnn:best               the latest of an experiment, or its be
 0a1b2c3d                                  an MLflow run id, or a unique beginning of it
 """
 
+import json
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -17,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from regente.errors import CheckpointError, RegenteError, TrackingError, first_of
+from regente.jobs.found_files import read_text
 from regente.jobs.job import FITTED_STATE, Job, open_job, read_json
+from regente.jobs.result import read_result
 
 SHOWN = 5  # candidates that an error lists
 EVALUATION = "evaluation-"  # prefix of the directories of evaluations, which lie in that of their run
@@ -60,9 +63,10 @@ class Run:
         file = self.job.path / FITTED_STATE
         if not file.is_file():
             return None
-        if not (found := read_json(file)) and file.read_bytes().strip() != b"{}":
-            raise CheckpointError(f"{shown(file)}: damaged; restore it, or name another run")
-        return found
+        with suppress(OSError, ValueError, RecursionError):
+            if isinstance(found := json.loads(read_text(file)), dict):
+                return found
+        raise CheckpointError(f"{shown(file)}: damaged; restore it, or name another run")
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -99,7 +103,10 @@ def find(name: str, project: Path) -> Run:
         raise TrackingError(
             f"run {name}: it has not finished: no {shown(path)}/result.json; name another run"
         )
-    return Run(open_job(path), read_json(path / "result.json"))
+    job, result = open_job(path), read_result(path)
+    if not result:
+        raise RegenteError(f"{shown(path)}/result.json: damaged; restore it, or name another run")
+    return Run(job, result)
 
 
 def find_job(name: str, project: Path) -> Job:
@@ -230,7 +237,7 @@ def _best(name: str, paths: Sequence[Path]) -> Path:
     """The best of comparable runs: those with the same data and the same monitored metric."""
     jobs = _jobs(name, paths, _is_finished)
     latest = _newest(jobs)
-    runs = [Run(job, read_json(path / "result.json")) for path, job in jobs.items()]
+    runs = [Run(job, read_result(path)) for path, job in jobs.items()]
     if name == "best" and len({(run.monitor, run.job.choices.get("data")) for run in runs}) > 1:
         experiments = dict.fromkeys(f"{run.job.experiment}:best" for run in runs)
         raise TrackingError(

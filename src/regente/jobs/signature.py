@@ -1,7 +1,8 @@
 """Tells the jobs that this user has made from those that come from elsewhere: an HMAC with a key outside of the project.
 
-The signature is in `job.json`, over the config and all other fields, such as the project and the overrides. The key,
-`$XDG_STATE_HOME/regente/key` or `~/.local/state/regente/key`, never leaves the user's folder.
+The signature is in `job.json`, over the config and all other fields, such as the project and the overrides; in the
+`queue.json` of a sweep it is over the rest of that file. The key, `$XDG_STATE_HOME/regente/key` or
+`~/.local/state/regente/key`, never leaves the user's folder.
 """
 
 import hmac
@@ -25,6 +26,11 @@ def sign(content: Any) -> str:
     return _signature(content, _key() or _new_key())
 
 
+def keeps_keys() -> bool:
+    """Whether a key can be kept; without a home folder no job is known to be the user's own."""
+    return bool(_key() or _new_key())
+
+
 def why_not_own(content: Any, signature: str) -> str:
     """Why a job is not known to be made by this user; empty if it is."""
     if not signature:
@@ -33,7 +39,7 @@ def why_not_own(content: Any, signature: str) -> str:
         return "the key that signed it is not on this machine"
     if hmac.compare_digest(_signature(content, key).encode(), signature.encode()):
         return ""
-    return "another user made it, or its config.yaml or job.json was changed since"
+    return "another user made it, or it was changed since"
 
 
 def _signature(content: Any, key: bytes) -> str:

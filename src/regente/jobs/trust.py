@@ -11,10 +11,13 @@ in its pyproject.toml:
 A package or class; a function by its full name; an environment variable with a secret's name; the address of a store.
 """
 
+import json
 import os
 import re
-from collections.abc import Collection, Iterator, Sequence
+import sys
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,10 +29,11 @@ from regente.config.interpolation import resolve
 from regente.config.task_parts import OPTIONAL
 from regente.config.tracking_uri import sqlite_path
 from regente.config.trusted_names import listed_by, refusal_by_import, refusal_by_name, remedy
-from regente.errors import ConfigError, Problem
-from regente.jobs.job import Job, signed_content
+from regente.errors import ConfigError, Problem, RegenteError
+from regente.jobs.found_files import irregular
+from regente.jobs.job import Job, moved, open_job, signed_content
 from regente.jobs.runs import shown
-from regente.jobs.signature import why_not_own
+from regente.jobs.signature import keeps_keys, why_not_own
 
 HYDRA_KEYS = {  # Hydra's own keys
     "_target_": lambda value: value is None or isinstance(value, str),
@@ -61,6 +65,7 @@ READABLE = "|".join(  # variables of the environment that a recorded config may 
         r"REGENTE_SECRET_\w+",  # where Regente itself has put a secret of the command line
     ]
 )
+HANDED_OVER = "REGENTE_JOB"  # see handed_over
 DEEPEST, LARGEST = 40, 1_000_000  # levels, and bytes, of a recorded config
 
 
@@ -75,6 +80,8 @@ def read_config(job: Job, project: Path, parts: Collection[str] | None = None) -
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError([Problem(f"{job.path}/config.yaml", f"cannot be read ({error})")]) from error
     if why := _why_not_own(job):
+        if odd := irregular(job.path, whole=True):
+            _require(job, [Problem(shown(odd), "refused: a pipe, a device or a link to elsewhere")], why)
         _require(job, list(_text_problems(text, parts, listed_by(project))), why)
     config = resolve(text, parts)
     missing = [part for part in parts or () if not isinstance(config.get(part), dict)]
@@ -148,17 +155,63 @@ def require_trusted(config: dict[str, Any], project: Path) -> None:
         raise ConfigError(problems)
 
 
-def require_trusted_job(job: Job, project: Path) -> None:
+def require_trusted_job(job: Job, project: Path) -> Job:
     """Refuse to run a found job in its own directory unless its environment, project and config are trusted.
 
     Raises:
         ConfigError: naming each key.
     """
     require_known_env(job)
-    if Path(job.project).resolve() != project.resolve():
-        what = f"it belongs to {ascii(job.project)[1:200]}; start there, if that is your project"
-        raise ConfigError([Problem(f"run {job.path}", what)])
+    job = _of_project(job, project.resolve())
     read_config(job, project)
+    return job
+
+
+def require_own_job(job: Job, project: Path) -> Job:
+    """Refuse a job directory that a sweep has found where its own would be.
+
+    Where no key can be kept no job is known to be the user's own: there, a job of trusted parts alone goes on.
+
+    Raises:
+        ConfigError: naming the file, or each key.
+    """
+    if not (why := _why_not_own(job)):
+        return _of_project(job, project.resolve())
+    if not keeps_keys():
+        return require_trusted_job(job, project)
+    what = f"refused: {why}; to start anew, move {shown(job.path)} away"
+    raise ConfigError([Problem(f"{shown(job.path)}/job.json", what)])
+
+
+def _of_project(job: Job, project: Path) -> Job:
+    """A job of a project. One of the user's own is of the project that it lies in, which may have been moved or copied."""
+    if Path(job.project).resolve() == project:
+        return job
+    if job.path.is_relative_to(project) and made_by_user(job):
+        return moved(job, project)
+    what = f"it belongs to {ascii(job.project)[1:200]}; start there, if that is your project"
+    raise ConfigError([Problem(f"run {job.path}", what)])
+
+
+def handed_over(job: Job) -> dict[str, str]:
+    """What the environment of a process says of the job that it is started for: its fingerprint."""
+    text = json.dumps(signed_content(job), sort_keys=True)
+    return {HANDED_OVER: sha256(text.encode(errors="surrogatepass")).hexdigest()}
+
+
+def run_handed_over(path: Path, run: Callable[[Path], int]) -> int:
+    """Call `run` with the job directory that is the argument of a process, if its starter means that job or it is trusted.
+
+    Returns the exit code. The key need not be on the machine of a cluster that runs a job.
+    """
+    try:
+        job = open_job(path)
+        if not handed_over(job).items() <= os.environ.items():
+            require_trusted_job(job, Path.cwd())
+    except RegenteError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    return run(path)
 
 
 def require_known_env(job: Job) -> None:
@@ -178,8 +231,8 @@ def require_known_env(job: Job) -> None:
         _require(job, [Problem(f"hydra.job.env_set.{name}", what) for name in refused], why)
 
 
-def inside(folder: Path, name: str) -> Path:
-    """The file or folder of this name in `folder`, for a name that was read from a run or an artifact.
+def inside(folder: Path, name: str, where: str = "") -> Path:
+    """The file or folder of this name in `folder`, for a name that was read from a run or an artifact, `where`.
 
     Raises:
         ConfigError: when it leads elsewhere: absolute, with a drive, `..`, or a link that points out.
@@ -191,7 +244,8 @@ def inside(folder: Path, name: str) -> Path:
         or LEADS_OUT.match(name)
         or not path.resolve().is_relative_to(folder.resolve())
     ):
-        raise ConfigError([Problem(ascii(name)[:100], f"refused: it leads out of {folder}")])
+        what = f"{ascii(name)[:100]} is refused: it leads out of {folder}"
+        raise ConfigError([Problem(where, what)])
     return path
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from regente.config.overrides import key_of
 from regente.config.redaction import Redactor
-from regente.errors import ConfigError
-from regente.jobs.job import Job, open_job, read_json, write_json
+from regente.errors import ConfigError, RegenteError
+from regente.jobs.job import Job, open_job, write_json
+from regente.jobs.result import read_result
 from regente.jobs.signals import SIGNALS
 from regente.sweeps.hydra_callbacks import HydraCallbacks
 from regente.sweeps.plan import Plan, Policy
@@ -155,16 +156,24 @@ class Driver:
             return
         else:
             self.trials[id_] = [trial]
-            self._start(id_, trial)
+            self._start(source, id_, trial)
 
-    def _start(self, id_: str, trial: TrialSpec) -> None:
+    def _start(self, source: TrialSource, id_: str, trial: TrialSpec) -> None:
         composed, config = self.plan.composer.checked_config(trial.overrides)
         launcher = self.launcher or self._prepare()
         state = self.session[id_] = self.folder.save(self.session[id_].started())
         own = [key_of(word) for word in trial.overrides if word not in self.plan.fixed]
         swept = list(dict.fromkeys([*self.plan.swept, *own]))
-        job = job_directory(self.folder, state, composed, swept)
         self.tries[id_] = self.tries.get(id_, 0) + 1
+        try:
+            job = job_directory(self.folder, state, composed, swept)
+        except RegenteError as error:  # its directory is not this user's
+            state = replace(state, state="failed", code=error.exit_code, reason=str(error))
+            self.session[id_] = self.folder.save(state)
+            self.table.finished(state)
+            for each in self.trials.pop(id_):
+                self._tell(source, each, state)
+            return
         self.jobs[id_] = job, time.monotonic()
         self.callbacks.job_started(id_, composed)
         self.table.started(state)
@@ -236,7 +245,7 @@ class Driver:
         failed = state.state == "failed"
         retry = failed and code != ConfigError.exit_code and self.tries[id_] <= self.policy.retries
         if retry and not (self.signal or self.halted):
-            self._start(id_, self.trials[id_][0])
+            self._start(source, id_, self.trials[id_][0])
             return
         self.halted |= failed and self.policy.on_failure == "stop"
         for trial in self.trials.pop(id_):
@@ -261,7 +270,7 @@ class Driver:
     def _tell(self, source: TrialSource, trial: TrialSpec, state: JobState) -> None:
         """Tell the source the result; not of a job that was stopped with the sweep, which the next session runs."""
         if state.state == "done":
-            result = read_json(self.folder.path / state.directory / "result.json")
+            result = read_result(self.folder.path / state.directory)
             source.tell(trial, TrialResult(0, result.get("metrics", {}), state.pruned))
         elif (
             state.state == "failed"

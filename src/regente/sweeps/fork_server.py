@@ -251,8 +251,7 @@ def _ship(job: Job) -> int:
     redirect(job.path / "shipper.log", 1, 2)
     from regente.tracking import shipper
 
-    shipper.main(job.path)
-    return 0
+    return shipper.main(job.path)
 
 
 def _run_program(name: str, words: list[str], env: dict[str, str]) -> int:

@@ -14,6 +14,7 @@ from regente.jobs.driver import job_environment
 from regente.jobs.exit_status import exit_code
 from regente.jobs.hardware import ranks_without_torch, threads_each
 from regente.jobs.job import TRIAL, Job
+from regente.jobs.trust import handed_over
 from regente.sweeps.fork_server import ForkServer
 from regente.sweeps.gpu_slots import Slot, slots
 from regente.sweeps.identity import targets, users_files
@@ -107,7 +108,7 @@ class Local:
             job, env = self.waiting.popleft()
             slot = self.free.popleft()
             self.running[job.path] = job, slot
-            self._start(job.path, self._environment(slot) | env)
+            self._start(job.path, self._environment(slot) | handed_over(job) | env)
 
     def _start(self, path: Path, env: dict[str, str]) -> None:
         if not self.forks:

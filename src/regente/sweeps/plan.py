@@ -168,7 +168,8 @@ def make_plan(experiment: str, overrides: Sequence[str]) -> Plan:
     base = compose(experiment, fixed(overrides))
     set_env(base)
     plan = Plan(experiment, list(overrides), base, Composer(experiment))
-    pins = SweepFolder(plan.folder).queue().get("pins", {})  # of its first command line
+    queue = SweepFolder(plan.folder).queue()
+    pins = queue.pins if queue and not queue.why_not_own else {}  # of its first command line
     plan.composer.pins |= {
         name: path for name, path in pins.items() if Path(path.removeprefix("run:")).exists()
     }

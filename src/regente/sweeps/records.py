@@ -15,9 +15,10 @@ from regente.config.environment import env_references, externalize
 from regente.config.redaction import Redactor, secret_values
 from regente.errors import ConfigError
 from regente.jobs.job import PROCESS, Job, open_job
-from regente.jobs.runs import run_id
+from regente.jobs.runs import run_id, shown
+from regente.jobs.trust import require_own_job
 from regente.sweeps.plan import Plan, label, swept_overrides, varied
-from regente.sweeps.state import JobState, SweepFolder
+from regente.sweeps.state import JobState, Queue, SweepFolder
 from regente.tracking.journal import read
 from regente.tracking.recorder import Recorder, RecordingResult
 from regente.training.prepare import freeze
@@ -42,7 +43,9 @@ class SeedGroup:
 
 def make_folder(plan: Plan, first: Composed) -> SweepFolder:
     """The sweep's own job directory, made at its first start with the config of its first job."""
-    if not (plan.folder / "job.json").is_file():
+    if (plan.folder / "job.json").is_file():
+        require_own_job(open_job(plan.folder), Path.cwd())
+    else:
         whole = replace(first, overrides=plan.overrides)
         job = freeze(whole, plan.folder.parent, plan.folder.name, plan.swept)
         if job.path.name != plan.folder.name:  # another command line was faster
@@ -56,7 +59,7 @@ def job_directory(folder: SweepFolder, state: JobState, composed: Composed, swep
     (path / PROCESS).unlink(missing_ok=True)  # of the attempt before
     if (path / "job.json").is_file():
         os.environ.update(externalize(composed.yaml())[1])  # secrets, which the frozen config does not hold
-        return open_job(path)
+        return require_own_job(open_job(path), Path.cwd())
     return freeze(composed, folder.path, state.directory, swept=swept)
 
 
@@ -175,16 +178,17 @@ def write_queue(
     plan: Plan, folder: SweepFolder, config: dict[str, Any], redact: Redactor, total: int | None
 ) -> None:
     """Write the command line, without its secrets, and the jobs that are known."""
-    folder.write_queue(
+    queue = Queue(
         experiment=plan.experiment,
         overrides=[redact.text(word) for word in plan.overrides],
         swept=plan.swept,
         monitor=config["monitor"],
         total=total,
-        jobs=[(id_, [redact.text(word) for word in trial.overrides]) for id_, trial in plan.jobs],
-        config_dirs=[str(path.resolve()) for path in extra_dirs],
+        jobs={id_: [redact.text(word) for word in trial.overrides] for id_, trial in plan.jobs},
+        config_dirs=[shown(path.resolve()) for path in extra_dirs],
         pins=plan.composer.pins,
     )
+    folder.write_queue(queue)
 
 
 def redactor(plan: Plan, config: dict[str, Any]) -> Redactor:

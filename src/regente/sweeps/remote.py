@@ -11,6 +11,7 @@ from regente.jobs.driver import job_environment
 from regente.jobs.exit_status import exit_code
 from regente.jobs.job import Job, read_json
 from regente.jobs.process_identity import ProcessIdentity
+from regente.jobs.trust import handed_over
 from regente.sweeps.slot import send_signal, start_in_slot
 from regente.training.launch import GRACE, OUTER_LAUNCHER
 
@@ -26,7 +27,8 @@ def environment(job: Job, more: dict[str, str]) -> dict[str, str]:
     """
     own = {key: value for key, value in os.environ.items() if key.startswith(FORWARDED)}
     named = env_references("\n".join([job.config, *job.env.values()]))
-    return own | named | {name: from_environment(value) for name, value in job.env.items()} | more
+    set_by_job = {name: from_environment(value) for name, value in job.env.items()}
+    return own | named | set_by_job | handed_over(job) | more
 
 
 def run_job(

@@ -9,10 +9,13 @@ from pathlib import Path
 
 from regente.jobs.driver import follow_driver
 from regente.jobs.fast_exit import FastExit
+from regente.jobs.found_files import open_regular
 from regente.jobs.streams import ignore_write_errors
+from regente.jobs.trust import run_handed_over
 from regente.training.worker import run_to_exit_code
 
 STDOUT, STDERR = "stdout.log", "stderr.log"  # in the job's directory
+TAIL = 10_000  # bytes
 
 
 def run_in_slot(path: Path) -> int:
@@ -39,9 +42,10 @@ def send_signal(pid: int, number: int) -> None:
 
 def last_line(path: Path) -> str:
     """The last line that a job wrote to stderr."""
-    file = path / STDERR
-    lines = file.read_text(encoding="utf-8", errors="replace").strip().splitlines() if file.is_file() else []
-    return lines[-1] if lines else ""
+    with suppress(OSError), open_regular(path / STDERR) as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+        return next(iter(file.read().decode(errors="replace").strip().splitlines()[-1:]), "")
+    return ""
 
 
 def redirect(path: str | Path, *numbers: int, flags: int = os.O_WRONLY | os.O_CREAT | os.O_APPEND) -> None:
@@ -54,4 +58,4 @@ def redirect(path: str | Path, *numbers: int, flags: int = os.O_WRONLY | os.O_CR
 
 if __name__ == "__main__":
     leave = FastExit()
-    leave(run_in_slot(Path(sys.argv[1])))
+    leave(run_handed_over(Path(sys.argv[1]), run_in_slot))

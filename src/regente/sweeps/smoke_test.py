@@ -12,6 +12,7 @@ from typing import Any
 
 from regente.errors import ConfigError, Problem
 from regente.jobs.job import Job, read_json
+from regente.jobs.result import read_result
 from regente.sweeps.local import Local
 from regente.sweeps.plan import Plan
 from regente.sweeps.protocols import Launcher, TrialSpec
@@ -87,7 +88,7 @@ def smoke_test(
             launcher.stop(None)
         for job, code in launcher.poll(1.0):
             config, count = waiting.pop(str(job.path))
-            result = read_json(job.path / "result.json")
+            result = read_result(job.path)
             if stopped():
                 continue
             if code == ConfigError.exit_code:

@@ -14,6 +14,7 @@ runs/EXPERIMENT/sweep-<identity>/
 """
 
 import os
+import re
 import signal
 import threading
 import time
@@ -25,9 +26,14 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from regente.errors import RegenteError
-from regente.jobs.job import PROCESS, read_json, write_json
+from regente.errors import ConfigError, Problem, RegenteError
+from regente.jobs.job import PROCESS, as_dataclass, read_as, write_json
 from regente.jobs.process_identity import HEARTBEAT, LEASE, ProcessIdentity, has_heartbeat, process_identity
+from regente.jobs.result import read_result
+from regente.jobs.runs import shown
+from regente.jobs.signature import sign, why_not_own
+
+QUEUE = "queue.json"
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,11 @@ class JobState:
     pruned: bool = False
     seconds: float = 0.0
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether its names are names: a found file may hold any text."""
+        return all(re.fullmatch(r"[\w-]*", name) for name in (self.id, self.directory)) and bool(self.id)
+
     def started(self) -> "JobState":
         """The same job, running and driven by this process; an interrupted job continues in its directory."""
         attempt = self.attempt + 1
@@ -56,11 +67,43 @@ class JobState:
 
     def done(self, sweep: Path, metric: str) -> "JobState | None":
         """The same job with the result in its directory; None if there is none."""
-        result = read_json(sweep / self.directory / "result.json")
+        result = read_result(sweep / self.directory)
         if not result:
             return None
         value, pruned = result["metrics"].get(metric), bool(result.get("pruned"))
         return replace(self, state="done", code=0, value=value, pruned=pruned, seconds=result["seconds"])
+
+
+@dataclass(frozen=True)
+class Queue:
+    """The content of queue.json: the latest command line, without its secrets, and the jobs that are known."""
+
+    experiment: str
+    overrides: list[str]
+    swept: list[str]
+    monitor: dict[str, str]
+    total: int | None
+    jobs: dict[str, list[str]]  # overrides by identity, in their order
+    config_dirs: list[str]  # of --config-dir, relative where they lie in the project
+    pins: dict[str, str]  # what names of runs stand for
+    signature: str = ""  # over the rest; see jobs/signature.py
+
+    @property
+    def why_not_own(self) -> str:
+        """Why it is not known to be written by this user; empty if it is."""
+        return why_not_own(asdict(replace(self, signature="")), self.signature)
+
+
+@dataclass(frozen=True)
+class DriverState:
+    """The content of driver.json: the process that drives the sweep, and a counter that says that it is alive."""
+
+    process: dict[str, Any]  # a ProcessIdentity
+    beat: int  # -1 once it has ended
+
+    @property
+    def identity(self) -> ProcessIdentity:
+        return ProcessIdentity(**self.process)
 
 
 class SweepFolder:
@@ -74,7 +117,7 @@ class SweepFolder:
     def load(self) -> dict[str, JobState]:
         """The states of all jobs that were ever started, by identity."""
         files = sorted((self.path / "states").glob("*.json"))
-        states = [JobState(**content) for file in files if (content := read_json(file))]
+        states = [state for file in files if (state := read_as(JobState, file)) and state.is_sound]
         return {state.id: state for state in states}
 
     def save(self, state: JobState) -> JobState:
@@ -84,23 +127,40 @@ class SweepFolder:
         write_json(file, asdict(state))
         return state
 
-    def queue(self) -> dict[str, Any]:
-        """The latest command line: experiment, overrides (without secrets), swept, monitor, total, jobs (identity, overrides)."""
-        return read_json(self.path / "queue.json")
+    def queue(self) -> Queue | None:
+        """The latest command line; None where there is none, or it is damaged."""
+        return read_as(Queue, self.path / QUEUE)
 
-    def write_queue(self, **content: Any) -> None:
-        """Write the command line and its jobs."""
-        write_json(self.path / "queue.json", content)
+    def own_queue(self) -> Queue:
+        """The latest command line, if this user has given it; else it is data, and may name any code.
+
+        Raises:
+            ConfigError: when there is none, or it is not known to be this user's.
+        """
+        queue = self.queue()
+        if why := queue.why_not_own if queue else "it is missing or damaged":
+            what = f"refused: {why}; give the sweep's command line again (regente train -m ...)"
+            raise ConfigError([Problem(f"{shown(self.path)}/{QUEUE}", what)])
+        assert queue is not None
+        return queue
+
+    def write_queue(self, queue: Queue) -> None:
+        """Write the command line and its jobs, signed."""
+        write_json(self.path / QUEUE, asdict(replace(queue, signature=sign(asdict(queue)))))
 
     def driver(self) -> ProcessIdentity | None:
         """The process that runs the sweep, or ran it last."""
-        content = read_json(self.path / "driver.json")
-        return ProcessIdentity(**content["process"]) if content else None
+        driver = self._driver()
+        return driver.identity if driver else None
 
     def driven(self) -> bool | None:
         """Whether a process drives it now; None if that process is on another host, which cannot be seen from here."""
-        content = read_json(self.path / "driver.json")
-        return content["beat"] >= 0 and ProcessIdentity(**content["process"]).alive() if content else False
+        driver = self._driver()
+        return driver.beat >= 0 and driver.identity.alive() if driver else False
+
+    def _driver(self) -> DriverState | None:
+        found = read_as(DriverState, self.path / "driver.json")
+        return found if found and as_dataclass(ProcessIdentity, found.process) else None
 
     def acquire(self) -> None:
         """Become the one driver of the sweep.
@@ -115,12 +175,12 @@ class SweepFolder:
             self.lock.acquire()
         except Timeout:
             raise RegenteError(self._taken(self.driver())) from None
-        before = read_json(self.path / "driver.json")
-        if before and before["beat"] >= 0 and ProcessIdentity(**before["process"]).alive() is None:
+        before = self._driver()
+        if before and before.beat >= 0 and before.identity.alive() is None:
             time.sleep(LEASE)
-            if read_json(self.path / "driver.json") != before:
+            if self._driver() != before:
                 self.lock.release()
-                raise RegenteError(self._taken(ProcessIdentity(**before["process"])))
+                raise RegenteError(self._taken(before.identity))
         self._beat(0)
         threading.Thread(target=self._beats, daemon=True).start()
 
@@ -163,12 +223,12 @@ def _true_state(folder: SweepFolder, state: JobState, metric: str, grace: float)
     A process of the job on this host is about to end, since its driver has ended: it gets `grace` seconds for that.
     """
     job = folder.path / state.directory
-    driver = ProcessIdentity(**state.driver) if state.driver else None
+    driver = as_dataclass(ProcessIdentity, state.driver)
     end = time.monotonic() + 1.0  # for a process that was being started when its driver ended
     while driver and not (job / PROCESS).is_file() and time.monotonic() < end:
         time.sleep(0.05)
-    if content := read_json(job / PROCESS):
-        process, end = ProcessIdentity(**content), time.monotonic() + grace
+    if process := read_as(ProcessIdentity, job / PROCESS):
+        end = time.monotonic() + grace
         while process.alive() and time.monotonic() < end:
             time.sleep(0.05)
         if process.alive():

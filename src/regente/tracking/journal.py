@@ -23,6 +23,8 @@ from typing import Any
 
 from regente.jobs.found_files import open_regular
 
+KINDS = ["start", "resume", "metrics", "params", "tags", "dataset", "artifact", "result", "view", "end"]
+
 
 class Journal:
     """Appends lines with one system call each: a killed process leaves at most an incomplete last line."""

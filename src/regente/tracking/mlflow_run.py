@@ -13,8 +13,9 @@ from filelock import FileLock
 from regente.config.tracking_uri import absolute_uri
 from regente.errors import TrackingError
 from regente.jobs.found_files import is_plain
-from regente.jobs.job import ARTIFACTS, JOURNAL, RESULT, Job, read_json, write_json
-from regente.tracking.journal import read
+from regente.jobs.job import ARTIFACTS, JOURNAL, Job, fits, read_json, write_json
+from regente.jobs.result import read_result
+from regente.tracking.journal import KINDS, read
 from regente.tracking.store import named, open_store, unreachable
 
 if TYPE_CHECKING:
@@ -28,6 +29,13 @@ POLL = 0.2  # seconds between looks at the journal
 PATIENCE = 20.0  # seconds to go on trying after the job has ended and the store does not answer
 LIMIT = 6000  # characters of a parameter that MLflow keeps
 
+STATE_TYPES = {
+    **dict.fromkeys(["run_id", "experiment_id", "experiment", "claim", "problem", "refused"], str),
+    **dict.fromkeys(["offset", "time"], int),
+    **dict.fromkeys(["ended", "complete"], bool),
+    "uploaded": dict[str, list[int]],
+    "lost": list[str],
+}
 State = dict[str, Any]
 """Content of `recorded.json`:
     run_id, experiment_id, experiment    the run in MLflow, and the name of its experiment
@@ -56,7 +64,8 @@ class Shipment:
         if not lines:
             return False
         for kind, group in groupby(lines, key=lambda line: line["kind"]):
-            self._ship(kind, list(group))
+            if kind in KINDS:  # a found journal may name any method
+                self._ship(kind, list(group))
         self.note(offset=offset, time=lines[-1]["time"], problem="")
         return True
 
@@ -86,7 +95,7 @@ class Shipment:
         """End the run of a process that died before it wrote the end; its result may be missing in the journal too."""
         status, at = ending_of(self.job.path)
         if status == "FINISHED" and not _has_result(self.job.path):
-            self._result([{**read_json(self.job.path / RESULT), "time": at}])
+            self._result([{**read_result(self.job.path), "time": at}])
         self._end([{"status": status, "time": at}])
         self.note(problem="")
 
@@ -257,7 +266,7 @@ def ending_of(path: Path) -> tuple[str, int]:
     last = lines[-1] if lines else {}
     status = last.get("status") if last.get("kind") == "end" else None
     if status not in ("FINISHED", "FAILED", "KILLED"):
-        status = "FINISHED" if read_json(path / RESULT) else "KILLED"
+        status = "FINISHED" if read_result(path) else "KILLED"
     at = last.get("time")
     return status, at if isinstance(at, int) else int(time.time() * 1000)
 
@@ -311,8 +320,7 @@ def read_state(path: Path) -> State:
     """How much of a job's journal is in MLflow."""
     empty: State = {"offset": 0, "ended": False, "problem": "", "refused": ""}
     found = read_json(path / STATE)
-    wrong = {key for key, value in empty.items() if not isinstance(found.get(key, value), type(value))}
-    return empty if wrong else empty | found
+    return empty | found if all(fits(STATE_TYPES.get(key, Any), found[key]) for key in found) else empty
 
 
 def lock_of(path: Path, timeout: float = 0) -> FileLock:

@@ -18,6 +18,7 @@ from regente.jobs import console
 from regente.jobs.job import ARROW, PROCESS, Job, write_json
 from regente.jobs.process_identity import process_identity
 from regente.jobs.runs import shown
+from regente.jobs.trust import handed_over
 from regente.tracking.journal import Journal, read
 from regente.tracking.mlflow_run import STATE, read_state
 from regente.tracking.store import named, unreachable
@@ -196,7 +197,12 @@ def start_shipper(job: Job) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "regente.tracking.shipper", str(job.path)]
     with (job.path / "shipper.log").open("ab") as log:
         return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, **handed_over(job)},
+            start_new_session=True,
         )
 
 

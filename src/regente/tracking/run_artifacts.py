@@ -10,8 +10,8 @@ from urllib.request import url2pathname
 from regente.config.interpolation import resolve
 from regente.config.redaction import Redactor
 from regente.jobs.found_files import is_plain
-from regente.jobs.job import PROVENANCE, RESULT, Job, read_json, write_json
-from regente.jobs.result import split_of
+from regente.jobs.job import PROVENANCE, Job, read_json, write_json
+from regente.jobs.result import read_result, split_of
 from regente.tracking import provenance
 from regente.tracking.journal import read
 from regente.tracking.store import named
@@ -42,9 +42,9 @@ def log_start(client: "MlflowClient", run_id: str, job: Job, *, own: bool) -> No
         "regente.fingerprint": provenance.fingerprint(hardware),
         "regente.host_cpu": str(hardware.get("cpu", "")),
         "regente.dirty": str(bool(code.get("patch"))).lower() if code.get("commit") else "",
-        "mlflow.source.git.commit": code.get("commit") or "",
-        "mlflow.source.git.branch": code.get("branch") or "",
-        "mlflow.source.git.repoURL": code.get("remote") or "",
+        "mlflow.source.git.commit": str(code.get("commit") or ""),
+        "mlflow.source.git.branch": str(code.get("branch") or ""),
+        "mlflow.source.git.repoURL": str(code.get("remote") or ""),
     }
     client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items() if value])
 
@@ -93,7 +93,7 @@ def log_outputs(client: "MlflowClient", run_id: str, job: Job, *, own: bool) -> 
     If the model cannot be exported, a tag gives the reason.
     """
     log_figures(client, run_id, job)
-    best = read_json(job.path / RESULT).get("best_checkpoint")
+    best = read_result(job.path).get("best_checkpoint")
     if not best or not resolve(job.config)["tracking"]["log_model"]:
         return
     from regente.tracking.logged_model import log_model

@@ -14,8 +14,10 @@ from pathlib import Path
 from filelock import Timeout
 
 from regente.errors import TrackingError
+from regente.jobs.found_files import open_regular
 from regente.jobs.job import open_job
 from regente.jobs.process_identity import HEARTBEAT, ProcessIdentity
+from regente.jobs.trust import run_handed_over
 from regente.tracking.mlflow_run import PATIENCE, POLL, Shipment, lock_of
 from regente.tracking.provenance import Usage
 from regente.tracking.store import unreachable
@@ -57,8 +59,8 @@ def follow(shipment: Shipment, process: ProcessIdentity) -> None:
 
 def journal_ended(path: Path) -> bool:
     """Whether the last line of a journal is its end."""
-    with suppress(OSError), path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 200))
+    with suppress(OSError), open_regular(path) as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 200))
         return b'"kind":"end"' in file.read()
     return False
 
@@ -75,8 +77,8 @@ def lower_priority() -> None:
         Path("/proc/self/autogroup").write_text("19")
 
 
-def main(path: Path) -> None:
-    """Follow a job's journal; then ship the unshipped journals of dead runs and close them."""
+def main(path: Path) -> int:
+    """Follow a job's journal; then ship the unshipped journals of dead runs and close them; the exit code."""
     from regente.config.interpolation import resolve
     from regente.tracking.run_artifacts import keep_provenance
     from regente.tracking.sync import process_of_job, sync_store
@@ -97,7 +99,8 @@ def main(path: Path) -> None:
             traceback.print_exc()
     with suppress(Exception):
         sync_store(Path(job.project), uri)
+    return 0
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    sys.exit(run_handed_over(Path(sys.argv[1]), main))

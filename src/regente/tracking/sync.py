@@ -1,5 +1,6 @@
 """Ship the journals of processes that died or could not reach the store, and close their runs."""
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -12,8 +13,9 @@ from filelock import Timeout
 from regente.config.interpolation import resolve
 from regente.config.tracking_uri import DEFAULT, absolute_uri, sqlite_path
 from regente.errors import TrackingError
-from regente.jobs.job import PROCESS, Job, open_job, read_json
+from regente.jobs.job import PROCESS, Job, open_job, read_as
 from regente.jobs.process_identity import LEASE, ProcessIdentity
+from regente.jobs.runs import shown
 from regente.jobs.trust import made_by_user, read_config
 from regente.tracking.journal import cut_torn_line
 from regente.tracking.mlflow_run import HEARTBEAT_TAG, STATE, Shipment, ending_of, lock_of, read_state
@@ -26,22 +28,20 @@ if TYPE_CHECKING:
 PATIENCE = 30.0  # seconds to wait for another process that ships the same journal
 
 
-def unshipped(project: Path, *, refused: bool = False) -> list[Job]:
-    """Jobs of a project whose journal, figures or model are not completely in the store; this does not import MLflow.
+def unshipped(project: Path, *, refused: bool = False) -> Iterator[Path]:
+    """Directories of jobs whose journal, figures or model are not completely in the store; this does not import MLflow.
 
     `refused`: include jobs that the store has refused.
     """
-    jobs = []
     for file in sorted((project / "runs").glob("**/journal.jsonl")):
         if not ((file.parent / STATE).is_file() and (file.parent / PROCESS).is_file()):
             continue  # tracking=none, or a job of a sweep that is about to start again
         state = read_state(file.parent)
         whole = state.get("complete") or "run_id" not in state  # figures and model are there too
-        incomplete = not (state["ended"] and whole) or state["offset"] < file.stat().st_size
+        size = file.lstat().st_size if file.is_file() else math.inf
+        incomplete = not (state["ended"] and whole) or state["offset"] < size
         if incomplete and (refused or not state["refused"]):
-            with suppress(Exception):
-                jobs.append(open_job(file.parent))
-    return jobs
+            yield file.parent
 
 
 def sync_job(job: Job, project: Path, patience: float = 0) -> str:
@@ -83,19 +83,28 @@ def _store(job: Job, project: Path, own: bool) -> str | None:
 
 
 def process_of_job(job: Job) -> ProcessIdentity:
-    """The process that runs a job, or ran it last."""
-    return ProcessIdentity(**read_json(job.path / PROCESS))
+    """The process that runs a job, or ran it last.
+
+    Raises:
+        TrackingError: when the file that names it is damaged.
+    """
+    if (process := read_as(ProcessIdentity, job.path / PROCESS)) is None:
+        raise TrackingError(f"{shown(job.path)}/{PROCESS}: damaged; regente resume writes it anew")
+    return process
 
 
 def sync_project(project: Path) -> Iterator[str]:
     """Ship all unshipped journals of a project and close dead runs of its stores; a line for each."""
     uris: set[str] = set()
-    for job in unshipped(project, refused=True):
-        place = job.path.relative_to(project)
+    for path in unshipped(project, refused=True):
+        place = path.relative_to(project)
         try:
+            job = open_job(path)
             if uri := _store(job, project, made_by_user(job)):
                 uris.add(uri)
             yield f"{sync_job(job, project, PATIENCE)}: {place}"
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
+            yield f"not shipped: {place}/journal.jsonl or {STATE}: damaged ({type(error).__name__}: {error})"
         except Exception as error:  # MLflow raises many kinds; the other jobs are still shipped
             yield f"not shipped: {place}: {error}"
     if (project / "mlflow.db").is_file():
@@ -112,11 +121,11 @@ def sync_project(project: Path) -> Iterator[str]:
 def sync_store(project: Path, uri: str, *, wait: bool = False) -> int:
     """Ship all unshipped journals of a project and close dead runs of one store; how many were shipped or closed."""
     count = 0
-    for job in unshipped(project):
+    for path in unshipped(project):
         with suppress(Exception):  # the store of another job may be unreachable or gone: its journal stays
-            count += sync_job(job, project) == "shipped"
-    path = sqlite_path(uri, project)
-    if path is not None and not path.is_file():
+            count += sync_job(open_job(path), project) == "shipped"
+    database = sqlite_path(uri, project)
+    if database is not None and not database.is_file():
         return count
     client, _ = open_store(absolute_uri(uri, project), project, "Default")
     return count + close_dead(client, wait=wait)

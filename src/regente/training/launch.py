@@ -17,6 +17,7 @@ from regente.jobs.exit_status import ExitStatus, exit_code, say
 from regente.jobs.hardware import ranks_here, threads_each, world_size
 from regente.jobs.job import Job
 from regente.jobs.signals import SIGNALS
+from regente.jobs.trust import handed_over
 from regente.training.ranks.rank import forget_exits
 from regente.training.ranks.rendezvous import ENDPOINT, endpoint, is_rank, rendezvous
 
@@ -54,10 +55,10 @@ def launch(job: Job, trainer: dict[str, Any], *, debug: bool = False) -> int:
         Stopped: after a signal, once the job has ended.
     """
     if world_size(trainer) == 1:
-        return _wait("regente.training.worker", [str(job.path)], os.environ)
+        return _wait("regente.training.worker", [str(job.path)], {**os.environ, **handed_over(job)})
     where = endpoint(trainer)
     threads = {"OMP_NUM_THREADS": str(threads_each(ranks_here(trainer)))}
-    env = {**os.environ, **threads, **({ENDPOINT: where} if where else {})}
+    env = {**os.environ, **threads, **handed_over(job), **({ENDPOINT: where} if where else {})}
     if not where or rendezvous(where).first:
         forget_exits(job)
     try:

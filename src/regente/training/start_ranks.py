@@ -12,11 +12,12 @@ import signal
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from regente.errors import MachineError, RegenteError
+from regente.errors import MachineError
 from regente.jobs.driver import follow_driver
 from regente.jobs.exit_status import ExitStatus, say
 from regente.jobs.fast_exit import FastExit
@@ -24,6 +25,7 @@ from regente.jobs.hardware import ranks_here
 from regente.jobs.job import Job, open_job
 from regente.jobs.signals import SIGNALS
 from regente.jobs.streams import ignore_write_errors
+from regente.jobs.trust import run_handed_over
 from regente.training.ranks.rank import (
     exits,
     first_failure,
@@ -174,8 +176,4 @@ if __name__ == "__main__":
     leave = FastExit()
     ignore_write_errors()
     follow_driver()
-    try:
-        leave(main(Path(sys.argv[1]), debug="--debug" in sys.argv))
-    except RegenteError as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        leave(error.exit_code)
+    leave(run_handed_over(Path(sys.argv[1]), partial(main, debug="--debug" in sys.argv)))

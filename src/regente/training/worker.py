@@ -12,6 +12,7 @@ from regente.errors import RegenteError, Stopped
 from regente.jobs.driver import follow_driver
 from regente.jobs.fast_exit import FastExit
 from regente.jobs.streams import ignore_write_errors
+from regente.jobs.trust import run_handed_over
 from regente.training.run import run
 
 
@@ -22,7 +23,7 @@ def main() -> None:
     follow_driver()
     if len(sys.argv) != 2:
         sys.exit("usage: python -m regente.training.worker JOB_DIR")
-    leave(run_to_exit_code(Path(sys.argv[1])))
+    leave(run_handed_over(Path(sys.argv[1]), run_to_exit_code))
 
 
 def run_to_exit_code(path: Path, *, debug: bool = False) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from regente.errors import DataError
+from regente.jobs.found_files import read_text
 from regente.jobs.job import read_json, write_json
 
 if TYPE_CHECKING:
@@ -138,5 +139,5 @@ def folder_size(folder: Path) -> int:
 def description(folder: Path) -> str:
     """The description of a folder, empty where there is none."""
     with suppress(OSError, UnicodeDecodeError):
-        return (folder / DESCRIPTION).read_text(encoding="utf-8")
+        return read_text(folder / DESCRIPTION)
     return ""

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 
 from regente.data.core.parallel import map_in_order, progress_bar
+from regente.jobs.found_files import open_regular, read_text
+from regente.jobs.job import fits
 
 VERSION = 1  # of the result of `decode`: a new one decodes every cache anew
 CHUNK = 32  # images that a thread decodes at a time
@@ -90,7 +92,8 @@ def read_decoded(folder: Path, side: int) -> Decoded:
     Raises:
         ValueError: when the sizes of the files contradict each other.
     """
-    whole = (folder / "digests").read_bytes()
+    with open_regular(folder / "digests") as file:
+        whole = file.read()
     digests = [whole[at : at + DIGEST] for at in range(0, len(whole), DIGEST)]
     total = len(digests) * 3 * side * side
     if (folder / "pixels").stat().st_size != total:
@@ -98,7 +101,9 @@ def read_decoded(folder: Path, side: int) -> Decoded:
     flat = torch.empty(0, dtype=torch.uint8)
     if total:  # torch maps no empty file
         flat = torch.from_file(str(folder / "pixels"), shared=False, size=total, dtype=torch.uint8)
-    bad = json.loads((folder / "bad.json").read_text(encoding="utf-8"))
+    bad = json.loads(read_text(folder / "bad.json"))
+    if not fits(dict[str, str], bad):
+        raise ValueError(f"{folder / 'bad.json'} holds no reasons")
     return Decoded(flat.view(-1, 3, side, side), digests, bad)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from regente.errors import DataError
+from regente.jobs.found_files import read_text
 
 VOCABULARY = "vocabulary.txt"  # in the job directory: `regente generate` does not need the text
 UNKNOWN = "<unknown>"  # the word with id 0
@@ -57,4 +58,4 @@ def write_vocabulary(file: Path, vocabulary: Sequence[str]) -> None:
 
 def read_vocabulary(file: Path) -> list[str]:
     """The words of a file of `write_vocabulary`."""
-    return file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    return read_text(file).removesuffix("\n").split("\n")

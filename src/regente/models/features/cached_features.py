@@ -23,8 +23,9 @@ from regente.data.core.cache import (
 from regente.data.core.parallel import progress_bar
 from regente.data.core.sources import Source, Split
 from regente.data.protocols import SupportsFeatures
+from regente.errors import DataError
 from regente.jobs.hardware import has_bfloat16
-from regente.jobs.job import write_json
+from regente.jobs.job import read_json, write_json
 from regente.models.backbone_with_head import BackboneWithHead
 from regente.models.feature_bank import FeatureBank
 from regente.models.features.augmented_views import AugmentedViews
@@ -169,10 +170,13 @@ class Bank:
     def open(self) -> dict[str, Source]:
         """The splits, with features for inputs."""
         require_undamaged(self.folder)
-        about = json.loads((self.folder / "about.json").read_text(encoding="utf-8"))
+        name = read_json(self.folder / "about.json").get("dtype")
+        if (dtype := next((each for each in DTYPES.values() if str(each) == f"torch.{name}"), None)) is None:
+            what = f"damaged; regente cache clear {self.folder.name}"
+            raise DataError(f"{self.folder / 'about.json'}: {what}")
         found: dict[str, Source] = {}
         for name, split in self.data.splits.items():
-            x, y = self._file(self.folder, name, getattr(torch, about["dtype"])).read(), split.tensors[-1]
+            x, y = self._file(self.folder, name, dtype).read(), split.tensors[-1]
             views = self._views_of(name)
             found[name] = AugmentedViews(x.view(views, len(split), -1), y) if views > 1 else Split(x, y)
         return found

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from regente.errors import DataError
-from regente.jobs.job import write_json
+from regente.jobs.found_files import read_text
+from regente.jobs.job import fits, write_json
 
 COMMIT_SECONDS = 2.0  # work that a kill may cost
 BITS = {torch.bfloat16: torch.uint16}  # numpy has no bfloat16: its bits are stored
@@ -28,9 +29,10 @@ class FeatureFile:
     def num_written(self) -> int:
         """How many rows are certain to be on disk."""
         try:
-            return int(json.loads(self.counter.read_text())) if self.file.is_file() else 0
-        except (OSError, ValueError):
+            rows = json.loads(read_text(self.counter)) if self.file.is_file() else 0
+        except (OSError, ValueError, RecursionError):
             return 0
+        return rows if fits(int, rows) and 0 <= rows <= self.shape[0] else 0
 
     def write(self, blocks: Callable[[int], Iterator[Tensor]], advance: Callable[[int], None]) -> None:
         """Write the missing rows. `blocks(n)` gives those from row n on; `advance` gets the size of each block.

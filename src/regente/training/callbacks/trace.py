@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from regente.jobs.job import Job
+from regente.jobs.found_files import read_text
+from regente.jobs.job import Job, fits
 from regente.jobs.result import split_of
 from regente.tracking.journal import Journal
 from regente.training.grouped_steps import steps_of
@@ -26,6 +27,13 @@ FREE, SHARE = (
     0.002,
 )  # hashes of the weights may take so many seconds, and this share of the training time
 
+KEYS = {
+    "step": int,
+    "losses": list[float],
+    "weights": str,
+    "epoch": int,
+    "metrics": dict[str, float],
+}
 Line = dict[str, Any]
 """step, its call's losses (the last one is the step's), weights (a hash), epoch and metrics (at its end)."""
 
@@ -142,9 +150,13 @@ def read_trace(file: Path) -> Sequence[Line]:
     """The valid lines of a trace; none if there is no such file, or it is not a trace."""
     lines: list[Line] = []
     with suppress(OSError, UnicodeDecodeError):
-        for text in file.read_text(encoding="utf-8").splitlines():
-            with suppress(ValueError):  # a damaged last line
+        for text in read_text(file).splitlines():
+            with suppress(ValueError, RecursionError):  # a damaged last line
                 line = json.loads(text)
-                if isinstance(line, dict) and isinstance(line.get("step"), int):
+                if (
+                    isinstance(line, dict)
+                    and "step" in line
+                    and all(fits(KEYS.get(k), v) for k, v in line.items())
+                ):
                     lines.append(line)
     return lines

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from regente.errors import CheckpointError
 from regente.jobs import checkpoint_files
 from regente.jobs.checkpoint_files import load
-from regente.jobs.job import Job
+from regente.jobs.job import Job, fits
 from regente.jobs.runs import shown
 from regente.training.checkpoints.writing import remove_drafts
 from regente.training.ranks.consensus import of_rank_0
@@ -46,9 +46,13 @@ def find_resume_state(job: Job, notes: list[str]) -> ResumeState | None:
     if path is None:
         return None
     content = load(path, mmap=True)
-    notes.append(f"resumes from step {content['global_step']:,}")
-    position = content["position"]
-    return ResumeState(path, position["grouped_steps"])
+    step, position = content.get("global_step"), content.get("position")
+    steps: Any = position.get("grouped_steps", "") if isinstance(position, dict) else ""
+    if not (fits(int | None, steps) and fits(int, step)):
+        what = "holds no position of a training; delete it, and the state before it is used"
+        raise CheckpointError(f"{shown(path)}: {what}")
+    notes.append(f"resumes from step {step:,}")
+    return ResumeState(path, steps)
 
 
 def below(state: dict[str, Any], name: str) -> dict[str, Any]:

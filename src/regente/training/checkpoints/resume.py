@@ -11,7 +11,8 @@ from regente.config.compose import recompose
 from regente.config.interpolation import resolve
 from regente.errors import CheckpointError, ConfigError, Problem
 from regente.jobs import checkpoint_files
-from regente.jobs.job import ARROW, RESULT, Job, claim, freeze, open_job, read_json, refreeze
+from regente.jobs.job import ARROW, RESULT, Job, claim, freeze, open_job, refreeze
+from regente.jobs.result import read_result
 from regente.jobs.runs import find, find_job, shown
 from regente.jobs.trust import (
     inside,
@@ -100,7 +101,7 @@ def prepare_resume(name: str, overrides: Sequence[str], allow: Collection[str] =
         CheckpointError: when all of its resume states are damaged.
     """
     job = job_of(name)
-    require_trusted_job(job, Path.cwd())
+    job = require_trusted_job(job, Path.cwd())
     claim(job).close()
     node = recompose(job.config, overrides, job.experiment, trusted_overrides(job))
     config, before = _checked(job, node), resolve(job.config)
@@ -128,7 +129,7 @@ def prepare_fork(name: str, overrides: Sequence[str]) -> PreparedRun:
     """Make a job with the config of a run under overrides, which starts from the best weights of that run."""
     run = find(name, Path.cwd())
     require_known_env(run.job)
-    inside(Path.cwd() / "runs", run.job.experiment)
+    inside(Path.cwd() / "runs", run.job.experiment, f"{shown(run.job.path)}/job.json")
     read_config(run.job, Path.cwd())
     node = recompose(run.job.config, overrides, run.job.experiment, trusted_overrides(run.job))
     node.init_from = str(run.checkpoint)
@@ -138,7 +139,7 @@ def prepare_fork(name: str, overrides: Sequence[str]) -> PreparedRun:
         text,
         Path("runs") / run.job.experiment,
         experiment=run.job.experiment,
-        overrides=[*run.job.overrides, *map(redact, overrides)],
+        overrides=[*trusted_overrides(run.job), *map(redact, overrides)],
         command=["regente", "fork", name, *map(redact, overrides)],
         choices=run.job.choices,
         env=run.job.env,
@@ -206,7 +207,7 @@ def _keeps_groups(key: str, old: str, new: str) -> bool:
 
 def _finished(job: Job, before: dict[str, Any], config: dict[str, Any]) -> str:
     """A line that says that the run is finished, empty if it is not."""
-    result = read_json(job.path / RESULT)
+    result = read_result(job.path)
     limits = [
         (key, before["trainer"].get(key), config["trainer"].get(key))
         for key in ("max_epochs", "max_steps", "max_minutes")
