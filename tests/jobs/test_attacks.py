@@ -225,7 +225,7 @@ ATTACKS: dict[str, tuple[Callable[[Path], str], Change]] = {
     "result.json is deep": (by_evaluate, text("result.json", '{"metrics":' + "[" * 100_000)),
     "process.json of other fields": (by_sync, both(shipped_to(HERE), text("process.json", '{"a": 1}'))),
     "a resume state without a position": (by_state, state_of({"global_step": "1"})),
-    "a resume state of other types": (by_state, state_of({"global_step": 1, "position": {"attempt": [], "grouped_steps": 1}})),
+    "a resume state of other types": (by_state, state_of({"global_step": 1, "position": {"grouped_steps": []}})),
     "job.json is deep": (by_resume, text("job.json", "[" * 100_000)),
     "job.json is a pipe": (by_resume, pipe("job.json")),
     # of our own
