@@ -17,6 +17,7 @@ trace.jsonl             losses and hashes of weights, for `regente rerun --verif
 checkpoints/ resume/    the best and last weights, and the states to resume from
 test.npz                label, prediction and loss of each test sample; see SamplePredictions
 samples/ profile/       generated texts; the profile of trainer=profile
+exported/               the best weights as a program, until it is in MLflow
 result.json             metrics, best checkpoint, time; only of a finished run
 evaluation-*/ export/   of `regente evaluate` and `regente export`
 stdout.log stderr.log   the output of a job of a sweep

@@ -35,7 +35,8 @@ from regente.training.worker import run_to_exit_code
 
 IMPORTS = [
     *("regente.training.fit", "regente.config.compose", "torchvision"),
-    *("mlflow.tracking", "mlflow.pytorch", "mlflow.store.tracking.sqlalchemy_store", "matplotlib.pyplot"),
+    *("mlflow.tracking", "mlflow.pyfunc", "mlflow.store.tracking.sqlalchemy_store"),
+    *("torch.export", "matplotlib.figure", "matplotlib.backends.backend_agg"),
     *("regente.tracking.shipper", "regente.tracking.sync", "regente.tracking.run_artifacts"),
     "regente.tracking.provenance",
 ]
@@ -191,7 +192,7 @@ def fork_programs() -> None:
     from regente.tracking import recorder
 
     def fork(function: Callable[..., int]) -> Any:
-        return lambda *args: ForkedProcess(partial(function, *args))
+        return lambda *args, **options: ForkedProcess(partial(function, *args, **options))
 
     recorder.start_shipper = fork(_ship)
     launch.start_program = fork(_run_program)
@@ -247,11 +248,11 @@ class ForkedProcess:
             self.send_signal(signal.SIGKILL)
 
 
-def _ship(job: Job) -> int:
+def _ship(job: Job, *, low_priority: bool = True) -> int:
     redirect(job.path / "shipper.log", 1, 2)
     from regente.tracking import shipper
 
-    return shipper.main(job.path)
+    return shipper.main(job.path, low_priority=low_priority)
 
 
 def _run_program(name: str, words: list[str], env: dict[str, str]) -> int:

@@ -1,42 +1,96 @@
-"""The trained model as an MLflow LoggedModel."""
+"""The trained model as an MLflow LoggedModel: a torch.export program (pt2), with signature and input example.
+
+`mlflow.pyfunc.load_model("models:/...")` and `mlflow.pytorch.load_model` load it without Regente and without pickle. The
+process that has trained exports it, since it has torch; the process that ships the run logs it, since it has MLflow.
+"""
 
 import os
+import shutil
+from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from regente.jobs.job import EXAMPLE, Job
+from regente.tracking.mlflow_internals import save_example, write_environment
+
+if TYPE_CHECKING:
+    from mlflow.models import Model
+
+# in the job directory until the model is logged: the program, its outputs for the example, or why there is none
+EXPORTED, PROGRAM, OUTPUTS, FAILURE = "exported", "model.pt2", "outputs.npy", "failure.txt"
 
 
-def log_model(experiment_id: str, run_id: str, job: Job, checkpoint: Path, uri: str, *, own: bool) -> None:
-    """Log the weights of a checkpoint as a torch.export program (pt2), with signature and input example.
+def export_program(job: Job, checkpoint: Path, *, own: bool) -> None:
+    """Write the weights of a checkpoint as a program for any number of samples, or why that cannot be.
 
-    `mlflow.pyfunc.load_model("models:/...")` loads it without Regente and without pickle. `own`: the job itself asks for
-    it, and its classes are trusted.
+    `own`: the job itself asks for it, and its classes are trusted.
     """
-    os.environ["OMP_NUM_THREADS"] = "1"
-    import mlflow
-    import mlflow.pytorch
-    import numpy as np
     import torch
-    from mlflow.models import Model, infer_signature
 
     from regente.models.weights import load_model
 
-    model = load_model(job, checkpoint, own=own)
-    example = np.load(
-        job.path / EXAMPLE
-    )  # two samples: torch.export treats a batch size of one as a constant
-    with torch.no_grad():
-        logits = model(torch.from_numpy(example)).numpy()
+    folder = job.path / EXPORTED
+    draft = job.path / f".{EXPORTED}.{os.getpid()}"
+    draft.mkdir()
+    try:
+        model = load_model(job, checkpoint, own=own)
+        # two samples: torch.export treats a batch size of one as a constant
+        example = torch.from_numpy(np.load(job.path / EXAMPLE))
+        with torch.no_grad():
+            np.save(draft / OUTPUTS, model(example).numpy())
+        samples = {0: torch.export.Dim.AUTO}
+        torch.export.save(torch.export.export(model, (example,), dynamic_shapes=(samples,)), draft / PROGRAM)
+    except (
+        Exception
+    ) as error:  # what a model of a user's or torch.export raises; the run itself is in the store
+        (draft / FAILURE).write_text(
+            f"not logged: {type(error).__name__}: {str(error)[:500]}", encoding="utf-8"
+        )
+    shutil.rmtree(folder, ignore_errors=True)
+    draft.rename(folder)
+
+
+def log_model(experiment_id: str, run_id: str, job: Job, uri: str) -> str:
+    """Log the program that was exported; returns why there is none."""
+    folder = job.path / EXPORTED
+    if (folder / FAILURE).is_file():
+        return (folder / FAILURE).read_text(encoding="utf-8")
+    import mlflow
+    from mlflow.models import Model
+
+    def save_model(path: str, mlflow_model: "Model", **_: Any) -> None:
+        _write(Path(path), mlflow_model, folder, np.load(job.path / EXAMPLE))
+
     mlflow.set_tracking_uri(uri)
     mlflow.set_experiment(experiment_id=experiment_id)
     Model.log(
         artifact_path=None,
         name="model",
-        flavor=mlflow.pytorch,
+        flavor=SimpleNamespace(save_model=save_model, __name__="mlflow.pytorch"),
         run_id=run_id,
-        pytorch_model=model,
-        input_example=example,
-        signature=infer_signature(example, logits),
-        serialization_format="pt2",
-        pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}", "mlflow", "numpy"],
+        validate_serving_input=False,  # it would load the model
     )
+    shutil.rmtree(folder)
+    return ""
+
+
+def _write(path: Path, model: "Model", exported: Path, example: Any) -> None:
+    """What `mlflow.pytorch.save_model(serialization_format="pt2")` writes, without torch."""
+    from mlflow import pyfunc
+    from mlflow.models import infer_signature
+
+    (path / "data").mkdir(parents=True)
+    shutil.copyfile(exported / PROGRAM, path / "data/model.pt2")
+    save_example(model, example, path)
+    model.signature = infer_signature(example, np.load(exported / OUTPUTS))
+    torch = version("torch")
+    model.add_flavor("pytorch", model_data="data", pytorch_version=torch, code=None)
+    environment = write_environment(path, [f"torch=={torch.partition('+')[0]}", "mlflow", "numpy"])
+    pyfunc.add_to_model(
+        model, loader_module="mlflow.pytorch", data="data", model_config={"device": None}, **environment
+    )
+    model.model_size_bytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    model.save(str(path / "MLmodel"))

@@ -8,6 +8,7 @@ import json
 import shlex
 import sys
 import zlib
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -83,6 +84,26 @@ def tracking_store(uri: str) -> Any:
     from mlflow.tracking._tracking_service.utils import _get_store
 
     return _get_store(uri)  # type: ignore[no-untyped-call]
+
+
+def save_example(model: Any, example: Any, path: Path) -> None:
+    """Write the input example of a model into its folder, and name it in the model.
+
+    Only `save_model` of a flavor does it publicly, and that of torch's imports torch and pandas.
+    """
+    from mlflow.models.utils import _save_example
+
+    _save_example(model, example, str(path))
+
+
+def write_environment(path: Path, requirements: list[str]) -> dict[str, str]:
+    """Write the files of a model's environment into its folder; returns their names by the argument of MLflow's pyfunc."""
+    from mlflow.utils.environment import _mlflow_conda_env, _PythonEnv
+
+    (path / "requirements.txt").write_text("\n".join(requirements), encoding="utf-8")
+    _mlflow_conda_env(str(path / "conda.yaml"), additional_pip_deps=requirements, install_mlflow=False)  # type: ignore[no-untyped-call]
+    _PythonEnv.current().to_yaml(path / "python_env.yaml")  # type: ignore[no-untyped-call]
+    return {"conda_env": "conda.yaml", "python_env": "python_env.yaml"}
 
 
 def serving_command(model: str, host: str, port: int, app: str) -> tuple[list[str], dict[str, str]]:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from regente.tracking.store import named, unreachable
 from regente.tracking.user_calls import UserCalls
 
 FINAL_WAIT = 120.0  # seconds to wait at the end until the store has everything
+STARVING = 1.0  # seconds that the shipper has to wait for a core, at the end, until another one takes over
+NORMAL_PRIORITY = "normal"  # an argument of the shipper
 UNREACHABLE_WAIT = 3.0  # seconds to wait at the end for a store that does not answer
 
 
@@ -164,20 +167,37 @@ class Recorder:
             return RecordingResult(read_state(self.job.path).get("run_id"), reason=what, refused=True)
         if self.shipper is None:
             return RecordingResult(None)
-        begun = time.monotonic()
+        begun, delay = time.monotonic(), waited_for_core(self.shipper.pid)
         while (result := self._result(time.monotonic() - begun)) is None:
+            time.sleep(0.02)
+            if delay is not None and (waited_for_core(self.shipper.pid) or 0.0) > delay + STARVING:
+                delay = None
+                self._take_over()
+        # it may still ship what other processes have left
+        while not result.reason and self.shipper.poll() is None and time.monotonic() - begun < FINAL_WAIT:
             time.sleep(0.02)
         state = read_state(self.job.path)
         server = self.shown_uri if self.shown_uri.startswith("http") else ""
         run_id, experiment_id = state.get("run_id"), state.get("experiment_id")
         return replace(result, run_id=run_id, experiment_id=experiment_id, server=server)
 
+    def _take_over(self) -> None:
+        """Ship at normal priority: the training needs the cores no longer, and other work on them never lets up."""
+        assert self.shipper is not None
+        self.shipper.kill()
+        self.shipper.wait()
+        self.shipper = start_shipper(self.job, low_priority=False)
+
     def _result(self, waited: float) -> RecordingResult | None:
         """The result of the recording once it is known, or once `waited` seconds are long enough."""
         assert self.shipper is not None
         stopped, state = self.shipper.poll() is not None, read_state(self.job.path)
         # the offset: an earlier attempt may have ended too
-        if state["ended"] and state["offset"] >= self.job.journal.stat().st_size:
+        if (
+            state["ended"]
+            and state["offset"] >= self.job.journal.stat().st_size
+            and (stopped or state.get("complete"))
+        ):
             lost = first_of(state.get("lost", []), separator="; ")
             return RecordingResult(None, reason=f"the store refused {lost}" if lost else "")
         if state["refused"]:
@@ -192,9 +212,10 @@ class Recorder:
         return None
 
 
-def start_shipper(job: Job) -> "subprocess.Popen[bytes]":
+def start_shipper(job: Job, *, low_priority: bool = True) -> "subprocess.Popen[bytes]":
     """Start the process that follows a job's journal, in a session of its own so that Ctrl-C does not reach it."""
     command = [sys.executable, "-m", "regente.tracking.shipper", str(job.path)]
+    command += [] if low_priority else [NORMAL_PRIORITY]
     with (job.path / "shipper.log").open("ab") as log:
         return subprocess.Popen(
             command,
@@ -204,6 +225,13 @@ def start_shipper(job: Job) -> "subprocess.Popen[bytes]":
             env={**os.environ, **handed_over(job)},
             start_new_session=True,
         )
+
+
+def waited_for_core(pid: int) -> float | None:
+    """Seconds that a process could have run and had no core; None where the system does not count them."""
+    with suppress(OSError, ValueError, IndexError):
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    return None
 
 
 def origin(init_from: str | None) -> dict[str, str]:

@@ -88,21 +88,21 @@ def log_result(client: "MlflowClient", run_id: str, job: Job, result: dict[str, 
 
 
 def log_outputs(client: "MlflowClient", run_id: str, job: Job, *, own: bool) -> None:
-    """Log figures and, if the config asks for it, the model; this takes seconds, and nobody waits for it.
-
-    If the model cannot be exported, a tag gives the reason.
-    """
+    """Log figures and, if the config asks for it, the model. If one cannot be made, a tag gives the reason."""
     log_figures(client, run_id, job)
     best = read_result(job.path).get("best_checkpoint")
     if not best or not resolve(job.config)["tracking"]["log_model"]:
         return
-    from regente.tracking.logged_model import log_model
+    from regente.tracking.logged_model import EXPORTED, export_program, log_model
 
     try:
-        experiment = client.get_run(run_id).info.experiment_id
-        log_model(experiment, run_id, job, Path(best), client.tracking_uri, own=own)
+        if not (job.path / EXPORTED).is_dir():  # its process was killed
+            export_program(job, Path(best), own=own)
+        failure = log_model(client.get_run(run_id).info.experiment_id, run_id, job, client.tracking_uri)
     except Exception as error:
-        client.set_tag(run_id, "regente.model", f"not logged: {type(error).__name__}: {str(error)[:500]}")
+        failure = f"not logged: {type(error).__name__}: {str(error)[:500]}"
+    if failure:
+        client.set_tag(run_id, "regente.model", failure)
 
 
 def describe(job: Job, result: dict[str, Any]) -> str:
@@ -162,11 +162,6 @@ def log_figures(client: "MlflowClient", run_id: str, job: Job) -> None:
 
     If they cannot be drawn, a tag gives the reason: another try would fail too.
     """
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
     from regente.tracking import figures
 
     lines, _ = read(job.journal, 0)
@@ -185,4 +180,3 @@ def log_figures(client: "MlflowClient", run_id: str, job: Job) -> None:
     for name, figure in made.items():
         if figure is not None:
             client.log_figure(run_id, figure, f"figures/{name}.png")
-            pyplot.close(figure)

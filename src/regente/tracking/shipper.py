@@ -9,25 +9,46 @@ import sys
 import time
 import traceback
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from filelock import Timeout
 
 from regente.errors import TrackingError
 from regente.jobs.found_files import open_regular
-from regente.jobs.job import open_job
+from regente.jobs.job import Job, open_job
 from regente.jobs.process_identity import HEARTBEAT, ProcessIdentity
 from regente.jobs.trust import run_handed_over
-from regente.tracking.mlflow_run import PATIENCE, POLL, Shipment, lock_of
+from regente.tracking.mlflow_run import PATIENCE, POLL, STATE, Shipment, lock_of
 from regente.tracking.provenance import Usage
+from regente.tracking.recorder import NORMAL_PRIORITY
 from regente.tracking.store import unreachable
 
-LOCK_WAIT = (
-    3600.0  # seconds to wait for the shipper of the run's attempt before, which a busy machine may starve
-)
+# seconds to wait for the shipper of the run's attempt before, which a busy machine may starve
+LOCK_WAIT = 3600.0
+SLICE, AT_END = 3.0, 20.0  # seconds for the journals that others have left, in the training and after it
 
 
-def follow(shipment: Shipment, process: ProcessIdentity) -> None:
+class Others:
+    """The journals that dead processes have left; a job of a sweep leaves them to the sweep."""
+
+    def __init__(self, job: Job, uri: str) -> None:
+        self.job, self.uri = job, uri
+        self.done = (job.path.parent / STATE).is_file()
+
+    def ship(self, seconds: float) -> None:
+        """Ship them, and close the runs of dead processes, as far as the time allows."""
+        if self.done:
+            return
+        from regente.tracking.sync import sync_store
+
+        end = time.monotonic() + seconds
+        with suppress(Exception):
+            sync_store(Path(self.job.project), self.uri, stop=lambda: time.monotonic() > end)
+        self.done = time.monotonic() < end
+
+
+def follow(shipment: Shipment, process: ProcessIdentity, others: Others) -> None:
     """Ship until the journal ends or its process is dead; go on trying while the store does not answer."""
     beats, due, pause = 0, time.monotonic() + HEARTBEAT, POLL
     failing_since: float | None = None  # since when the store does not answer after the end of the job
@@ -40,6 +61,8 @@ def follow(shipment: Shipment, process: ProcessIdentity) -> None:
                 shipment.heartbeat(beats, usage.sample())
             if not shipment.ship() and not alive:
                 shipment.end_of_dead()
+            if "run_id" in shipment.state and not shipment.state["ended"]:
+                others.ship(SLICE)
             pause, failing_since = POLL, None
         except TrackingError as error:
             return shipment.note(refused=str(error))
@@ -77,13 +100,14 @@ def lower_priority() -> None:
         Path("/proc/self/autogroup").write_text("19")
 
 
-def main(path: Path) -> int:
-    """Follow a job's journal; then ship the unshipped journals of dead runs and close them; the exit code."""
+def main(path: Path, *, low_priority: bool) -> int:
+    """Follow a job's journal and, meanwhile, ship the unshipped journals of dead runs; the exit code."""
     from regente.config.interpolation import resolve
     from regente.tracking.run_artifacts import keep_provenance
-    from regente.tracking.sync import process_of_job, sync_store
+    from regente.tracking.sync import process_of_job
 
-    lower_priority()
+    if low_priority:
+        lower_priority()
     job = open_job(path)
     uri = resolve(job.config)["tracking"]["uri"]
     keep_provenance(job)  # at once: the code may change before the store answers
@@ -92,15 +116,19 @@ def main(path: Path) -> int:
         shipment = Shipment(job, uri)
         if shipment.state["ended"] and not journal_ended(job.journal):
             shipment.reopen()  # it was closed as killed while it was being resumed
-        follow(shipment, process)
+        others = Others(job, uri)
+        follow(shipment, process, others)
         try:
             shipment.log_outputs()
         except Exception:  # the run itself is in the store; shipper.log says what is missing and why
             traceback.print_exc()
-    with suppress(Exception):
-        sync_store(Path(job.project), uri)
+        if shipment.state["ended"]:
+            others.ship(AT_END)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(run_handed_over(Path(sys.argv[1]), main))
+    low = NORMAL_PRIORITY not in sys.argv
+    code = run_handed_over(Path(sys.argv[1]), partial(main, low_priority=low))
+    sys.stdout.flush()
+    os._exit(code)  # without the teardown of MLflow's modules, which takes a tenth of a second

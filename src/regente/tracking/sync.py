@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -118,10 +118,17 @@ def sync_project(project: Path) -> Iterator[str]:
             yield f"{uri}: {closed} dead runs closed" if closed else f"{uri}: all runs are complete"
 
 
-def sync_store(project: Path, uri: str, *, wait: bool = False) -> int:
-    """Ship all unshipped journals of a project and close dead runs of one store; how many were shipped or closed."""
+def sync_store(
+    project: Path, uri: str, *, wait: bool = False, stop: Callable[[], bool] = lambda: False
+) -> int:
+    """Ship all unshipped journals of a project and close dead runs of one store; how many were shipped or closed.
+
+    `stop`: is asked before each journal.
+    """
     count = 0
     for path in unshipped(project):
+        if stop():
+            return count
         with suppress(Exception):  # the store of another job may be unreachable or gone: its journal stays
             count += sync_job(open_job(path), project) == "shipped"
     database = sqlite_path(uri, project)
