@@ -90,7 +90,7 @@ def share(jobs: int, epochs: int) -> None:
     """How much of two slots' time is spent in fit."""
     with tempfile.TemporaryDirectory() as folder:
         begun = time.time()
-        words = [f"trainer.max_epochs={epochs}", "tracking.log_model=false", "hydra.launcher.jobs=2"]
+        words = [f"trainer.max_epochs={epochs}", "tracking.log_model=none", "hydra.launcher.jobs=2"]
         done = sweep(Path(folder), *words, "-m", f"seed=range({jobs})")
         fits = [json.loads((job / "fit.json").read_text()) for job in done]
         first = min(process_started(job) for job in done)

@@ -31,7 +31,7 @@ def results(folder: Path) -> dict[Path, str]:
 def main(kills: int, jobs: int, seed: int, between: tuple[float, float], more: list[str]) -> bool:
     """Whether all was as it should be."""
     draw = random.Random(seed)
-    command = [REGENTE, "train", "digits_mlp", "trainer.max_epochs=20", "tracking.log_model=false", *more]
+    command = [REGENTE, "train", "digits_mlp", "trainer.max_epochs=20", "tracking.log_model=none", *more]
     command += ["-m", f"seed=range({jobs})"]
     seen: dict[Path, str] = {}
     overwritten = done_kills = 0

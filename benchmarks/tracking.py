@@ -95,7 +95,7 @@ def train(pipe: Any, main: int, whose: str, uri: str, pause: float) -> None:
     torch.set_num_threads(1)
     logger: Any = whose == "MLFlowLogger" and pl.loggers.MLFlowLogger("b", tracking_uri=uri)
     if ours := whose.startswith("ours"):
-        made = compose("digits_cnn", [f"tracking.uri={uri}", "tracking.log_model=false"])
+        made = compose("digits_cnn", [f"tracking.uri={uri}", "tracking.log_model=none"])
         job = freeze(made.yaml(), Path("runs"), experiment="b", overrides=[], command=sys.argv, choices={})
         recorder = Recorder(job, resolve(made.node), 0, Redactor())
         recorder.start()

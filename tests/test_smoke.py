@@ -1,5 +1,6 @@
 """One short run of the program for each capability: the part of `make quick` that trains."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,12 +32,23 @@ def test_a_run_is_trained_recorded_evaluated_asked_exported_and_resumed(
 
 
 @pytest.mark.smoke
+@pytest.mark.usefixtures("store")
 def test_a_sweep_runs_and_is_not_run_twice(regente: Callable[..., Ended], project: Path) -> None:
-    words = ["train", *SHORT, "trainer.max_epochs=1", "tracking=none", "-m", "seed=1,2"]
+    words = ["train", *SHORT, "trainer.max_epochs=1", "-m", "seed=1,2"]
     assert regente(*words, cold=True).code == 0  # with the fork server as it ships
     assert len(list(project.glob("runs/digits_mlp/sweep-*/*/result.json"))) == 2
     assert regente(*words).code == 0
     assert len(list(project.glob("runs/digits_mlp/sweep-*/*/result.json"))) == 2
+    (model,) = project.rglob("MLmodel")  # that of the best job, and none twice
+    (job,) = [
+        each.parent for each in project.rglob("recorded.json") if "model" in json.loads(each.read_text())
+    ]
+    assert json.loads((job / "recorded.json").read_text())["run_id"] in model.read_text()
+    best = max(
+        project.glob("runs/*/*/*/result.json"),
+        key=lambda each: json.loads(each.read_text())["metrics"]["val/acc"],
+    )
+    assert best.parent == job
 
 
 @pytest.mark.smoke

@@ -22,7 +22,7 @@ from tests.jobs.test_trust import unsigned
 from tests.training.test_fit import jobs, until
 
 Run = Callable[..., Ended]
-FAST = ["digits_mlp", "trainer.max_epochs=2", "trainer.accelerator=cpu", "tracking.log_model=false"]
+FAST = ["digits_mlp", "trainer.max_epochs=2", "trainer.accelerator=cpu", "tracking.log_model=none"]
 OWN = """
 import torch
 from torch import nn

@@ -17,7 +17,7 @@ from tests.training.checkpoints.test_resume import assert_same, fragile, metrics
 from tests.training.test_fit import jobs, own_project, query, until
 
 Run = Callable[..., Ended]
-LONG = ["digits_mlp", "trainer.max_epochs=100000", "tracking.log_model=false"]
+LONG = ["digits_mlp", "trainer.max_epochs=100000", "tracking.log_model=none"]
 CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129, "SIGUSR1": 138}
 
 
@@ -111,7 +111,7 @@ def test_a_loss_that_is_no_number_names_step_and_batch_and_is_never_the_best(
         "mine",
         "trainer.max_epochs=4",
         "callbacks.resume.every_minutes=0",
-        "tracking.log_model=false",
+        "tracking.log_model=none",
     )
     assert ended.code == 7, ended.err
     assert "train/loss is nan at step 26 (epoch 1, batch 5)" in ended.err

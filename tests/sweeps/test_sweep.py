@@ -411,7 +411,7 @@ def test_an_interrupted_job_goes_on_in_its_directory_and_its_run_as_if_nothing_h
         "digits_mlp",
         "trainer.max_epochs=20",
         "data.batch_size=64",
-        "tracking.log_model=false",
+        "tracking.log_model=none",
         ONE,
         "-m",
         "seed=1,2",

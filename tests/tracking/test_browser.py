@@ -264,7 +264,7 @@ def test_regente_ui_prints_the_links_to_a_real_sweep(browser: Browser, tmp_path:
         "optimizer.lr=1e-1,1e-2,1e-3,1e-4",
         "model.dropout=0,0.1,0.2",
         "trainer=debug",
-        "tracking.log_model=false",
+        "tracking.log_model=none",
     ]
     subprocess.run(
         [program, "train", "digits_mlp", "-m", *words], cwd=tmp_path, env=env, check=True, timeout=400

@@ -29,7 +29,7 @@ RESULT: dict[str, Any] = {
 
 def died(project: Path, *, result: bool, lines: tuple[tuple[str, dict[str, Any]], ...] = ()) -> Job:
     """The job of a process that was killed."""
-    made = compose("digits_mlp", [f"tracking.uri={URI}", "tracking.log_model=false"])
+    made = compose("digits_mlp", [f"tracking.uri={URI}", "tracking.log_model=none"])
     job = freeze(made.yaml(), project / "runs", experiment="e", overrides=[], command=[], choices={})
     dead = replace(process_identity(1), started="1")
     (job.path / "process.json").write_text(json.dumps(asdict(dead)))

@@ -78,5 +78,44 @@ def test_a_server_that_does_not_answer_is_recognized_by_its_message(monkeypatch:
     assert any(each in str(error.value) for each in internals.NO_ANSWER)
 
 
+@pytest.mark.filterwarnings("ignore")  # those of mlflow.pytorch, which is imported here
+def test_a_models_folder_is_that_which_mlflows_own_flavor_writes(tmp_path: Path) -> None:
+    import mlflow.pytorch
+    import numpy as np
+    import torch
+    import yaml
+    from mlflow.models import Model, infer_signature
+
+    from regente.tracking.logged_model import OUTPUTS, PROGRAM, _write
+
+    example, net = np.zeros((2, 3), np.float32), torch.nn.Linear(3, 1)
+    mlflow.pytorch.save_model(
+        net,
+        tmp_path / "theirs",
+        input_example=example,
+        signature=infer_signature(example, np.zeros((2, 1), np.float32)),
+        serialization_format="pt2",
+        pip_requirements=["torch", "mlflow", "numpy"],
+    )
+    (tmp_path / "exported").mkdir()
+    shutil.copy(tmp_path / "theirs/data/model.pt2", tmp_path / "exported" / PROGRAM)
+    np.save(tmp_path / "exported" / OUTPUTS, np.zeros((2, 1), np.float32))
+    _write(tmp_path / "ours", Model(), tmp_path / "exported", example)
+    theirs, ours = (
+        {str(each.relative_to(tmp_path / name)) for each in (tmp_path / name).rglob("*") if each.is_file()}
+        for name in ("theirs", "ours")
+    )
+    assert ours == theirs
+    theirs_written, written = (
+        yaml.safe_load((tmp_path / name / "MLmodel").read_text()) for name in ("theirs", "ours")
+    )
+    assert written["signature"] == theirs_written["signature"]
+    assert written["saved_input_example_info"] == theirs_written["saved_input_example_info"]
+    assert (
+        written["flavors"]["python_function"].items() <= theirs_written["flavors"]["python_function"].items()
+    )
+    assert mlflow.pyfunc.load_model(str(tmp_path / "ours")).predict(example).shape == (2, 1)
+
+
 def test_the_store_behind_a_client_is_that_of_its_address(empty_store: Path) -> None:
     assert internals.tracking_store(f"sqlite:///{empty_store}").get_experiment("0").name == "Default"

@@ -24,17 +24,22 @@ from regente.config.tracking_uri import absolute_uri
 from regente.jobs.job import freeze
 from regente.jobs.process_identity import ProcessIdentity, boot_id, process_identity
 from regente.tracking.journal import Journal, read
+<<<<<<< HEAD
 from regente.tracking.mlflow_run import Shipment
 from regente.tracking.recorder import Recorder
 from regente.tracking.store import open_store
+=======
+from regente.tracking.mlflow_run import Shipment, read_state
+from regente.tracking.recorder import Recorder, waited_for_core
+>>>>>>> 9e72001 (tracking.log_model: best, all or none; a sweep logs the model of its best job, once)
 from tests.conftest import Ended
 from tests.training.test_fit import jobs, query, until, wait_for_training
 
 pytestmark = pytest.mark.usefixtures("store")
 Run = Callable[..., Ended]
 Start = Callable[..., ForkServerProcess]
-FAST = ["digits_mlp", "trainer.max_epochs=2", "data.batch_size=256", "tracking.log_model=false"]
-ENDLESS = ["digits_mlp", "trainer.max_epochs=100000", "callbacks=none", "tracking.log_model=false"]
+FAST = ["digits_mlp", "trainer.max_epochs=2", "data.batch_size=256", "tracking.log_model=none"]
+ENDLESS = ["digits_mlp", "trainer.max_epochs=100000", "callbacks=none", "tracking.log_model=none"]
 
 
 def statuses(project: Path) -> list[str]:
@@ -221,13 +226,35 @@ def test_a_run_explains_itself(regente: Run, project: Path) -> None:
         f"mlflow.set_tracking_uri('sqlite:///{project}/mlflow.db')\n"
         f"model = mlflow.pyfunc.load_model('models:/{model.model_id}')\n"
         "assert model.predict(np.zeros((5, 1, 28, 28), dtype=np.float32)).shape == (5, 10)\n"
-        "assert model.metadata.signature is not None\n"
+        "assert model.metadata.signature is not None and model.input_example.shape == (2, 1, 28, 28)\n"
+        f"program = mlflow.pytorch.load_model('models:/{model.model_id}')\n"
+        "import torch; assert program(torch.zeros(7, 1, 28, 28)).shape == (7, 10)\n"
     )
     env = {**os.environ, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
     done = subprocess.run(
         [sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_another_shipper_takes_over_and_nothing_of_the_run_is_left(project: Path, store: Path) -> None:
+    made = compose("digits_mlp", [])
+    job = freeze(made.yaml(), Path("runs"), experiment="e", overrides=[], command=[], choices={})
+    recorder = Recorder(job, resolve(made.node), 0, Redactor([]))
+    recorder.start()
+    assert recorder.shipper is not None
+    first = recorder.shipper
+    assert waited_for_core(first.pid) is not None or sys.platform != "linux"
+    assert recorder.calls is not None
+    recorder.calls.end()
+    recorder.calls = None  # as at the end of a run, when a shipper that starves is replaced
+    recorder._take_over()
+    recorder.journal.write("metrics", step=1, values={"val/acc": 0.5})
+    result = recorder.finish("FINISHED")
+    assert (result.reason, first.returncode, recorder.shipper.poll()) == ("", -9, 0)
+    assert query(project, "select status from runs") == [("FINISHED",)]
+    assert query(project, "select key, value from metrics") == [("val/acc", 0.5)]
+    assert read_state(job.path)["complete"]
 
 
 @pytest.mark.parametrize(("policy", "kept"), [("none", 0), ("last", 1), ("top_k", 2)])

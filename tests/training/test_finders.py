@@ -14,7 +14,7 @@ from tests.conftest import Ended
 from tests.training.test_fit import jobs, own_project, query, until
 
 Run = Callable[..., Ended]
-FAST = ["digits_mlp", "trainer.max_epochs=2", "model.dropout=0.1", "tracking.log_model=false"]
+FAST = ["digits_mlp", "trainer.max_epochs=2", "model.dropout=0.1", "tracking.log_model=none"]
 
 
 @pytest.mark.usefixtures("store")

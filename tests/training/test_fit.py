@@ -17,7 +17,7 @@ import yaml
 from tests.conftest import Ended
 
 Run = Callable[..., Ended]
-FAST = ["digits_mlp", "trainer.max_epochs=2", "data.batch_size=256", "tracking.log_model=false"]
+FAST = ["digits_mlp", "trainer.max_epochs=2", "data.batch_size=256", "tracking.log_model=none"]
 
 
 def jobs(project: Path) -> list[Path]:
@@ -203,7 +203,7 @@ def test_an_exception_in_the_users_code_names_its_line_and_leaves_the_traceback(
     regente: Run, project: Path
 ) -> None:
     own_project(project, line="raise RuntimeError('boom')")
-    ended = regente("train", "mine", "tracking.log_model=false")
+    ended = regente("train", "mine", "tracking.log_model=none")
     assert ended.code == 1
     line = OWN_MODEL.splitlines().index("        {line}") + 1
     assert ended.err.splitlines() == [f"{project / 'own_models.py'}:{line}: RuntimeError: boom"]
@@ -221,7 +221,7 @@ def test_a_loss_that_is_not_a_number_ends_the_run(regente: Run, project: Path) -
         "optimizer=sgd",
         "optimizer.lr=1e30",
         "trainer.max_epochs=3",
-        "tracking.log_model=false",
+        "tracking.log_model=none",
     )
     assert ended.code == 7
     assert "train/loss is nan" in ended.err
@@ -259,7 +259,7 @@ def until(condition: Callable[[], bool], seconds: float = 120) -> None:
 def test_eight_processes_may_start_at_once_on_a_store_that_does_not_exist(
     start: Callable[..., ForkServerProcess], project: Path
 ) -> None:
-    words = ["train", "digits_mlp", "trainer=debug", "tracking.log_model=false"]
+    words = ["train", "digits_mlp", "trainer=debug", "tracking.log_model=none"]
     many = [start(*words, f"seed={seed}", cold=seed < 4) for seed in range(8)]
     for process in many:
         process.join(200)

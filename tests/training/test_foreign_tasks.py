@@ -171,7 +171,7 @@ def test_a_task_with_its_own_net_and_optimizer_trains_is_evaluated_and_is_record
     regente: Run, lit: Path
 ) -> None:
     assert regente("check", "nested").code == 0
-    ended = regente("train", "nested", "tracking.log_model=false")
+    ended = regente("train", "nested", "tracking.log_model=none")
     assert ended.code == 0, ended.out + ended.err
     assert "hyperparameters net, optimizer, scheduler are objects" in ended.out
     (job,) = jobs(lit)

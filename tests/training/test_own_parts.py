@@ -70,7 +70,7 @@ def own_parts(project: Path, source: str, experiment: str) -> None:
 @pytest.mark.usefixtures("store")
 def test_dicts_streams_skipped_steps_odd_names_and_no_test_are_taken(regente: Run, project: Path) -> None:
     own_parts(project, OWN, EXPERIMENT)
-    ended = regente("train", "own", "model=mlp", "tracking.log_model=false")
+    ended = regente("train", "own", "model=mlp", "tracking.log_model=none")
     assert ended.code == 0, ended.out + ended.err
     (job,) = jobs(project)
     metrics = json.loads((job / "result.json").read_text())["metrics"]

@@ -134,7 +134,7 @@ def test_a_correct_model_overfits_four_batches(regente: Run, project: Path) -> N
 
 @pytest.mark.usefixtures("store")
 def test_a_profile_leaves_a_trace_and_a_table_with_the_job_and_the_run(regente: Run, project: Path) -> None:
-    ended = regente("train", *FAST[:-1], "trainer=profile", "tracking.log_model=false")
+    ended = regente("train", *FAST[:-1], "trainer=profile", "tracking.log_model=none")
     assert ended.code == 0, ended.err
     assert ended.err == ""
     (job,) = jobs(project)

@@ -73,7 +73,7 @@ class Named(Classifier):
 def test_a_name_that_mlflow_refuses_is_recorded_under_another(regente: Run, project: Path) -> None:
     (project / "named.py").write_text(NAMES)
     ended = regente(
-        "train", "digits_mlp", "trainer.max_epochs=1", "task._target_=named.Named", "tracking.log_model=false"
+        "train", "digits_mlp", "trainer.max_epochs=1", "task._target_=named.Named", "tracking.log_model=none"
     )
     assert ended.code == 0, ended.out + ended.err
     assert query(project, "select status from runs") == [("FINISHED",)]
@@ -93,7 +93,7 @@ def test_a_value_that_the_store_refuses_costs_itself_alone(regente: Run, project
         "    def on_train_end(self, trainer, module):\n"
         "        trainer.logger.journal.write('params', values={'mine': 2, 'other2': 2})\n"
     )
-    ended = regente("train", "mine", "+callbacks.twice._target_=twice.Twice", "tracking.log_model=false")
+    ended = regente("train", "mine", "+callbacks.twice._target_=twice.Twice", "tracking.log_model=none")
     assert ended.code == 0, ended.err
     assert "the store refused mine=2" in ended.out
     assert query(project, "select status from runs") == [("FINISHED",)]

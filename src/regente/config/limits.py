@@ -107,6 +107,7 @@ BY_KEY = {
     "trainer.overfit_batches": _batches,
     "monitor.mode": one_of("min", "max"),
     "tracking.checkpoints": one_of("none", "best", "last", "top_k"),
+    "tracking.log_model": one_of("best", "all", "none"),
 }
 
 _nonnegative = at_least(0)

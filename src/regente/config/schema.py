@@ -22,7 +22,7 @@ class Tracking:
     experiment: str | None = None
     run_name: str | None = None
     checkpoints: str = "best"
-    log_model: bool = True
+    log_model: str = "best"
     create: bool = False
     tags: Any = None  # a mapping, or a list of words
     notes: str | None = None

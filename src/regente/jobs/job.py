@@ -55,6 +55,7 @@ ARTIFACTS = "artifacts"  # a folder: what a user's code logs as files
 PROCESS = "process.json"
 RESULT = "result.json"
 JOURNAL = "journal.jsonl"
+QUEUE = "queue.json"  # of a sweep
 TRIAL = "REGENTE_TRIAL"  # environment variable of a trial of a search: its `Pruning` callback as JSON
 TYPES: dict[str, dict[str, Any]] = {  # of the fields of these files; a value of another type is left out
     PROVENANCE: {"code": dict, "hardware": dict, "packages": list[str]},

@@ -118,6 +118,16 @@ def find_job(name: str, project: Path) -> Job:
     return open_job(_find(name, project, lambda _: True))
 
 
+def best_of_sweep(path: Path) -> Run:
+    """The best finished job of a sweep, by its directory.
+
+    Raises:
+        TrackingError: when no job has finished, or none has the metric.
+    """
+    best = _best(shown(path), [each for each in job_directories(path) if each != path])
+    return Run(open_job(best), read_json(best / "result.json"))
+
+
 def names(project: Path) -> list[str]:
     """Names of finished runs, for tab completion; single runs by their directories."""
     runs = project / "runs"

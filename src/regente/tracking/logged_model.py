@@ -53,7 +53,7 @@ def export_program(job: Job, checkpoint: Path, *, own: bool) -> None:
     draft.rename(folder)
 
 
-def log_model(experiment_id: str, run_id: str, job: Job, uri: str) -> str:
+def log_program(experiment_id: str, run_id: str, job: Job, uri: str) -> str:
     """Log the program that was exported; returns why there is none."""
     folder = job.path / EXPORTED
     if (folder / FAILURE).is_file():

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from itertools import groupby
 from pathlib import Path
@@ -10,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from regente.config.interpolation import resolve
 from regente.config.tracking_uri import absolute_uri
-from regente.errors import TrackingError
+from regente.errors import CheckpointError, TrackingError
 from regente.jobs.found_files import is_plain
-from regente.jobs.job import ARTIFACTS, JOURNAL, Job, fits, read_json, write_json
+from regente.jobs.job import ARTIFACTS, JOURNAL, QUEUE, Job, fits, read_json, write_json
 from regente.jobs.result import read_result
+from regente.jobs.runs import best_of_sweep
+from regente.jobs.trust import made_by_user
 from regente.tracking.journal import KINDS, read
 from regente.tracking.store import named, open_store, unreachable
 
@@ -111,7 +115,24 @@ class Shipment:
 
         if self.state["ended"] and not self.state.get("complete") and "run_id" in self.state:
             run_artifacts.log_outputs(self._open(), self.state["run_id"], self.job, own=self.own)
+            if (self.job.path / QUEUE).is_file():
+                self._log_best_model()
             self.note(complete=True)
+
+    def _log_best_model(self) -> None:
+        """Log the model of the best job of this sweep, once."""
+        from regente.tracking import run_artifacts
+
+        with suppress(TrackingError, CheckpointError):  # no job has finished, or kept weights
+            best = best_of_sweep(self.job.path)
+            of_job = Shipment(best.job, self.uri, own=made_by_user(best.job))
+            weights = str(best.checkpoint)
+            policy = resolve(best.job.config)["tracking"]["log_model"] if of_job.own else "none"
+            if policy == "best" and "run_id" in of_job.state and of_job.state.get("model") != weights:
+                run_artifacts.log_model(
+                    of_job._open(), of_job.state["run_id"], best.job, best.checkpoint, own=True
+                )
+                of_job.note(model=weights)
 
     def heartbeat(self, number: int, usage: Mapping[str, float]) -> None:
         """Log a heartbeat for other machines, and the load of the job."""

@@ -10,7 +10,7 @@ from urllib.request import url2pathname
 from regente.config.interpolation import resolve
 from regente.config.redaction import Redactor
 from regente.jobs.found_files import is_plain
-from regente.jobs.job import PROVENANCE, Job, read_json, write_json
+from regente.jobs.job import JOURNAL, PROVENANCE, Job, read_json, write_json
 from regente.jobs.result import read_result, split_of
 from regente.tracking import provenance
 from regente.tracking.journal import read
@@ -91,14 +91,23 @@ def log_outputs(client: "MlflowClient", run_id: str, job: Job, *, own: bool) -> 
     """Log figures and, if the config asks for it, the model. If one cannot be made, a tag gives the reason."""
     log_figures(client, run_id, job)
     best = read_result(job.path).get("best_checkpoint")
-    if not best or not resolve(job.config)["tracking"]["log_model"]:
-        return
-    from regente.tracking.logged_model import EXPORTED, export_program, log_model
+    if best and logs_model(job, resolve(job.config)["tracking"]["log_model"]):
+        log_model(client, run_id, job, Path(best), own=own)
+
+
+def logs_model(job: Job, policy: str) -> bool:
+    """Whether a run logs its model at its end; a sweep does so for its best job."""
+    return policy == "all" or (policy == "best" and not (job.path.parent / JOURNAL).is_file())
+
+
+def log_model(client: "MlflowClient", run_id: str, job: Job, checkpoint: Path, *, own: bool) -> None:
+    """Log the model with the weights of a checkpoint; a tag says why if that cannot be."""
+    from regente.tracking.logged_model import EXPORTED, export_program, log_program
 
     try:
-        if not (job.path / EXPORTED).is_dir():  # its process was killed
-            export_program(job, Path(best), own=own)
-        failure = log_model(client.get_run(run_id).info.experiment_id, run_id, job, client.tracking_uri)
+        if not (job.path / EXPORTED).is_dir():  # of a process that was killed, or the best job of a sweep
+            export_program(job, checkpoint, own=own)
+        failure = log_program(client.get_run(run_id).info.experiment_id, run_id, job, client.tracking_uri)
     except Exception as error:
         failure = f"not logged: {type(error).__name__}: {str(error)[:500]}"
     if failure:

@@ -18,6 +18,7 @@ from regente.jobs.job import RESULT, write_json
 from regente.jobs.result import Result, as_test_metrics
 from regente.tracking.lightning_logger import JournalLogger
 from regente.tracking.logged_model import export_program
+from regente.tracking.run_artifacts import logs_model
 from regente.training.assemble import Parts, refused_by
 from regente.training.build import Training, build_again
 from regente.training.checkpoints.initialization import ResumeState
@@ -169,7 +170,8 @@ def record(result: Result, saving: SafeSaving, current: Session) -> None:
         journal.write("tags", values={"regente.best_checkpoint": result.best_checkpoint or "none"})
         write_json(current.job.path / RESULT, facts)
         journal.write("result", **facts)
-        if current.recorder.uri and current.config["tracking"]["log_model"] and result.best_checkpoint:
+        wanted = current.recorder.uri and logs_model(current.job, current.config["tracking"]["log_model"])
+        if wanted and result.best_checkpoint:
             export_program(current.job, Path(result.best_checkpoint), own=True)
     if saving.failure:  # raised last: everything else is done
         raise CheckpointError(f"{saving.failure}; make room, then regente resume continues the run")

@@ -174,7 +174,7 @@ FULL = "import resource\n        resource.setrlimit(resource.RLIMIT_FSIZE, (40_0
 @pytest.mark.usefixtures("store")
 def test_a_full_disk_does_not_stop_the_training_but_sets_the_exit_code(regente: Run, project: Path) -> None:
     own_project(project, line=FULL)
-    ended = regente("train", "mine", "tracking.log_model=false")
+    ended = regente("train", "mine", "tracking.log_model=none")
     assert ended.code == 5
     (job,) = jobs(project)
     assert len([line for line in ended.out.splitlines() if "could not be written" in line]) == 1
@@ -220,7 +220,7 @@ def test_a_finished_run_is_resumed_when_it_gets_more_epochs(regente: Run, fragil
 @pytest.mark.usefixtures("store")
 def test_a_fork_starts_from_the_weights_of_its_run_and_is_linked_to_it(regente: Run, project: Path) -> None:
     own_project(project)
-    fast = ["tracking.log_model=false"]
+    fast = ["tracking.log_model=none"]
     assert regente("train", "mine", *fast).code == 0
     ended = regente("fork", "latest", "optimizer.lr=1e-4")
     assert ended.code == 0, ended.err
@@ -253,7 +253,7 @@ def test_a_fork_starts_from_the_weights_of_its_run_and_is_linked_to_it(regente: 
 
 @pytest.mark.usefixtures("store")
 def test_a_killed_run_is_resumed_in_its_mlflow_run_with_each_metric_once(regente: Run, fragile: Path) -> None:  # noqa: F811
-    words = ["mine", "tracking=mlflow", "tracking.log_model=false"]
+    words = ["mine", "tracking=mlflow", "tracking.log_model=none"]
     assert regente("train", *words, env={"DIE_AT": "train 14"}).code == -9
     ended = regente("resume", "latest", "trainer.max_epochs=4")
     assert ended.code == 0, ended.err

@@ -32,9 +32,9 @@ from tests.training.test_own_parts import own_parts
 Run = Callable[..., Ended]
 TWO = ["trainer=cpu", "trainer.devices=2", "trainer.strategy=ddp"]
 FAST = [
-    "digits_mlp", *TWO, "trainer.max_epochs=2", "data.batch_size=128", "tracking.log_model=false",
+    "digits_mlp", *TWO, "trainer.max_epochs=2", "data.batch_size=128", "tracking.log_model=none",
 ]  # fmt: skip
-ENDLESS = ["digits_mlp", *TWO, "trainer.max_epochs=100000", "tracking.log_model=false"]
+ENDLESS = ["digits_mlp", *TWO, "trainer.max_epochs=100000", "tracking.log_model=none"]
 FAILS = '''
 import os, signal
 from pytorch_lightning import Callback
