@@ -24,14 +24,9 @@ from regente.config.tracking_uri import absolute_uri
 from regente.jobs.job import freeze
 from regente.jobs.process_identity import ProcessIdentity, boot_id, process_identity
 from regente.tracking.journal import Journal, read
-<<<<<<< HEAD
-from regente.tracking.mlflow_run import Shipment
-from regente.tracking.recorder import Recorder
-from regente.tracking.store import open_store
-=======
 from regente.tracking.mlflow_run import Shipment, read_state
 from regente.tracking.recorder import Recorder, waited_for_core
->>>>>>> 9e72001 (tracking.log_model: best, all or none; a sweep logs the model of its best job, once)
+from regente.tracking.store import open_store
 from tests.conftest import Ended
 from tests.training.test_fit import jobs, query, until, wait_for_training
 

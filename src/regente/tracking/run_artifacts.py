@@ -105,7 +105,8 @@ def log_model(client: "MlflowClient", run_id: str, job: Job, checkpoint: Path, *
     from regente.tracking.logged_model import EXPORTED, export_program, log_program
 
     try:
-        if not (job.path / EXPORTED).is_dir():  # of a process that was killed, or the best job of a sweep
+        # of a process that was killed, of the best job of a sweep, or of a job of unknown origin
+        if not own or not (job.path / EXPORTED).is_dir():
             export_program(job, checkpoint, own=own)
         failure = log_program(client.get_run(run_id).info.experiment_id, run_id, job, client.tracking_uri)
     except Exception as error:
