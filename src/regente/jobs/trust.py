@@ -66,7 +66,9 @@ READABLE = "|".join(  # variables of the environment that a recorded config may 
     ]
 )
 HANDED_OVER = "REGENTE_JOB"  # see handed_over
-DEEPEST, LARGEST = 40, 1_000_000  # levels, and bytes, of a recorded config
+DEEPEST, LARGEST = 40, 200_000  # levels, and characters, of a recorded config
+# libyaml: brackets without an end take the parser in Python minutes
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def read_config(job: Job, project: Path, parts: Collection[str] | None = None) -> dict[str, Any]:
@@ -255,11 +257,16 @@ def _text_problems(text: str, parts: Collection[str] | None, listed: tuple[str, 
         yield Problem("config.yaml", f"{len(text)} characters; a recorded config is never so large")
         return
     try:
-        for event in yaml.parse(text, yaml.SafeLoader):
+        depth = 0
+        for event in yaml.parse(text, LOADER):
             if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None):
                 yield Problem("config.yaml", "holds YAML aliases or tags, which no recorded config does")
                 return
-        content = yaml.safe_load(text)
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST:
+                yield Problem("config.yaml", f"refused: nested more than {DEEPEST} levels")
+                return
+        content = yaml.load(text, LOADER)
     except (yaml.YAMLError, RecursionError) as error:
         yield Problem("config.yaml", f"bad YAML: {' '.join(str(error).split())[:200]}")
         return

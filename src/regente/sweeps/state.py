@@ -70,8 +70,9 @@ class JobState:
         result = read_result(sweep / self.directory)
         if not result:
             return None
-        value, pruned = result["metrics"].get(metric), bool(result.get("pruned"))
-        return replace(self, state="done", code=0, value=value, pruned=pruned, seconds=result["seconds"])
+        value, pruned = result.get("metrics", {}).get(metric), bool(result.get("pruned"))
+        seconds = result.get("seconds", 0.0)
+        return replace(self, state="done", code=0, value=value, pruned=pruned, seconds=seconds)
 
 
 @dataclass(frozen=True)

@@ -68,9 +68,12 @@ class FeatureFile:
         """
         try:
             content = np.load(self.file, mmap_mode="c", allow_pickle=False)
-            if content.shape != self.shape or self.num_written() != self.shape[0]:
-                raise ValueError(f"{list(content.shape)} instead of {list(self.shape)}")
-        except (OSError, ValueError) as error:
+            bits = torch.empty(0, dtype=BITS.get(self.dtype, self.dtype)).numpy().dtype
+            if (content.shape, content.dtype) != (self.shape, bits) or self.num_written() != self.shape[0]:
+                raise ValueError(
+                    f"{content.dtype} {list(content.shape)} instead of {bits} {list(self.shape)}"
+                )
+        except Exception as error:  # numpy raises many kinds
             raise DataError(
                 f"{self.file}: damaged ({error}); regente cache clear {self.file.parent.name}"
             ) from error

@@ -216,8 +216,8 @@ def _finished(job: Job, before: dict[str, Any], config: dict[str, Any]) -> str:
         return ""
     most = before["trainer"].get("max_epochs")
     return (
-        f"nothing to do: {shown(job.path)} ended at epoch {result['epochs']} of {most}; "
-        f"to train longer: trainer.max_epochs={int(most or result['epochs']) + 10}"
+        f"nothing to do: {shown(job.path)} ended at epoch {result.get('epochs')} of {most}; "
+        f"to train longer: trainer.max_epochs={int(most or result.get('epochs', 0)) + 10}"
     )
 
 
