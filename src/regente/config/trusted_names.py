@@ -3,6 +3,7 @@
 import importlib
 import re
 import sys
+import sysconfig
 from collections.abc import Iterable
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
@@ -37,6 +38,12 @@ PLAIN = ("regente.data.augmentation", "regente.models.feature_bank")  # whose cl
 NAME = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)+", re.ASCII)  # nothing private, nothing with dunders
 OUTPUTS = ("runs", "multirun", "mlartifacts", "mlruns")  # folders of a project that hold no code
 INSTALLED = ("site-packages", "dist-packages")
+LIBRARIES = [Path(folder).resolve() for kind, folder in sysconfig.get_paths().items() if kind != "data"]
+
+
+def is_installed(file: Path) -> bool:
+    """Whether a resolved file is Python's or a package's; an environment may see packages outside of its own folders."""
+    return bool({*INSTALLED} & {*file.parts}) or any(file.is_relative_to(folder) for folder in LIBRARIES)
 
 
 def refusal_by_name(target: str, project: Path, listed: tuple[str, ...]) -> str:

@@ -5,7 +5,6 @@ import linecache
 import os
 import re
 import sys
-import sysconfig
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from regente.config.signatures import TargetNotFound, read
+from regente.config.trusted_names import is_installed
 from regente.errors import ConfigError, DivergedError, MachineError, Problem, RegenteError, Stopped
 from regente.jobs import checkpoint_files
 
@@ -144,17 +144,15 @@ def line_of_user_code(error: BaseException, own: Mapping[str, str]) -> str:
 
     That is outside of Python and its packages, or in an installed package of one of the `own` parts.
     """
-    kinds = ("stdlib", "purelib", "platlib", "scripts")
-    libraries = [Path(sysconfig.get_paths()[kind]).resolve() for kind in kinds]
     packages = {target.partition(".")[0] for target in own.values()}
     found, installed = "", ""
     for name, line in _frames(error):
         file = Path(name)
         if not file.is_file() or (real := file.resolve()).is_relative_to(PACKAGE):
             continue
-        if not any(real.is_relative_to(folder) for folder in libraries):
+        if not is_installed(real):
             found = f"{file}:{line}"
-        elif any(real.is_relative_to(folder / each) for folder in libraries for each in packages):
+        elif any(f"-packages/{each}/" in real.as_posix() for each in packages):
             installed = f"{file}:{line}"
     return found or installed
 

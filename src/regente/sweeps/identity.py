@@ -1,7 +1,6 @@
 """The identity of a job: the hash of what it computes, independent of where and how it runs."""
 
 import json
-import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from importlib.metadata import version
@@ -12,11 +11,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from regente.config.compose import parse
 from regente.config.signatures.modules import Module, TargetNotFound, Unreadable, top_module
+from regente.config.trusted_names import is_installed
 
 VERSION = version("regente")
 IRRELEVANT = ("hydra", "tracking", "loggers", "sweep")  # where and how a job runs
 PACKAGE = Path(__file__).parents[1]
-LIBRARIES = [Path(sysconfig.get_paths()[kind]).resolve() for kind in ("stdlib", "purelib", "platlib")]
 LENGTH = 12  # hex digits: two of a million jobs get the same one by chance once in 500 sweeps
 
 
@@ -90,7 +89,7 @@ def is_users(path: Path) -> bool:
     if path.suffix != ".py" or not path.is_file():
         return False
     path = path.resolve()
-    return not any(path.is_relative_to(folder) for folder in [PACKAGE, *LIBRARIES])
+    return not (path.is_relative_to(PACKAGE) or is_installed(path))
 
 
 def digest(files: Sequence[Path]) -> str:
