@@ -18,6 +18,7 @@ from pathlib import Path
 
 PLAIN = """
 import mlflow, pytorch_lightning as pl, torch
+from mlflow.models import infer_signature
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import MLFlowLogger
 from torch.nn.functional import cross_entropy
@@ -60,9 +61,12 @@ trainer.fit(task, datamodule=data)
 print(trainer.test(task, datamodule=data, ckpt_path="best"))
 logger.experiment.log_artifact(logger.run_id, best.best_model_path)
 mlflow.set_tracking_uri("sqlite:///mlflow.db")
-x = next(iter(data.test_dataloader()))[0][:2].numpy()
+x, model = torch.zeros(2, 1, 28, 28), task.model.eval()
+signature = infer_signature(x.numpy(), model(x).detach().numpy())
 with mlflow.start_run(logger.run_id):
-    mlflow.pytorch.log_model(task.model.eval(), name="model", input_example=x, serialization_format="pt2")
+    mlflow.pytorch.log_model(
+        model, name="model", input_example=x.numpy(), signature=signature, serialization_format="pt2"
+    )
 """
 REGENTE = str(Path(sys.executable).with_name("regente"))
 SWEEP = [REGENTE, "train", "digits_mlp", "trainer.max_epochs=2", "-m"]
