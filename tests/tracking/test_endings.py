@@ -72,7 +72,7 @@ def test_a_process_killed_before_it_wrote_the_end_has_finished_if_it_left_its_re
         (there[0], set(there[1].split(",")))
     ]
     assert len(shown(project)[0][1].split(",")) == len(there[1].split(","))
-    assert unshipped(project) == []
+    assert list(unshipped(project)) == []
 
 
 def test_a_store_of_artifacts_that_fails_takes_no_result_from_a_run(project: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_store_of_artifacts_that_fails_takes_no_result_from_a_run(project: Pat
     assert sync_store(project, URI) == 1
     assert [status for status, _ in shown(project)] == ["FINISHED"]
     assert query(project, "select value from tags where key = 'regente.failure'") == []
-    assert unshipped(project) != []
+    assert list(unshipped(project)) != []
     (project / "mlartifacts").unlink()
     assert sync_store(project, URI) == 1
     assert [status for status, _ in shown(project)] == ["FINISHED"]
@@ -95,7 +95,7 @@ def test_a_store_of_artifacts_that_fails_takes_no_result_from_a_run(project: Pat
     assert list(project.glob("mlartifacts/**/a.txt")) and list(
         project.glob("mlartifacts/**/learning_curves.png")
     )
-    assert unshipped(project) == []
+    assert list(unshipped(project)) == []
 
 
 def change(job: Job, *missing: str) -> None:
@@ -117,10 +117,10 @@ def test_figures_that_a_killed_shipper_did_not_draw_are_drawn_by_the_next_comman
     shutil.rmtree(there)
     change(job, "complete")
     damage(job)
-    assert [each.path for each in unshipped(project)] == [job.path]
+    assert list(unshipped(project)) == [job.path]
     assert sync_store(project, URI) == 1
     assert (there / "learning_curves.png").is_file()
-    assert unshipped(project) == []  # also where a file is damaged: it would fail again
+    assert list(unshipped(project)) == []  # also where a file is damaged: it would fail again
 
 
 def test_a_run_whose_id_was_not_noted_is_found_again(project: Path) -> None:
