@@ -139,13 +139,15 @@ def test_a_file_is_told_to_be_renamed_only_where_python_finds_another_one(
         (tmp_path / name).write_text("class Wide: ...")
     (tmp_path / "my_package").mkdir()
     (tmp_path / "my_package/__init__.py").write_text("class Wide: ...")
+    (tmp_path / "my_package/2d-parts.py").write_text("class Wide: ...")  # as importlib finds it
     told = []
-    for target in ("my_own_parts.Wid", "my_package.Wid", "email.Wide"):
+    for target in ("my_own_parts.Wid", "my_package.Wid", "email.Wide", "my_package.2d-parts.Wid"):
         (problem,) = check(config() | {"model": {"_target_": target}})
         told.append(problem.what)
     assert told[0] == "my_own_parts.Wid: Wid not found; did you mean Wide?"
     assert told[1] == "my_package.Wid: Wid not found; did you mean Wide?"
     assert told[2].endswith("so email.py is not found: rename it")
+    assert told[3] == "my_package.2d-parts.Wid: Wid not found; did you mean Wide?"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """`read`: what the class or function with a dotted path takes."""
 
 import ast
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -40,7 +41,7 @@ def read(target: str) -> Signature:
     Raises TargetNotFound if there is none, SyntaxError if a module on the way to it does not parse.
     """
     try:
-        if not all(part.isidentifier() for part in target.split(".")):
+        if not re.fullmatch(r"[\w-]+(\.[\w-]+)*", target):  # a module may be called 2d_data
             raise TargetNotFound(target)
         found = find(target)
     except TargetNotFound as error:
