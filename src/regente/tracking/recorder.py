@@ -40,6 +40,7 @@ class RecordingResult:
     reason: str = ""
     refused: bool = False
     server: str = ""  # address of the MLflow server; empty for a database file
+    seconds: float = 0.0  # that the command waited for the store at the end
     elsewhere: str = ""  # another store, to which the user's code has logged by itself
 
 
@@ -49,7 +50,8 @@ def show(out: Console, job: Job, recorded: RecordingResult, *, ended_well: bool)
         console.row(out, "job", shown(job.path))
     if recorded.run_id:
         where = f"at {recorded.server}" if recorded.server else "in MLflow; regente ui opens it"
-        console.row(out, "run", f"{recorded.run_id} {where}")
+        took = f" (recording took {recorded.seconds:.1f} s at the end)" if recorded.seconds > 1 else ""
+        console.row(out, "run", f"{recorded.run_id} {where}{took}")
     if recorded.reason:
         console.row(out, "tracking", recorded.reason)
     if recorded.elsewhere:
@@ -179,7 +181,8 @@ class Recorder:
         state = read_state(self.job.path)
         server = self.shown_uri if self.shown_uri.startswith("http") else ""
         run_id, experiment_id = state.get("run_id"), state.get("experiment_id")
-        return replace(result, run_id=run_id, experiment_id=experiment_id, server=server)
+        waited = time.monotonic() - begun
+        return replace(result, run_id=run_id, experiment_id=experiment_id, server=server, seconds=waited)
 
     def _take_over(self) -> None:
         """Ship at normal priority: the training needs the cores no longer, and other work on them never lets up."""
