@@ -27,13 +27,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from regente.errors import ConfigError, Problem, RegenteError
-from regente.jobs.job import PROCESS, as_dataclass, read_as, write_json
+from regente.jobs.job import PROCESS, QUEUE, as_dataclass, read_as, write_json
 from regente.jobs.process_identity import HEARTBEAT, LEASE, ProcessIdentity, has_heartbeat, process_identity
 from regente.jobs.result import read_result
 from regente.jobs.runs import shown
 from regente.jobs.signature import sign, why_not_own
-
-QUEUE = "queue.json"
 
 
 @dataclass(frozen=True)

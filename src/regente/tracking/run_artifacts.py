@@ -10,7 +10,7 @@ from urllib.request import url2pathname
 from regente.config.interpolation import resolve
 from regente.config.redaction import Redactor
 from regente.jobs.found_files import is_plain
-from regente.jobs.job import JOURNAL, PROVENANCE, Job, read_json, write_json
+from regente.jobs.job import PROVENANCE, QUEUE, Job, read_json, write_json
 from regente.jobs.result import read_result, split_of
 from regente.tracking import provenance
 from regente.tracking.journal import read
@@ -97,7 +97,7 @@ def log_outputs(client: "MlflowClient", run_id: str, job: Job, *, own: bool) -> 
 
 def logs_model(job: Job, policy: str) -> bool:
     """Whether a run logs its model at its end; a sweep does so for its best job."""
-    return policy == "all" or (policy == "best" and not (job.path.parent / JOURNAL).is_file())
+    return policy == "all" or (policy == "best" and not (job.path.parent / QUEUE).is_file())
 
 
 def log_model(client: "MlflowClient", run_id: str, job: Job, checkpoint: Path, *, own: bool) -> None:

@@ -16,10 +16,10 @@ from filelock import Timeout
 
 from regente.errors import TrackingError
 from regente.jobs.found_files import open_regular
-from regente.jobs.job import Job, open_job
+from regente.jobs.job import QUEUE, Job, open_job
 from regente.jobs.process_identity import HEARTBEAT, ProcessIdentity
 from regente.jobs.trust import run_handed_over
-from regente.tracking.mlflow_run import PATIENCE, POLL, STATE, Shipment, lock_of
+from regente.tracking.mlflow_run import PATIENCE, POLL, Shipment, lock_of
 from regente.tracking.provenance import Usage
 from regente.tracking.recorder import NORMAL_PRIORITY
 from regente.tracking.store import unreachable
@@ -34,7 +34,7 @@ class Others:
 
     def __init__(self, job: Job, uri: str) -> None:
         self.job, self.uri = job, uri
-        self.done = (job.path.parent / STATE).is_file()
+        self.done = (job.path.parent / QUEUE).is_file()
 
     def ship(self, seconds: float) -> None:
         """Ship them, and close the runs of dead processes, as far as the time allows."""
