@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sqlite3
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -139,3 +140,14 @@ def test_a_damaged_database_is_named_with_the_command_that_repairs_it(project: P
     file.write_bytes(content)
     with pytest.raises(TrackingError, match=r"mlflow.db: the database is damaged; .* \.recover \|"):
         open_store(URI, project, "e")
+
+
+def test_a_store_whose_maker_was_killed_is_made_anew(tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+    folder.mkdir()
+    draft = folder / ".mlflow.db.draft"
+    with sqlite3.connect(draft) as database:
+        database.execute("create table experiments (name text)")
+    client, experiment = open_store("sqlite:///mlflow.db", folder, "e")
+    assert client.get_experiment(experiment).name == "e"
+    assert not draft.exists()

@@ -1,5 +1,6 @@
 """MLflow's store: opened safely, also by many processes at once."""
 
+import glob
 import os
 import re
 import socket
@@ -59,13 +60,28 @@ def open_store(uri: str, project: Path, experiment: str) -> "tuple[MlflowClient,
     # MLflow's migrations race: of eight processes on a fresh file seven die without this lock
     encoded = sqlite_uri(path)
     with FileLock(path.with_name(f".{path.name}.lock")):
+        if not path.exists():
+            _create(path)
         try:
+            if not path.exists():
+                _create(path)
             return _open(encoded, experiment, (path.parent / "mlartifacts" / experiment).as_uri())
         finally:
             # MLflow also makes the folder whose name is the encoded one
             if "%" in encoded:
                 with suppress(OSError):
                     os.removedirs(Path(encoded.removeprefix("sqlite:///")).parent)
+
+
+def _create(path: Path) -> None:
+    """Make a SQLite store whole or not at all: MLflow cannot go on with one whose maker was killed."""
+    from mlflow.tracking import MlflowClient
+
+    draft = path.with_name(f".{path.name}.draft")
+    for file in path.parent.glob(f"{glob.escape(draft.name)}*"):  # also its journal
+        file.unlink()
+    MlflowClient(tracking_uri=f"sqlite:///{draft}").search_experiments(max_results=1)
+    draft.rename(path)
 
 
 def _open(uri: str, experiment: str, artifacts: str | None) -> "tuple[MlflowClient, str]":
