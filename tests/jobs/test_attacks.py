@@ -257,6 +257,7 @@ ATTACKS: dict[str, tuple[Callable[[Path], str], Change]] = {
     "a tag of Python": (by_evaluate, more(f"evil: !!python/object/apply:os.system ['{TOUCH}']")),
     "a config of 100 levels": (by_rerun, more("evil: " + "[" * 100 + "]" * 100)),
     "brackets without an end": (by_evaluate, text("config.yaml", "[" * 100_000)),
+    "a tab that only one YAML parser takes": (by_rerun, setting("uri: null", "uri: nul\tR")),
     "a key that is a reference": (by_evaluate, more("'${oc.env:SECRET}': 1")),
     "a resume state that is code": (by_state, state_of(Payload())),
     "weights that are code": (by_model, lambda path: torch.save({"state_dict": Payload()}, path / "checkpoints/x.ckpt")),

@@ -85,7 +85,11 @@ def read_config(job: Job, project: Path, parts: Collection[str] | None = None) -
         if odd := irregular(job.path, whole=True):
             _require(job, [Problem(shown(odd), "refused: a pipe, a device or a link to elsewhere")], why)
         _require(job, list(_text_problems(text, parts, listed_by(project))), why)
-    config = resolve(text, parts)
+    try:
+        config = resolve(text, parts)
+    except yaml.YAMLError as error:  # OmegaConf's own parser takes less than libyaml
+        what = f"bad YAML: {' '.join(str(error).split())[:200]}"
+        raise ConfigError([Problem(f"{shown(job.path)}/config.yaml", what)]) from error
     missing = [part for part in parts or () if not isinstance(config.get(part), dict)]
     if missing := [part for part in missing if part not in OPTIONAL or part in config]:
         raise ConfigError([Problem(part, "is no part of the recorded config") for part in missing])
