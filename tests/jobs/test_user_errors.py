@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from pytorch_lightning import Trainer
 
 from regente.config.compose import compose, recompose
 from regente.errors import ConfigError
+from regente.jobs import exit_status
 from regente.jobs.exit_status import ExitStatus, exit_status_of
 from regente.jobs.hardware import fit_trainer
 from regente.training.assemble import make
@@ -229,3 +231,14 @@ def test_a_built_in_task_says_what_it_takes(kind: str, regente: Run, own: Any, p
     assert ended.code == 2, ended.err
     assert len(ended.lines) == 1
     assert ended.err.startswith(text)
+
+
+def test_an_error_of_a_model_that_was_loaded_is_not_regentes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A class of an installed package, as `regente predict` uses it."""
+    monkeypatch.setattr(exit_status, "loaded_parts", {"task": "fractions.Fraction"})
+    with pytest.raises(TypeError) as caught:
+        Fraction("1", "x")  # type: ignore[arg-type]
+    assert caught.tb.tb_next is not None  # as from a command, without a frame of the user's
+    found = exit_status.exit_status_of(caught.value.with_traceback(caught.tb.tb_next))
+    assert "fault of Regente" not in found.message
+    assert "own parts: task" in found.message

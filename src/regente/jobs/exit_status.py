@@ -36,6 +36,11 @@ KNOWN = (
 )
 
 
+loaded_parts: dict[
+    str, str
+] = {}  # the user's classes in the models that this process has loaded, by their keys
+
+
 @dataclass(frozen=True)
 class ExitStatus:
     """`status` is that of the MLflow run; `message` is empty after a success."""
@@ -56,9 +61,10 @@ def exit_status_of(
 ) -> ExitStatus:
     """The exit status that belongs to an exception.
 
-    `states`: the folder of the run's resume states; `own`: the classes that are the user's, by their keys.
+    `states`: the folder of the run's resume states; `own`: the classes that are the user's, by their keys, by default
+    those of the models that this process has loaded.
     """
-    own = own or {}
+    own = own or loaded_parts
     trace = "".join(traceback.format_exception(error))
     if isinstance(error, Stopped):
         saved = checkpoint_files.resume_states(states) if states else []

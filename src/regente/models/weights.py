@@ -14,6 +14,7 @@ from regente.config.own_settings import without_own_settings
 from regente.config.task_parts import OPTIONAL, PARTS, given_to, has, is_none, is_supervised
 from regente.errors import CheckpointError
 from regente.jobs.checkpoint_files import load
+from regente.jobs.exit_status import loaded_parts, own_parts
 from regente.jobs.job import Job
 from regente.jobs.trust import read_config
 from regente.models.protocols import BuildsBackbone
@@ -37,7 +38,9 @@ def load_model(job: Job, checkpoint: Path, *, own: bool = False) -> nn.Module:
     if project not in sys.path:
         sys.path.append(project)  # the user's own models
     config = resolve(job.config) if own else read_config(job, Path.cwd(), ["model"])
-    target = OmegaConf.select(OmegaConf.create(job.config), "task._target_")
+    node = OmegaConf.create(job.config)
+    loaded_parts.update(own_parts({key: OmegaConf.select(node, key) for key in ("task", "model")}))
+    target = OmegaConf.select(node, "task._target_")
     if is_supervised({"_target_": target}) and not is_none(config["model"]):
         model: nn.Module = instantiate(without_own_settings("model", config["model"]), _convert_="all")
         state = {
