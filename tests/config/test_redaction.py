@@ -9,8 +9,10 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from regente.config.environment import env_references, externalize
+from regente.config.environment import env_references, externalize, literal_secrets
+from regente.config.interpolation import resolve
 from regente.config.redaction import MASK, Redactor, looks_secret, secret_values
+from regente.errors import ConfigError
 
 WORD = "hunter2Swordfish"
 LONG = "R4nd0mCh4r4ct3rsOfNoMeaning7890abcdEFGH"
@@ -359,3 +361,19 @@ def test_it_imports_fast_and_reads_a_long_patch_in_linear_time() -> None:
         start = time.process_time()
         Redactor(["correct-horse"]).text(text)
         assert time.process_time() - start < 60  # milliseconds; quadratic work would take hours
+
+
+def test_a_literal_secret_is_named_at_the_start_and_when_it_is_missing() -> None:
+    text, variables = externalize("vars:\n  api_token: abc123xyz\nseed: 0\n")
+    (name,) = variables
+    (line,) = literal_secrets(text)
+    assert name in line and "${oc.env:NAME}" in line and "abc123xyz" not in line
+    assert literal_secrets("vars: {api_token: '${oc.env:MY_TOKEN}'}") == []
+    with pytest.raises(ConfigError) as caught:
+        resolve(text)
+    assert (
+        str(caught.value)
+        == f"vars.api_token: is a secret, which no file keeps; give it again: export {name}=..."
+    )
+    with pytest.raises(ConfigError, match="this variable is not set; export NO_SUCH_VARIABLE_HERE"):
+        resolve("a: ${oc.env:NO_SUCH_VARIABLE_HERE}")

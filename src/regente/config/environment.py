@@ -7,6 +7,7 @@ from zlib import crc32
 
 from regente.config.redaction import escaped, literal, looks_secret, replace_secrets
 
+SECRET = "REGENTE_SECRET_"  # of the variables that have what a config says literally
 VARIABLE = re.compile(r"\$\{oc\.env:\s*([A-Za-z_]\w*)\s*(?:,([^${}]*))?\}")
 
 
@@ -14,6 +15,14 @@ def env_references(yaml_text: str) -> dict[str, str]:
     """The variables that a config reads with `${oc.env:NAME}`, and their values, where they have one."""
     names = re.findall(r"\$\{\s*oc\.env:\s*[\"']?([A-Za-z_]\w*)", yaml_text)
     return {name: os.environ[name] for name in names if os.environ.get(name)}
+
+
+def literal_secrets(yaml_text: str) -> list[str]:
+    """A line for each secret of a config that stood in it literally: which variable has to have it later on."""
+    names = dict.fromkeys(re.findall(rf"\$\{{oc\.env:({SECRET}\w+)", yaml_text))
+    where = "a secret stands in the config literally"
+    later = "a later evaluate or resume needs it again as the variable"
+    return [f"{where}; no file keeps it, and {later} {name}; better write ${{oc.env:NAME}}" for name in names]
 
 
 def from_environment(text: str) -> str:
@@ -31,7 +40,7 @@ def externalize(yaml_text: str) -> tuple[str, dict[str, str]]:
     def reference(key: str, value: str) -> str:
         if "${" in value:  # it refers to something, which would be lost in a variable
             return value
-        name = stem = f"REGENTE_SECRET_{crc32(key.encode()):08x}"
+        name = stem = f"{SECRET}{crc32(key.encode()):08x}"
         while variables.setdefault(name, value) != value:  # several in one scalar
             name = f"{stem}_{int(name.removeprefix(stem).lstrip('_') or 1) + 1}"
         return f"${{oc.env:{name}}}"

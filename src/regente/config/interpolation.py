@@ -16,6 +16,7 @@ from omegaconf.errors import (
 )
 
 from regente.config.discovery import groups, options
+from regente.config.environment import SECRET
 from regente.config.pyproject import listed
 from regente.errors import ConfigError, Problem
 
@@ -73,6 +74,12 @@ def _value(node: DictConfig | ListConfig, key: Any, path: str, problems: list[Pr
         unresolved: Any = OmegaConf.to_container(node, resolve=False)
         found = re.search(r"Interpolation key '(.*?)' not found", str(error))
         reason = f"{found[1]} does not exist" if found else str(error).splitlines()[0]
+        if variable := re.search(r"Environment variable '(\w+)' not found", str(error)):
+            if variable[1].startswith(SECRET):
+                what = f"is a secret, which no file keeps; give it again: export {variable[1]}=..."
+                problems.append(Problem(path, what))
+                return None
+            reason = f"this variable is not set; export {variable[1]}=..."
         if isinstance(error, UnsupportedInterpolationType):
             module = (
                 'name the module that registers it in pyproject.toml: [tool.regente] resolvers = ["MODULE"]'

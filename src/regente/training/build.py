@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from pytorch_lightning import seed_everything
 
+from regente.config.environment import literal_secrets
 from regente.jobs import console
 from regente.jobs.hardware import fit_trainer
 from regente.tracking.lightning_logger import JournalLogger
@@ -43,6 +44,7 @@ def build(current: Session) -> Training:
     """
     config, out = current.config, current.out
     config["trainer"], notes = fit_trainer(config["trainer"])
+    notes += literal_secrets(current.job.config)
     prepare_process(config)
     recovery = Recovery(current.job, config)
     callbacks = Callbacks(current)
