@@ -13,9 +13,11 @@ import pytest
 import torch
 import yaml
 
+from regente.jobs.exit_status import FAULT
 from regente.jobs.hardware import cores
 from regente.sweeps import gpu_slots
 from regente.sweeps.fork_server import ForkServer
+from regente.sweeps.slot import last_line
 from tests.conftest import Ended
 from tests.training.test_fit import query, until
 
@@ -436,3 +438,12 @@ def test_an_interrupted_job_goes_on_in_its_directory_and_its_run_as_if_nothing_h
     runs = query(project, "select status, name from runs order by name")
     assert runs[-2:] == [("FINISHED", "seed=1"), ("FINISHED", "seed=2")]
     assert [status for status, _ in runs] == ["FINISHED"] * 3  # the parent too, opened again
+
+
+def test_the_table_names_the_error_of_a_job(tmp_path: Path) -> None:
+    assert last_line(tmp_path) == ""
+    (tmp_path / "recorded.json").write_text('{"refused": "that experiment is deleted"}')
+    (tmp_path / "stderr.log").write_text("\n")
+    assert last_line(tmp_path) == "that experiment is deleted"
+    (tmp_path / "stderr.log").write_text(f"Traceback\nKeyError: 'x'\n\n{FAULT}\n")
+    assert last_line(tmp_path) == "KeyError: 'x'"

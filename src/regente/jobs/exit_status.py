@@ -24,6 +24,7 @@ MONITORED = re.compile(
 )
 OUT_OF_MEMORY = re.compile(r"OutOfMemoryError|out of memory|can't allocate memory|MemoryError")
 WORKER = "Original Traceback (most recent call last)"  # how torch hands on the error of a worker
+FAULT = "This looks like a fault of Regente, or of a library it builds on."
 LONGEST = 500  # characters of the message of an error
 LIBRARIES = {"None", "regente", "torch", "pytorch_lightning", "lightning", "torchmetrics", "torchvision"}
 # What libraries say about a request: the setting, and what to write
@@ -86,8 +87,7 @@ def exit_status_of(
     if own and not Path(innermost).resolve().is_relative_to(PACKAGE):
         what = f"{_in_one_line(error)} (at {Path(innermost).name}:{number}; own parts: {_places(own)})"
         return ExitStatus("FAILED", 1, what, trace)
-    what = "This looks like a fault of Regente, or of a library it builds on."
-    return ExitStatus("FAILED", 1, f"{trace}\n{what}", trace)
+    return ExitStatus("FAILED", 1, f"{trace}\n{FAULT}", trace)
 
 
 def own_parts(config: dict[str, Any]) -> dict[str, str]:

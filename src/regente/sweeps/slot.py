@@ -8,10 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from regente.jobs.driver import follow_driver
+from regente.jobs.exit_status import FAULT
 from regente.jobs.fast_exit import FastExit
 from regente.jobs.found_files import open_regular
 from regente.jobs.streams import ignore_write_errors
 from regente.jobs.trust import run_handed_over
+from regente.tracking.mlflow_run import read_state
 from regente.training.worker import run_to_exit_code
 
 STDOUT, STDERR = "stdout.log", "stderr.log"  # in the job's directory
@@ -41,11 +43,13 @@ def send_signal(pid: int, number: int) -> None:
 
 
 def last_line(path: Path) -> str:
-    """The last line that a job wrote to stderr."""
+    """The last line that a job wrote to stderr, the error where a traceback is above it; else why the store refused it."""
     with suppress(OSError), open_regular(path / STDERR) as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
-        return next(iter(file.read().decode(errors="replace").strip().splitlines()[-1:]), "")
-    return ""
+        lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+        if found := [line for line in lines if line != FAULT][-1:]:
+            return found[0]
+    return str(read_state(path)["refused"])
 
 
 def redirect(path: str | Path, *numbers: int, flags: int = os.O_WRONLY | os.O_CREAT | os.O_APPEND) -> None:
