@@ -71,7 +71,7 @@ CASES = {
     "validation after no batch": (
         ["trainer.val_check_interval=0"], 2, "trainer.val_check_interval=0", "a number of batches from 1 on",
     ),
-    "what Lightning refuses by itself": (["trainer.profiler=simpel", "tracking=none"], 2, "trainer:", "'simple', 'advanced'"),
+    "what Lightning refuses by itself": (["+trainer.barebones=true", "tracking=none"], 2, "trainer:", "barebones"),
     "negative clipping": (["trainer.gradient_clip_val=-1"], 2, "trainer.gradient_clip_val=-1", "must be at least 0"),
     "unknown clipping": (
         ["trainer.gradient_clip_algorithm=sum"], 2, "trainer.gradient_clip_algorithm=sum", "must be norm, value or null",
