@@ -102,7 +102,7 @@ CASES = {
     "images for a model of words": (["model=lstm"], 2, "model.vocab_size", "data.vocab_size does not exist"),
     "tied weights, two widths": (["text_lstm", "model.tie_weights=true", "model.hidden=64"], 2, "model.tie_weights", "one width"),
     "a text that is not there": (["text_lstm", "data.path=/nope"], 4, "data.path=/nope", "leave data.path out"),
-    "a variable that is not set": (["folder_cnn", "data.root=${oc.env:NOWHERE}"], 2, "data.root", "'NOWHERE' not found"),
+    "a variable that is not set": (["folder_cnn", "data.root=${oc.env:NOWHERE}"], 2, "data.root", "export NOWHERE=..."),
     "no value behind ++": (["++optimizer.lr"], 2, "optimizer.lr", "write key=value"),
     "a bracket left open behind ++": (["++optimizer.lr=[1"], 2, "optimizer.lr=[1", "quote it"),
     "a part that an experiment makes null": (["nothing"], 2, "trainer: is null", "there is: auto"),

@@ -27,7 +27,7 @@ FITTING = {
 }
 # Groups that only another choice brings
 BESIDE = {f"hydra/sweeper/{group}": ["hydra/sweeper=optuna"] for group in ("sampler", "pruner")}
-WITHOUT = [("model", "none"), ("optimizer", "none")]  # for a task that has its own
+WITHOUT = [("data", "none"), ("model", "none"), ("optimizer", "none")]  # for a task that has its own
 # What only a user can say
 NEEDED = {
     "folder_cnn": PHOTOS,
@@ -51,6 +51,7 @@ def test_an_experiment_composes_and_passes_check(experiment: str) -> None:
 def test_an_option_composes_into_a_fitting_experiment_and_passes_check(group: str, option: str) -> None:
     experiment = FITTING.get((group, option), "digits_cnn")
     own = ["task._target_=pytorch_lightning.LightningModule"] * ((group, option) in WITHOUT)
+    own += ["model=none"] * ((group, option) == ("data", "none"))
     overrides = [*BESIDE.get(group, []), f"{group}={option}", *NEEDED.get(option, []), *own]
     assert check(resolve(compose(experiment, overrides).node)) == []
 

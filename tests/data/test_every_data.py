@@ -29,7 +29,7 @@ SERIES = {
     "series": "series_forecast",
     "direction": "series_direction",
 }  # more of them in tests/data/test_series.py
-OPTIONS = [option for option in groups()["data"] if option not in SERIES]
+OPTIONS = [option for option in groups()["data"] if option not in (*SERIES, "none")]
 IMAGES = [option for option in OPTIONS if not option.startswith("text")]  # what holds for images alone
 
 

@@ -421,7 +421,10 @@ def test_without_a_home_folder_jobs_are_made_but_not_signed(
 
 SHIPPED = [(name, []) for name in experiment_files()]
 SHIPPED += [
-    (FITTING.get(choice, "digits_cnn"), [*BESIDE.get(choice[0], []), "=".join(choice)])
+    (
+        FITTING.get(choice, "digits_cnn"),
+        [*BESIDE.get(choice[0], []), *["model=none"] * (choice == ("data", "none")), "=".join(choice)],
+    )
     for choice in ((group, option) for group, options in groups().items() for option in options)
     if choice != ("loggers", "wandb")  # it sends to a server, so no found run may name it
 ]
