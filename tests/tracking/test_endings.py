@@ -143,11 +143,12 @@ def test_a_damaged_database_is_named_with_the_command_that_repairs_it(project: P
 
 
 def test_a_store_whose_maker_was_killed_is_made_anew(tmp_path: Path) -> None:
-    folder = tmp_path / "new"
+    folder = tmp_path / "a%20b? c"
     folder.mkdir()
     draft = folder / ".mlflow.db.draft"
     with sqlite3.connect(draft) as database:
         database.execute("create table experiments (name text)")
     client, experiment = open_store("sqlite:///mlflow.db", folder, "e")
     assert client.get_experiment(experiment).name == "e"
-    assert not draft.exists()
+    assert not draft.exists() and (folder / "mlflow.db").is_file()
+    assert [each.name for each in tmp_path.iterdir() if each.name.startswith("a")] == [folder.name]

@@ -37,9 +37,8 @@ KNOWN = (
 )
 
 
-loaded_parts: dict[
-    str, str
-] = {}  # the user's classes in the models that this process has loaded, by their keys
+# the user's classes in the models that this process has loaded, by their keys
+loaded_parts: dict[str, str] = {}
 
 
 @dataclass(frozen=True)

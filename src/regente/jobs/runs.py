@@ -125,7 +125,7 @@ def best_of_sweep(path: Path) -> Run:
         TrackingError: when no job has finished, or none has the metric.
     """
     best = _best(shown(path), [each for each in job_directories(path) if each != path])
-    return Run(open_job(best), read_json(best / "result.json"))
+    return Run(open_job(best), read_result(best))
 
 
 def names(project: Path) -> list[str]:

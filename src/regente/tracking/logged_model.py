@@ -4,7 +4,6 @@
 process that has trained exports it, since it has torch; the process that ships the run logs it, since it has MLflow.
 """
 
-import os
 import shutil
 from importlib.metadata import version
 from pathlib import Path
@@ -33,7 +32,8 @@ def export_program(job: Job, checkpoint: Path, *, own: bool) -> None:
     from regente.models.weights import load_model
 
     folder = job.path / EXPORTED
-    draft = job.path / f".{EXPORTED}.{os.getpid()}"
+    draft = job.path / f".{EXPORTED}"
+    shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed
     draft.mkdir()
     try:
         model = load_model(job, checkpoint, own=own)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 STATE = "recorded.json"  # in the job directory: how much of the journal is in MLflow; only of jobs that are tracked
 CLAIM_TAG = "regente.claim"  # SHA-256 of a secret in STATE, which tells whose run it is
 HEARTBEAT_TAG = "regente.heartbeat"  # a counter, since the clocks of machines may differ
+NORMAL_PRIORITY = "normal"  # an argument of the shipper
 POLL = 0.2  # seconds between looks at the journal
 PATIENCE = 20.0  # seconds to go on trying after the job has ended and the store does not answer
 LIMIT = 6000  # characters of a parameter that MLflow keeps

@@ -21,13 +21,12 @@ from regente.jobs.process_identity import process_identity
 from regente.jobs.runs import shown
 from regente.jobs.trust import handed_over
 from regente.tracking.journal import Journal, read
-from regente.tracking.mlflow_run import STATE, read_state
+from regente.tracking.mlflow_run import NORMAL_PRIORITY, STATE, read_state
 from regente.tracking.store import named, unreachable
 from regente.tracking.user_calls import UserCalls
 
 FINAL_WAIT = 120.0  # seconds to wait at the end until the store has everything
 STARVING = 1.0  # seconds that the shipper has to wait for a core, at the end, until another one takes over
-NORMAL_PRIORITY = "normal"  # an argument of the shipper
 UNREACHABLE_WAIT = 3.0  # seconds to wait at the end for a store that does not answer
 
 
@@ -172,7 +171,9 @@ class Recorder:
         begun, delay = time.monotonic(), waited_for_core(self.shipper.pid)
         while (result := self._result(time.monotonic() - begun)) is None:
             time.sleep(0.02)
-            if delay is not None and (waited_for_core(self.shipper.pid) or 0.0) > delay + STARVING:
+            # a long upload is no reason: it waits for the network, not for a core
+            most = max(STARVING, (time.monotonic() - begun) / 2)
+            if delay is not None and (waited_for_core(self.shipper.pid) or 0.0) > delay + most:
                 delay = None
                 self._take_over()
         # it may still ship what other processes have left

@@ -19,9 +19,8 @@ from regente.jobs.found_files import open_regular
 from regente.jobs.job import QUEUE, Job, open_job
 from regente.jobs.process_identity import HEARTBEAT, ProcessIdentity
 from regente.jobs.trust import run_handed_over
-from regente.tracking.mlflow_run import PATIENCE, POLL, Shipment, lock_of
+from regente.tracking.mlflow_run import NORMAL_PRIORITY, PATIENCE, POLL, Shipment, lock_of
 from regente.tracking.provenance import Usage
-from regente.tracking.recorder import NORMAL_PRIORITY
 from regente.tracking.store import unreachable
 
 # seconds to wait for the shipper of the run's attempt before, which a busy machine may starve

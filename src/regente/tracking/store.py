@@ -60,8 +60,6 @@ def open_store(uri: str, project: Path, experiment: str) -> "tuple[MlflowClient,
     # MLflow's migrations race: of eight processes on a fresh file seven die without this lock
     encoded = sqlite_uri(path)
     with FileLock(path.with_name(f".{path.name}.lock")):
-        if not path.exists():
-            _create(path)
         try:
             if not path.exists():
                 _create(path)
@@ -80,7 +78,7 @@ def _create(path: Path) -> None:
     draft = path.with_name(f".{path.name}.draft")
     for file in path.parent.glob(f"{glob.escape(draft.name)}*"):  # also its journal
         file.unlink()
-    MlflowClient(tracking_uri=f"sqlite:///{draft}").search_experiments(max_results=1)
+    MlflowClient(tracking_uri=sqlite_uri(draft)).search_experiments(max_results=1)
     draft.rename(path)
 
 

@@ -1,6 +1,7 @@
 """Stages 5 and 6 of a run: fit, test the best weights, and record what came of it."""
 
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -172,7 +173,8 @@ def record(result: Result, saving: SafeSaving, current: Session) -> None:
         journal.write("result", **facts)
         wanted = current.recorder.uri and logs_model(current.job, current.config["tracking"]["log_model"])
         if wanted and result.best_checkpoint:
-            export_program(current.job, Path(result.best_checkpoint), own=True)
+            with suppress(OSError):  # a full disk: the shipper says so
+                export_program(current.job, Path(result.best_checkpoint), own=True)
     if saving.failure:  # raised last: everything else is done
         raise CheckpointError(f"{saving.failure}; make room, then regente resume continues the run")
     console.closing(current.out, current.job, facts)
