@@ -36,7 +36,7 @@ import shutil
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from hashlib import sha256
 from pathlib import Path
 from types import NoneType, UnionType
@@ -248,6 +248,12 @@ def fits(kind: Any, value: Any) -> bool:
     )
 
 
+@cache
+def types_of(kind: type) -> dict[str, Any]:
+    """The types of the fields of a dataclass."""
+    return get_type_hints(kind)
+
+
 def read_as(kind: type[T], path: Path) -> T | None:
     """The object of a dataclass in a small file; None if there is none, or its fields have other types."""
     return as_dataclass(kind, read_json(path))
@@ -255,7 +261,7 @@ def read_as(kind: type[T], path: Path) -> T | None:
 
 def as_dataclass(kind: type[T], content: dict[str, Any] | None) -> T | None:
     """The object of a dataclass with these fields; None if there are none, or they are not those of the class."""
-    types = get_type_hints(kind)
+    types = types_of(kind)  # type: ignore[arg-type]  # mypy: type[T] is not Hashable
     if not content or not all(name in types and fits(types[name], value) for name, value in content.items()):
         return None
     with suppress(TypeError):  # a field is missing

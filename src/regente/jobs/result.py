@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, SupportsFloat, get_type_hints
+from typing import Any, SupportsFloat
 
-from regente.jobs.job import RESULT, fits, read_json
+from regente.jobs.job import RESULT, fits, read_json, types_of
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Result:
 
 def read_result(job: Path) -> dict[str, Any]:
     """The result in a job directory; empty if there is none, it is damaged, or a field of Result has another type."""
-    content, types = read_json(job / RESULT), get_type_hints(Result)
+    content, types = read_json(job / RESULT), types_of(Result)
     return content if all(fits(types.get(name, Any), value) for name, value in content.items()) else {}
 
 

@@ -23,6 +23,7 @@ from regente.jobs.job import FITTED_STATE, Job, open_job, read_json
 from regente.jobs.result import read_result
 
 SHOWN = 5  # candidates that an error lists
+SMOKE_TEST = "smoke_test"  # the folder of the short jobs that try a sweep
 EVALUATION = "evaluation-"  # prefix of the directories of evaluations, which lie in that of their run
 
 
@@ -141,7 +142,7 @@ def job_names(project: Path) -> list[str]:
     """Names of runs to resume, finished or not, for tab completion."""
     runs = project / "runs"
     there = job_directories(runs)
-    jobs = sorted(set(there) - _sweeps(there))
+    jobs = sorted(set(there) - sweeps_among(there))
     experiments = sorted({path.relative_to(runs).parts[0] for path in jobs})
     return ["latest", *experiments, *(str(path.relative_to(project)) for path in jobs)]
 
@@ -164,7 +165,7 @@ def _find(name: str, project: Path, wanted: Callable[[Path], bool]) -> Path:
     if name and ((project / name) / "job.json").is_file():
         return _no_sweep(name, project / name, job_directories(project / name))
     there = job_directories(runs)
-    sweeps = _sweeps(there)
+    sweeps = sweeps_among(there)
     jobs = [path for path in there if path not in sweeps]
     experiment, _, which = name.partition(":")
     if experiment in ("latest", "best") and not which:
@@ -187,10 +188,14 @@ def _find(name: str, project: Path, wanted: Callable[[Path], bool]) -> Path:
 
 
 def job_directories(folder: Path) -> list[Path]:
-    """The directories of all jobs in a folder, sorted, without evaluations."""
+    """The directories of all jobs in a folder, sorted, without evaluations and smoke tests."""
     found = []
     for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith((".", "checkpoints", EVALUATION))]
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith((".", "checkpoints", EVALUATION)) and name != SMOKE_TEST
+        ]
         if "job.json" in files:
             found.append(Path(place))
     return sorted(found)
@@ -200,14 +205,14 @@ def _is_finished(path: Path) -> bool:
     return (path / "result.json").is_file()
 
 
-def _sweeps(directories: Sequence[Path]) -> set[Path]:
+def sweeps_among(directories: Sequence[Path]) -> set[Path]:
     """The directories of sweeps, which hold other jobs or will hold some."""
     holding = {path.parent for path in directories}
     return {path for path in directories if path in holding or path.name.startswith("sweep-")}
 
 
 def _no_sweep(name: str, path: Path, directories: Sequence[Path]) -> Path:
-    if path not in _sweeps(directories):
+    if path not in sweeps_among(directories):
         return path
     jobs = [other for other in directories if other.parent == path]
     which = f"name one of its jobs: {first_of([*map(shown, jobs)])}" if jobs else "it has no jobs yet"

@@ -13,6 +13,7 @@ from typing import Any
 from regente.errors import ConfigError, Problem
 from regente.jobs.job import Job, read_json
 from regente.jobs.result import read_result
+from regente.jobs.runs import SMOKE_TEST
 from regente.sweeps.local import Local
 from regente.sweeps.plan import Plan
 from regente.sweeps.protocols import Launcher, TrialSpec
@@ -73,7 +74,7 @@ def smoke_test(
     Raises:
         ConfigError: when a job does not log its monitored metric.
     """
-    place = folder.path / "smoke_test"
+    place = folder.path / SMOKE_TEST
     shutil.rmtree(place, ignore_errors=True)  # of a driver that was killed
     waiting: dict[str, tuple[dict[str, Any], int]] = {}
     for number, (trial, count) in enumerate(kinds):

@@ -1,0 +1,175 @@
+"""Runs as plain records, read out of their job directories, which may come from anybody: nothing of them is executed.
+
+Reading takes 0.4 ms for a run. What only one command needs (`journal.jsonl`, `trace.jsonl`, `provenance.json`, `test.npz`)
+is read by that command, from `RunRecord.path`.
+"""
+
+import math
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from regente.analysis.flat_config import SEED, flat_config
+from regente.errors import TrackingError
+from regente.jobs.found_files import read_text
+from regente.jobs.job import PROCESS, QUEUE, fits, read_as, read_json
+from regente.jobs.result import read_result
+from regente.jobs.runs import find_job, job_directories, run_id, sweeps_among
+
+FACTS = {  # of job.json
+    "experiment": str, "overrides": list[str], "command": list[str], "choices": dict[str, str],
+    "swept": list[str], "created": str,
+}  # fmt: skip
+REMOTE_SECONDS = 300  # a run on another machine counts as running if it was touched since
+
+
+@dataclass(frozen=True, eq=False)
+class RunRecord:
+    """A run, finished or not."""
+
+    path: Path
+    experiment: str
+    overrides: list[str]
+    command: list[str]
+    choices: dict[str, str]  # the option of each config group
+    swept: list[str]  # keys that its sweep varies
+    created: str  # UTC, ISO 8601
+    state: str  # done, pruned, running, failed, stopped
+    config: dict[str, Any]  # settings by dotted name, see flat_config
+    sweep: Path | None = None
+    number: int | None = None  # in its sweep, as the table of the sweep shows it
+    metrics: dict[str, float] = field(default_factory=dict)  # of the best weights; those that are finite
+    seconds: float | None = None  # of the training
+    result: dict[str, Any] = field(default_factory=dict)  # see jobs/result.py
+
+    @property
+    def seed(self) -> int | None:
+        """The seed; None where the config has none."""
+        seed = self.config.get(SEED)
+        return seed if isinstance(seed, int) else None
+
+    @property
+    def monitor(self) -> tuple[str, str]:
+        """The monitored metric, and `min` or `max`."""
+        found = self.result.get("monitor") or {}
+        metric, mode = (found.get(key, self.config.get(f"monitor.{key}")) for key in ("metric", "mode"))
+        return str(metric), str(mode)
+
+    @property
+    def value(self) -> float | None:
+        """The monitored metric of the best weights."""
+        return self.metrics.get(self.monitor[0])
+
+    @property
+    def run_id(self) -> str:
+        """The id of its run in MLflow; empty where it has none."""
+        return run_id(self.path)
+
+
+def select(names: Sequence[str], project: Path) -> dict[str, list[Path]]:
+    """The job directories that each name stands for: a run, a sweep or an experiment.
+
+    Without names: the sweep of the latest run, or else its experiment.
+
+    Raises:
+        TrackingError: when a name matches nothing; the message lists candidates.
+    """
+    if not names:
+        latest = find_job("latest", project).path
+        inside = (latest.parent / QUEUE).is_file()
+        names = [str(latest.parent) if inside else latest.relative_to(project.resolve() / "runs").parts[0]]
+    return {name: _directories(name, project) for name in dict.fromkeys(names)}
+
+
+def _directories(name: str, project: Path) -> list[Path]:
+    runs = project / "runs"
+    folders = [project / name, runs / name] if name and name not in (".", "..") else []
+    if name.startswith("sweep-"):
+        folders += sorted(runs.glob(f"*/{name}"))
+    for folder in folders:
+        if folder.is_dir() and (found := _jobs(folder)):
+            return found
+        if (folder / QUEUE).is_file():
+            raise TrackingError(f"{name}: a sweep without jobs yet; try again when the first one has started")
+    return [find_job(name, project).path]
+
+
+def _jobs(folder: Path) -> list[Path]:
+    """The jobs in a folder, or the folder itself if that is one; without sweeps."""
+    there = job_directories(folder)
+    sweeps = sweeps_among(there)
+    return [path for path in there if path not in sweeps]
+
+
+def read_runs(paths: Iterable[Path]) -> tuple[list[RunRecord], list[Path]]:
+    """The runs in job directories, in the order of their start, and the directories that cannot be read."""
+    numbers: dict[Path, dict[str, int]] = {}
+    found, damaged = [], []
+    for path in dict.fromkeys(paths):
+        if (record := read_run(path, numbers)) is None:
+            damaged.append(path)
+        else:
+            found.append(record)
+    return sorted(found, key=lambda run: (run.created, run.number or 0)), damaged
+
+
+def read_run(path: Path, numbers: dict[Path, dict[str, int]] | None = None) -> RunRecord | None:
+    """The run in a job directory; None if that is damaged. `numbers`: those of the jobs of each sweep, filled here."""
+    facts = read_json(path / "job.json")
+    if not all(fits(kind, facts.get(name)) for name, kind in FACTS.items()):
+        return None
+    try:
+        config = flat_config(read_text(path / "config.yaml"))
+    except (OSError, ValueError):
+        return None
+    result = read_result(path)
+    in_sweep = (path.parent / QUEUE).is_file()
+    known = {} if numbers is None else numbers
+    if in_sweep and path.parent not in known:
+        jobs = read_json(path.parent / QUEUE).get("jobs")
+        known[path.parent] = {
+            id_: number for number, id_ in enumerate(jobs if isinstance(jobs, dict) else ())
+        }
+    return RunRecord(
+        path=path,
+        **{name: facts[name] for name in FACTS},
+        state=_state(path, result),
+        config=config,
+        sweep=path.parent if in_sweep else None,
+        number=known[path.parent].get(path.name.partition("-")[0]) if in_sweep else None,
+        metrics=_finite(result.get("metrics", {})),
+        seconds=result.get("seconds"),
+        result=result,
+    )
+
+
+def waiting(sweep: Path) -> int:
+    """How many jobs of a sweep have not started yet, as far as they are known."""
+    jobs = read_json(sweep / QUEUE).get("jobs")
+    return sum(not (sweep / "states" / f"{Path(id_).name}.json").is_file() for id_ in jobs or ())
+
+
+def _finite(metrics: dict[str, float]) -> dict[str, float]:
+    found = {}
+    for name, value in metrics.items():
+        with suppress(OverflowError):  # a whole number of 400 digits
+            if math.isfinite(number := float(value)):
+                found[name] = number
+    return found
+
+
+def _state(path: Path, result: dict[str, Any]) -> str:
+    if result:
+        return "pruned" if result.get("pruned") else "done"
+    from regente.jobs.process_identity import ProcessIdentity  # imports psutil
+
+    process = read_as(ProcessIdentity, path / PROCESS)
+    alive = process.alive() if process else False
+    if alive is None:  # on another machine
+        alive = time.time() - (path / PROCESS).stat().st_mtime < REMOTE_SECONDS
+    if alive:
+        return "running"
+    return "failed" if (path / "traceback.txt").is_file() else "stopped"
