@@ -16,7 +16,8 @@ from pytorch_lightning import LightningModule
 
 from regente.inference.rerun import compare
 from regente.jobs.job import freeze
-from regente.training.callbacks.trace import STEPS, Trace, read_trace, weights_hash
+from regente.jobs.trace_file import read_trace
+from regente.training.callbacks.trace import STEPS, Trace, weights_hash
 from tests.conftest import Ended
 from tests.jobs.test_trust import unsigned
 from tests.training.test_fit import jobs, until

@@ -24,6 +24,7 @@ from regente.inference.rerun import differences, freeze_again, recorded
 from regente.jobs.job import Job, freeze, open_job, read_json, write_json
 from regente.jobs.process_identity import process_identity
 from regente.jobs.runs import find
+from regente.jobs.trace_file import read_trace
 from regente.jobs.trust import handed_over, made_by_user, read_config, run_handed_over
 from regente.models.weights import load_model
 from regente.sweeps.plan import make_plan
@@ -32,7 +33,6 @@ from regente.sweeps.session import sweep
 from regente.sweeps.state import JobState, SweepFolder
 from regente.tracking.mlflow_run import Shipment
 from regente.tracking.sync import sync_project
-from regente.training.callbacks.trace import read_trace
 from regente.training.checkpoints.initialization import find_resume_state
 from regente.training.checkpoints.resume import prepare_fork, prepare_resume
 from tests.jobs.test_trust import MARK, TOUCH, Payload

@@ -23,6 +23,7 @@ from regente.jobs import checkpoint_files
 from regente.jobs.job import DATA, PROVENANCE, open_job, read_json, write_json
 from regente.jobs.result import read_result
 from regente.jobs.runs import Run, find, run_id
+from regente.jobs.trace_file import read_trace
 from regente.jobs.trust import read_config, require_trusted_job
 from regente.models.features.feature_file import FeatureFile
 from regente.sweeps.state import JobState, SweepFolder
@@ -31,7 +32,7 @@ from regente.tracking.journal import cut_torn_line, read
 from regente.tracking.mlflow_run import read_state
 from regente.tracking.recorder import attempts
 from regente.tracking.sync import process_of_job, unshipped
-from regente.training.callbacks.trace import Replay, read_trace
+from regente.training.callbacks.trace import Replay
 from regente.training.checkpoints.initialization import find_resume_state
 from regente.training.checkpoints.resume import _finished
 from regente.training.finders import found_before

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from regente.cli import cache, inference, resume, sweep, tracking
+from regente.cli import cache, inference, resume, sweep, tracking, why
 from regente.cli.request import split
 from regente.errors import ConfigError, Problem, RegenteError, Stopped
 from regente.jobs.fast_exit import FastExit
@@ -198,6 +198,7 @@ for command in (
     resume.resume,
     resume.fork,
     *inference.COMMANDS,
+    why.why,
     sweep.sweep,
     cache.cache,
     tracking.ui,

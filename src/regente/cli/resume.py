@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from regente.training.checkpoints.resume import PreparedRun
 
 
-def _complete_job(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+def complete_job(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     from regente.jobs.runs import job_names
 
     return [name for name in job_names(Path.cwd()) if name.startswith(incomplete)]
@@ -50,7 +50,7 @@ RUN = """RUN is latest, best, an experiment, EXPERIMENT:best, the start of an ML
 """,
     context_settings={"ignore_unknown_options": True},
 )
-@click.argument("run", default="latest", metavar="[RUN]", shell_complete=_complete_job)
+@click.argument("run", default="latest", metavar="[RUN]", shell_complete=complete_job)
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 @click.option(
     "--allow", multiple=True, metavar="KEY",
@@ -80,7 +80,7 @@ def resume(run: str, overrides: tuple[str, ...], allow: tuple[str, ...], debug: 
 """,
     context_settings={"ignore_unknown_options": True},
 )
-@click.argument("run", metavar="RUN", shell_complete=_complete_job)
+@click.argument("run", metavar="RUN", shell_complete=complete_job)
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 @click.option("--debug", is_flag=True, help="Print full tracebacks.")
 def fork(run: str, overrides: tuple[str, ...], debug: bool) -> None:

@@ -13,6 +13,7 @@ from regente.data.protocols import SupportsIdentity
 from regente.errors import ConfigError, Problem, first_of
 from regente.jobs.job import DATA, PROVENANCE, Job, freeze, read_json
 from regente.jobs.runs import find_job, run_id, shown
+from regente.jobs.trace_file import TRACE, read_trace
 from regente.jobs.trust import inside, read_config, require_known_env, trusted_overrides
 from regente.tracking import provenance
 from regente.tracking.restore import restore
@@ -138,7 +139,7 @@ def verify(job: Job, config: dict[str, Any], steps: int | None) -> Comparison:
         ConfigError: when the run has no trace, or used several processes.
     """
     from regente.jobs.hardware import world_size
-    from regente.training.callbacks.trace import TRACE, Replay, read_trace
+    from regente.training.callbacks.trace import Replay
 
     lines = [line for line in read_trace(job.path / TRACE) if line["step"] <= (steps or STEPS)]
     if not lines:
@@ -165,7 +166,7 @@ def compare(then: Sequence[dict[str, Any]], now: Sequence[dict[str, Any]]) -> Co
     other: int | None = None  # the first step that is not bitwise equal
     for line in then:
         again = found.get((line["step"], line.get("epoch")), {})
-        for step, name, old, new in _pairs(line, again):
+        for step, name, old, new in pairs(line, again):
             if not close(old, new):
                 return Comparison(f"differs since step {step}: {name} {old!r} then, {new!r} now", 1)
             other = (
@@ -185,7 +186,7 @@ def compare(then: Sequence[dict[str, Any]], now: Sequence[dict[str, Any]]) -> Co
     return Comparison(f"equal within {CLOSE:g}: {points}; other bits since step {other}", 0)
 
 
-def _pairs(then: dict[str, Any], now: dict[str, Any]) -> Iterator[tuple[int, str, Any, Any]]:
+def pairs(then: dict[str, Any], now: dict[str, Any]) -> Iterator[tuple[int, str, Any, Any]]:
     """Step, name, value then and value now: of each loss, and of each metric at the end of an epoch."""
     losses, again = then.get("losses", []), now.get("losses", [])
     first = then["step"] - len(losses) + 1

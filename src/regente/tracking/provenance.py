@@ -80,6 +80,12 @@ def code(project: Path, redact: Callable[[str], str] = str) -> Code:
     return Code(commit, branch, bool(parts), remote and redact(without_credentials(remote)), "".join(parts))
 
 
+def diff_of_commits(project: Path, then: str, now: str) -> str | None:
+    """The diff from one commit to another in the git repository of `project`; None if it does not have both."""
+    place = _git(project, "rev-parse", "--show-toplevel")
+    return _git(Path(place.strip()), *DIFF, then, now, "--") if place else None
+
+
 def without_credentials(url: str) -> str:
     """A URL without user, password and query; the `git@` of SSH stays."""
     return re.sub(r"^((?:[\w+.-]+::)?[\w+.-]+://)?(?!git@[^@]*$)[^/]*@", r"\1", re.split(r"[?#]", url)[0])

@@ -5,7 +5,6 @@ import os
 import time
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from hashlib import sha256
 from itertools import chain
 from pathlib import Path
@@ -14,28 +13,17 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from regente.jobs.found_files import read_text
-from regente.jobs.job import Job, fits
+from regente.jobs.job import Job
 from regente.jobs.result import split_of
+from regente.jobs.trace_file import TRACE, Line, read_trace
 from regente.tracking.journal import Journal
 from regente.training.grouped_steps import steps_of
 
-TRACE = "trace.jsonl"  # in the job directory, and an artifact
 STEPS = [3, *(factor * 10**power for power in range(9) for factor in (1, 2, 5))]
 FREE, SHARE = (
     0.05,
     0.002,
 )  # hashes of the weights may take so many seconds, and this share of the training time
-
-KEYS = {
-    "step": int,
-    "losses": list[float],
-    "weights": str,
-    "epoch": int,
-    "metrics": dict[str, float],
-}
-Line = dict[str, Any]
-"""step, its call's losses (the last one is the step's), weights (a hash), epoch and metrics (at its end)."""
 
 
 class Trace(Callback):
@@ -144,19 +132,3 @@ def weights_hash(module: torch.nn.Module) -> str:
         total.update(f"{name} {local.dtype} {tuple(local.shape)}\n".encode())
         total.update(local.cpu().contiguous().flatten().view(torch.uint8).numpy())
     return total.hexdigest()[:16]
-
-
-def read_trace(file: Path) -> Sequence[Line]:
-    """The valid lines of a trace; none if there is no such file, or it is not a trace."""
-    lines: list[Line] = []
-    with suppress(OSError, UnicodeDecodeError):
-        for text in read_text(file).splitlines():
-            with suppress(ValueError, RecursionError):  # a damaged last line
-                line = json.loads(text)
-                if (
-                    isinstance(line, dict)
-                    and "step" in line
-                    and all(fits(KEYS.get(k), v) for k, v in line.items())
-                ):
-                    lines.append(line)
-    return lines
