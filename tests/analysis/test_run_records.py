@@ -34,15 +34,17 @@ text: |
 "c d":
 - 1
 """
-    assert flat_config(text) == {
+    config, references = flat_config(text)
+    assert config == {
         "seed": 3, "data.seed": "${seed}", "data.shape": (1, 28), "model.input": (1, 28), "model.out": (1, 28),
         "model.name": "a ${data.x}", "model.gone": "${nope.x}", "model.own": "${seed}",
         "optimizer.lr": 0.001, "optimizer.groups": ((("lr", 1),),), "optimizer.betas": (), "metrics": (),
         "text": "a: b\n", "c d": (1,),
     }  # fmt: skip
-    assert seed_keys(flat_config(text)) == {"seed", "data.seed", "model.own"}
+    assert seed_keys(config) == {"seed", "data.seed", "model.own"}
+    assert references == {"model.input", "model.out", "model.own"}
     # an anchor of one root key that another one uses
-    assert flat_config("a: &x {b: 1}\nc: *x\n") == {"a.b": 1, "c.b": 1}
+    assert flat_config("a: &x {b: 1}\nc: *x\n")[0] == {"a.b": 1, "c.b": 1}
 
 
 @pytest.mark.parametrize(

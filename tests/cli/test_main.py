@@ -22,6 +22,7 @@ USING = (
     "serve",
     "generate",
     "rerun",
+    "compare",
     "why",
 )  # commands that take the name of a run
 PROBE = f"""

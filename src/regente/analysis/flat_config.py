@@ -16,8 +16,10 @@ REFERENCE = re.compile(r"\$\{([A-Za-z_][\w.]*)\}")
 HOPS = 10  # of a reference to a reference
 
 
-def flat_config(text: str) -> dict[str, Any]:
-    """The settings by dotted name. A list is a tuple; a plain reference is replaced by its value, unless that is the seed.
+def flat_config(text: str) -> tuple[dict[str, Any], frozenset[str]]:
+    """The settings by dotted name, and the names of those whose value is that of another setting.
+
+    A list is a tuple. A plain reference is replaced by its value, unless that is the seed.
 
     Raises:
         ValueError: when the text is no YAML mapping, or too large.
@@ -30,7 +32,8 @@ def flat_config(text: str) -> dict[str, Any]:
     except ValueError:
         blocks = [_parsed(text)]
     found = {key: value for block in blocks for key, value in block}
-    return {key: _followed(found, value) for key, value in found.items()}
+    config = {key: _followed(found, value) for key, value in found.items()}
+    return config, frozenset(key for key, value in found.items() if config[key] is not value)
 
 
 def seed_keys(config: dict[str, Any]) -> set[str]:

@@ -39,6 +39,7 @@ class RunRecord:
     created: str  # UTC, ISO 8601
     state: str  # done, pruned, running, failed, stopped
     config: dict[str, Any]  # settings by dotted name, see flat_config
+    references: frozenset[str] = frozenset()  # settings that take their value from another one
     sweep: Path | None = None
     number: int | None = None  # in its sweep, as the table of the sweep shows it
     metrics: dict[str, float] = field(default_factory=dict)  # of the best weights; those that are finite
@@ -122,7 +123,7 @@ def read_run(path: Path, numbers: dict[Path, dict[str, int]] | None = None) -> R
     if not all(fits(kind, facts.get(name)) for name, kind in FACTS.items()):
         return None
     try:
-        config = flat_config(read_text(path / "config.yaml"))
+        config, references = flat_config(read_text(path / "config.yaml"))
     except (OSError, ValueError):
         return None
     result = read_result(path)
@@ -138,6 +139,7 @@ def read_run(path: Path, numbers: dict[Path, dict[str, int]] | None = None) -> R
         **{name: facts[name] for name in FACTS},
         state=_state(path, result),
         config=config,
+        references=references,
         sweep=path.parent if in_sweep else None,
         number=known[path.parent].get(path.name.partition("-")[0]) if in_sweep else None,
         metrics=_finite(result.get("metrics", {})),

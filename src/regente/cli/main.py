@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from regente.cli import cache, inference, resume, sweep, tracking, why
+from regente.cli import cache, compare, inference, resume, sweep, tracking, why
 from regente.cli.request import split
 from regente.errors import ConfigError, Problem, RegenteError, Stopped
 from regente.jobs.fast_exit import FastExit
@@ -65,7 +65,8 @@ def regente() -> None:
     \b
     regente train                 train the default experiment
     regente list                  list experiments and config groups
-    regente ui                    compare the runs in MLflow's UI
+    regente compare               compare the runs: which is better, and is it real
+    regente ui                    the runs in MLflow's UI
     regente COMMAND --help        help on a command
 
     \b
@@ -198,6 +199,7 @@ for command in (
     resume.resume,
     resume.fork,
     *inference.COMMANDS,
+    compare.compare,
     why.why,
     sweep.sweep,
     cache.cache,
