@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from regente.analysis.flat_config import flat_config, seed_keys
+from regente.analysis.flat_config import config_with_references, flat_config, seed_keys
 from regente.analysis.run_records import read_runs, select, waiting
 from regente.errors import TrackingError
 from regente.jobs.job import write_json
@@ -34,7 +34,7 @@ text: |
 "c d":
 - 1
 """
-    config, references = flat_config(text)
+    config, references = config_with_references(text)
     assert config == {
         "seed": 3, "data.seed": "${seed}", "data.shape": (1, 28), "model.input": (1, 28), "model.out": (1, 28),
         "model.name": "a ${data.x}", "model.gone": "${nope.x}", "model.own": "${seed}",
@@ -44,7 +44,7 @@ text: |
     assert seed_keys(config) == {"seed", "data.seed", "model.own"}
     assert references == {"model.input", "model.out", "model.own"}
     # an anchor of one root key that another one uses
-    assert flat_config("a: &x {b: 1}\nc: *x\n")[0] == {"a.b": 1, "c.b": 1}
+    assert flat_config("a: &x {b: 1}\nc: *x\n") == {"a.b": 1, "c.b": 1}
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from regente.analysis.flat_config import SEED, flat_config
+from regente.analysis.flat_config import SEED, config_with_references
 from regente.errors import TrackingError
 from regente.jobs.found_files import read_text
 from regente.jobs.job import PROCESS, QUEUE, fits, read_as, read_json
@@ -123,7 +123,7 @@ def read_run(path: Path, numbers: dict[Path, dict[str, int]] | None = None) -> R
     if not all(fits(kind, facts.get(name)) for name, kind in FACTS.items()):
         return None
     try:
-        config, references = flat_config(read_text(path / "config.yaml"))
+        config, references = config_with_references(read_text(path / "config.yaml"))
     except (OSError, ValueError):
         return None
     result = read_result(path)
