@@ -16,9 +16,11 @@ from typing import Any
 import pytest
 
 from regente.jobs.fast_exit import FastExit
+from regente.jobs.job import Job
 from regente.sweeps import fork_server as forking
 from regente.sweeps import local
 from regente.sweeps.slot import redirect
+from regente.tracking import recorder, shipper
 
 WARM = [
     *("regente.training.fit", "regente.config.compose", "regente.config.check", "regente.sweeps.session"),
@@ -134,6 +136,16 @@ class ForkedServer(forking.ForkServer):
         return forking.ForkedProcess(run)
 
 
+def fork_shipper(job: Job, *, low_priority: bool = True) -> forking.ForkedProcess:
+    """The shipper, with MLflow in it already."""
+
+    def run() -> int:
+        redirect(job.path / "shipper.log", 1, 2)
+        return shipper.main(job.path, low_priority=low_priority)
+
+    return forking.ForkedProcess(run)
+
+
 def _regente(words: tuple[str, ...], project: str, env: dict[str, str], cold: bool) -> None:
     os.chdir(project)
     os.environ.clear()
@@ -147,6 +159,7 @@ def _regente(words: tuple[str, ...], project: str, env: dict[str, str], cold: bo
 
     if not cold:
         forking.fork_programs()
+        recorder.start_shipper = fork_shipper  # type: ignore[assignment]
         local.ForkServer = ForkedServer  # type: ignore[misc]
     try:
         main()

@@ -69,8 +69,8 @@ def test_a_run_is_evaluated_to_the_bit_as_a_child_of_its_mlflow_run(regente: Run
     logged = dict(query(project, f"select key, value from latest_metrics where run_uuid = '{child}'"))
     assert logged == pytest.approx(metrics)
     kept = {file.name for file in (project / "mlartifacts/digits_mlp" / child).rglob("*") if file.is_file()}
-    assert {"confusion_matrix.png", "worst_mistakes.png", "calibration.png", "test.csv", "val.csv"} <= kept
-    assert "validation_worst_mistakes.png" in kept and "learning_curves.png" not in kept
+    assert {"confusion_matrix.svg", "worst_mistakes.svg", "calibration.svg", "test.csv", "val.csv"} <= kept
+    assert "validation_worst_mistakes.svg" in kept and "learning_curves.svg" not in kept
     assert regente("evaluate", child).code == 6  # which is no run itself
 
 

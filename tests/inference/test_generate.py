@@ -86,8 +86,8 @@ def test_a_text_run_leaves_samples_and_a_model_of_words_and_generates(regente: R
 
     until(lambda: json.loads((job / "recorded.json").read_text()).get("complete") is True)
     artifacts = {path.name for path in (project / "mlartifacts").rglob("*") if path.is_file()}
-    assert {"epoch-001.txt", "epoch-002.txt", "vocabulary.txt", "learning_curves.png"} <= artifacts
-    assert not {"confusion_matrix.png", "worst_mistakes.png"} & artifacts
+    assert {"epoch-001.txt", "epoch-002.txt", "vocabulary.txt", "learning_curves.svg"} <= artifacts
+    assert not {"confusion_matrix.svg", "worst_mistakes.svg"} & artifacts
     with sqlite3.connect(project / "mlflow.db") as database:
         assert database.execute("select value from tags where key = 'regente.model'").fetchall() == []
         ((model,),) = database.execute("select model_id from logged_models").fetchall()

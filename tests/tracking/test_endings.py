@@ -94,7 +94,7 @@ def test_a_store_of_artifacts_that_fails_takes_no_result_from_a_run(project: Pat
     assert [status for status, _ in shown(project)] == ["FINISHED"]
     assert len(shown(project)[0][1].split(",")) == len(ONCE.split(","))
     assert list(project.glob("mlartifacts/**/a.txt")) and list(
-        project.glob("mlartifacts/**/learning_curves.png")
+        project.glob("mlartifacts/**/learning_curves.svg")
     )
     assert list(unshipped(project)) == []
 
@@ -120,7 +120,7 @@ def test_figures_that_a_killed_shipper_did_not_draw_are_drawn_by_the_next_comman
     damage(job)
     assert list(unshipped(project)) == [job.path]
     assert sync_store(project, URI) == 1
-    assert (there / "learning_curves.png").is_file()
+    assert (there / "learning_curves.svg").is_file()
     assert list(unshipped(project)) == []  # also where a file is damaged: it would fail again
 
 

@@ -207,7 +207,7 @@ def test_a_run_explains_itself(regente: Run, project: Path) -> None:
         "said/fluent.txt",
     } <= found
     assert {
-        f"figures/{name}.png" for name in ("learning_curves", "confusion_matrix", "worst_mistakes")
+        f"figures/{name}.svg" for name in ("learning_curves", "confusion_matrix", "worst_mistakes")
     } <= found
     assert "+answer = 42" in (artifacts / "code/changes.patch").read_text()
     assert "torch==" in (artifacts / "environment/packages.txt").read_text()

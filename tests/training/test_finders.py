@@ -51,7 +51,7 @@ def test_a_run_with_found_values_is_the_run_that_they_are_given_to(regente: Run,
 
     params = dict(query(project, "select key, value from params where key like 'found.%'"))
     assert params == {f"found.{setting}": str(value) for setting, value in found.items()}
-    until(lambda: bool(list((project / "mlartifacts").rglob("figures/learning_rates.png"))))
+    until(lambda: bool(list((project / "mlartifacts").rglob("figures/learning_rates.svg"))))
     assert list((project / "mlartifacts").rglob("finders/learning_rates.json"))
 
 

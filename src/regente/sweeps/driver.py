@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from types import FrameType
 from typing import Any
 
+from regente.config.interpolation import resolve
 from regente.config.overrides import key_of
 from regente.config.redaction import Redactor
 from regente.errors import ConfigError, RegenteError
@@ -16,9 +17,10 @@ from regente.jobs.job import Job, open_job, write_json
 from regente.jobs.result import read_result
 from regente.jobs.signals import SIGNALS
 from regente.sweeps.hydra_callbacks import HydraCallbacks
+from regente.sweeps.local import Local
 from regente.sweeps.plan import Plan, Policy
 from regente.sweeps.protocols import Launcher, TrialResult, TrialSource, TrialSpec
-from regente.sweeps.records import Parent, job_directory
+from regente.sweeps.records import Parent, best_of, job_directory
 from regente.sweeps.slot import last_line
 from regente.sweeps.smoke_test import kinds, smoke_test, worth_testing
 from regente.sweeps.state import JobState, SweepFolder
@@ -27,6 +29,7 @@ from regente.tracking.recorder import RecordingResult
 from regente.training.launch import GRACE
 
 POLL_SECONDS = 0.5  # between checks of time limits and signals while no job ends
+EXPORT_SECONDS = 60.0  # to export the best job's model; else the recorder does it
 STOPPED = tuple(128 + number for number in (*SIGNALS, signal.SIGKILL))  # exit codes of jobs that were stopped
 
 
@@ -75,6 +78,7 @@ class Driver:
                     if not self.jobs:
                         break
                     self._wait(source)
+                self._export_best()
         finally:
             if self.launcher:
                 self.launcher.close()
@@ -177,7 +181,8 @@ class Driver:
         self.jobs[id_] = job, time.monotonic()
         self.callbacks.job_started(id_, composed)
         self.table.started(state)
-        launcher.submit(job, config, trial.env)
+        assert self.parent is not None
+        launcher.submit(job, config, self.parent.environment | trial.env)
 
     def _prepare(self) -> Launcher:
         """Before the first job that runs: the launcher, and the sweep's own run."""
@@ -203,6 +208,18 @@ class Driver:
         self.finished.unlink(missing_ok=True)
         self.parent = Parent(open_job(self.folder.path), self.config, self.plan.swept)
         self.parent.recorder.start()
+
+    def _export_best(self) -> None:
+        """Export the model of the best job for the sweep's run, where the launcher has torch loaded."""
+        best = best_of(list(self.session.values()), self.monitor["mode"])
+        if (
+            not (isinstance(self.launcher, Local) and self.parent and self.parent.environment and best)
+            or self.signal
+        ):
+            return
+        job = open_job(self.folder.path / best.directory)
+        if resolve(job.config, ["tracking"])["tracking"]["log_model"] == "best":
+            self.launcher.export_model(job, EXPORT_SECONDS)
 
     def close(self, figures: Callable[[], dict[str, Any]]) -> RecordingResult | None:
         """End the sweep's own run; None where no job was started and an earlier session has ended that run."""

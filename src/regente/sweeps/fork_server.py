@@ -28,17 +28,13 @@ from typing import Any
 from regente.jobs.driver import follow_driver
 from regente.jobs.exit_status import exit_code
 from regente.jobs.fast_exit import FastExit
-from regente.jobs.job import Job
-from regente.sweeps.slot import redirect, run_in_slot, send_signal
+from regente.sweeps.slot import run_in_slot, send_signal
 from regente.training import launch, start_ranks
 from regente.training.worker import run_to_exit_code
 
 IMPORTS = [
     *("regente.training.fit", "regente.config.compose", "torchvision"),
-    *("mlflow.tracking", "mlflow.pyfunc", "mlflow.store.tracking.sqlalchemy_store"),
-    *("torch.export", "matplotlib.figure", "matplotlib.backends.backend_agg"),
-    *("regente.tracking.shipper", "regente.tracking.sync", "regente.tracking.run_artifacts"),
-    "regente.tracking.provenance",
+    *("regente.tracking.run_artifacts", "regente.tracking.provenance"),
 ]
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
@@ -73,11 +69,13 @@ class ForkServer:
         """Whether it can start jobs."""
         return self.process.poll() is None
 
-    def start(self, path: Path, env: dict[str, str], threads: int) -> None:
-        """Start the job in a directory; returns at once, also while the server still imports."""
+    def start(
+        self, path: Path, env: dict[str, str], threads: int, run: Callable[[Path], int] = run_in_slot
+    ) -> None:
+        """Start the job in a directory, or another function of it; returns at once, also while the server still imports."""
         self.pids[path] = 0
         with suppress(OSError):  # `poll` notices that the server has ended
-            self.connection.send((path, env, threads))
+            self.connection.send((path, env, threads, run))
 
     def poll(self, timeout: float) -> list[tuple[Path, int]]:
         """The directories of jobs that have ended, with exit codes; when the server ends, all of its jobs end."""
@@ -144,13 +142,13 @@ def serve(driver: "Connection[Any, Any]", leave: FastExit) -> None:
         ready = wait([driver, woken])
         if driver in ready:
             try:
-                path, env, threads = driver.recv()
+                path, env, threads, run = driver.recv()
             except (EOFError, OSError):
                 return
             if (pid := os.fork()) == 0:
                 for each in (driver, woken, wake):
                     each.close()
-                leave(_run_forked(path, env, threads))
+                leave(_run_forked(path, env, threads, run))
             jobs[pid] = path
             _report(driver, path, pid, None)
         if woken in ready:
@@ -174,7 +172,7 @@ def _ended(jobs: dict[int, Path]) -> Iterator[tuple[int, int]]:
             yield pid, exit_code(os.waitstatus_to_exitcode(status))
 
 
-def _run_forked(path: Path, env: dict[str, str], threads: int) -> int:
+def _run_forked(path: Path, env: dict[str, str], threads: int, run: Callable[[Path], int]) -> int:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()
@@ -184,17 +182,15 @@ def _run_forked(path: Path, env: dict[str, str], threads: int) -> int:
 
     torch.set_num_threads(threads)
     fork_programs()
-    return run_in_slot(path)
+    return run(path)
 
 
 def fork_programs() -> None:
-    """From here on this process forks its shipper and its ranks; as programs they would import MLflow or torch again."""
-    from regente.tracking import recorder
+    """From here on this process forks its ranks; as programs they would import torch again."""
 
     def fork(function: Callable[..., int]) -> Any:
         return lambda *args, **options: ForkedProcess(partial(function, *args, **options))
 
-    recorder.start_shipper = fork(_ship)
     launch.start_program = fork(_run_program)
 
 
@@ -246,13 +242,6 @@ class ForkedProcess:
         """End it at once, if it still runs."""
         if self.poll() is None:
             self.send_signal(signal.SIGKILL)
-
-
-def _ship(job: Job, *, low_priority: bool = True) -> int:
-    redirect(job.path / "shipper.log", 1, 2)
-    from regente.tracking import shipper
-
-    return shipper.main(job.path, low_priority=low_priority)
 
 
 def _run_program(name: str, words: list[str], env: dict[str, str]) -> int:

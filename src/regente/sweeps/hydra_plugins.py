@@ -1,5 +1,6 @@
 """Sweeps that a launcher or sweeper plugin of Hydra runs, such as joblib: Hydra's task function starts a job."""
 
+import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from regente.sweeps.plan import Plan
 from regente.sweeps.records import Parent, job_directory, make_folder, redactor, write_queue
 from regente.sweeps.state import JobState, SweepFolder, reconcile
 from regente.sweeps.table import closing
+from regente.tracking.recorder import SWEEP
 from regente.training.complete import complete
 from regente.training.launch import GRACE
 from regente.training.prepare import check
@@ -93,6 +95,7 @@ def sweep_by_hydra(plan: Plan, *, rerun: bool, dry_run: bool) -> tuple[int, list
         write_queue(plan, folder, config, redactor(plan, config), None)
         parent = Parent(open_job(folder.path), config, plan.swept)
         parent.recorder.start()
+        os.environ |= parent.environment
         (folder.path / SESSION).write_text("")
         try:
             _run_hydra(plan, Task(plan.experiment, folder.path, plan.swept, rerun))
@@ -102,6 +105,7 @@ def sweep_by_hydra(plan: Plan, *, rerun: bool, dry_run: bool) -> tuple[int, list
         session = [states[id_] for id_ in dict.fromkeys(ids) if id_ in states]
         recorded = parent.finish(session, status != 0, {})
     finally:
+        os.environ.pop(SWEEP, None)
         (folder.path / SESSION).unlink(missing_ok=True)
         folder.release()
     closing(console.terminal(quiet=False), session, plan.swept, config["monitor"], stopped=status != 0)

@@ -19,6 +19,7 @@ from regente.sweeps.fork_server import ForkServer
 from regente.sweeps.gpu_slots import Slot, slots
 from regente.sweeps.identity import targets, users_files
 from regente.sweeps.slot import send_signal, start_in_slot
+from regente.tracking.logged_model import export_best
 from regente.training.launch import OUTER_LAUNCHER
 
 POLL_SECONDS = 0.05  # between checks of processes that were not forked
@@ -94,6 +95,15 @@ class Local:
                 send_signal(process.pid, number)
             elif self.server:
                 self.server.signal(path, number)
+
+    def export_model(self, job: Job, seconds: float) -> None:
+        """Export the model of a finished job in a fork of the server, which has torch; `seconds`: the longest wait."""
+        if self.server is None or not self.server.alive:
+            return
+        self.server.start(job.path, self._environment(Slot()), self.threads, export_best)
+        end = time.monotonic() + seconds
+        while self.server.pids and time.monotonic() < end:
+            self.server.poll(POLL_SECONDS)
 
     def close(self) -> None:
         """End what still runs."""

@@ -16,11 +16,11 @@ from regente.config.redaction import Redactor, secret_values
 from regente.errors import ConfigError
 from regente.jobs.job import PROCESS, Job, open_job
 from regente.jobs.runs import run_id, shown
-from regente.jobs.trust import require_own_job
+from regente.jobs.trust import made_by_user, require_own_job
 from regente.sweeps.plan import Plan, label, swept_overrides, varied
 from regente.sweeps.state import JobState, Queue, SweepFolder
 from regente.tracking.journal import read
-from regente.tracking.recorder import Recorder, RecordingResult
+from regente.tracking.recorder import SWEEP, Recorder, RecordingResult
 from regente.training.prepare import freeze
 
 
@@ -87,6 +87,12 @@ class Parent:
         self.job, self.swept, self.monitor = job, swept, config["monitor"]
         redact = Redactor(secret_values(config), env_references(job.config))
         self.recorder = Recorder(job, config, 0, redact, kind="sweep")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables that tell the jobs that this run's shipper ships their journals too."""
+        ships = self.recorder.shipper is not None and made_by_user(self.job)  # where keys are kept
+        return {SWEEP: str(self.job.path)} if ships else {}
 
     def finish(self, states: Sequence[JobState], stopped: bool, figures: dict[str, Any]) -> RecordingResult:
         """Record the counts, the best job, mean and spread over seeds, and the tables; then end the run."""

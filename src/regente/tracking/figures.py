@@ -1,74 +1,68 @@
-"""The figures of a run.
+"""The figures of a run, as SVG: a browser and MLflow's UI show them at any size."""
 
-Margins are fixed: to find them, matplotlib's layouts draw each figure twice, half of the CPU time of a small run's figures.
-"""
-
+import math
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
+from regente.tracking.svg import COLOURS, GREY, Drawing, Panel
+
+FEW = 30  # points of a curve that are marked one by one
 NUMBERED = 20  # up to so many classes the confusion matrix has numbers
 MOST = 200  # with more classes a cell would be smaller than a pixel
-COLUMNS, GAP, HEAD = (
+DOTS = 2000  # values that are drawn against each other
+COLUMNS, TILE, GAP, HEAD = (
     4,
-    0.08,
-    0.3,
-)  # of the worst mistakes: in a row; between them and above them, in widths of one
+    160,
+    10,
+    34,
+)  # of the worst mistakes: in a row; pixels of one, beside and above it
 
 
-def _figure(width: float, height: float, panels: int = 1) -> tuple[Figure, Any]:
-    """A figure, in inches, with panels side by side, and room for their labels."""
-    figure = Figure(figsize=(width, height))
-    axes = figure.subplots(1, panels)
-    left, each = 0.75, width / panels
-    figure.subplots_adjust(
-        left=left / width,
-        right=1 - 0.15 / width,
-        bottom=0.55 / height,
-        top=1 - 0.4 / height,
-        wspace=left / (each - left),
-    )
-    return figure, axes
-
-
-def learning_curves(lines: list[dict[str, Any]]) -> Figure | None:
+def learning_curves(lines: list[dict[str, Any]]) -> str | None:
     """Training and validation metrics over the steps: one panel per metric (loss, acc, ...)."""
-    curves: dict[str, dict[str, list[tuple[int, float]]]] = defaultdict(lambda: defaultdict(list))
+    curves: dict[str, dict[str, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
     for line in lines:
         if line["kind"] == "metrics":
             for name, value in line["values"].items():
                 stage, _, kind = name.partition("/")
-                if stage in ("train", "val") and kind:
+                if stage in ("train", "val") and kind and math.isfinite(value):
                     curves[kind][stage].append((line["step"], value))
     if not any("train" in stages for stages in curves.values()):
         return None
-    figure, panels = _figure(4 * len(curves), 3.2, len(curves))
-    for panel, (kind, stages) in zip(np.ravel(panels), curves.items(), strict=True):
-        for stage, points in stages.items():
-            panel.plot(*zip(*points, strict=True), label=stage, marker="." if len(points) < 30 else None)
-        panel.set(xlabel="step", title=kind)
-        panel.locator_params(nbins=5)
-        panel.ticklabel_format(axis="y", scilimits=(-2, 4), useOffset=False)
-        panel.legend(frameon=False)
-    return figure
+    drawing = Drawing(360 * len(curves), 290)
+    for place, (kind, stages) in enumerate(curves.items()):
+        points = [point for each in stages.values() for point in each]
+        (low, high), (bottom, top) = ((min(each), max(each)) for each in zip(*points, strict=True))
+        room = (360 * place, 0, 360, 290)
+        panel = Panel(drawing, room, (low, high), (bottom, top), title=kind, labels=("step", ""))
+        for colour, (stage, found) in zip(COLOURS, stages.items(), strict=False):
+            panel.line(found, colour, dots=len(found) < FEW)
+            panel.legend(stage, colour)
+    return drawing.svg()
 
 
-def learning_rates(found: dict[str, Any]) -> Figure:
+def learning_rates(found: dict[str, Any]) -> str:
     """The loss over the learning rate of the learning rate finder, with the rate that it found."""
-    figure, panel = _figure(5, 3.5)
-    panel.plot(found["lr"], found["loss"])
-    panel.set(xscale="log", xlabel="learning rate", ylabel="train/loss of a batch")
-    for name, style in (("found", "-"), ("given", ":")):
-        if found[name] is not None:
-            panel.axvline(found[name], color="0.4", linestyle=style, label=f"{name} {found[name]:g}")
-    panel.legend(frameon=False)
-    return figure
+    points = [pair for pair in zip(found["lr"], found["loss"], strict=True) if all(map(math.isfinite, pair))]
+    given = {name: found[name] for name in ("found", "given") if found[name] is not None}
+    rates, losses = zip(*points, strict=True)
+    ends = (min(*rates, *given.values()), max(*rates, *given.values()))
+    drawing = Drawing(480, 340)
+    panel = Panel(
+        drawing, (0, 0, 480, 340), ends, (min(losses), max(losses)),
+        labels=("learning rate", "train/loss of a batch"), logarithmic=True,
+    )  # fmt: skip
+    panel.line(points, COLOURS[0])
+    for (name, rate), dashes in zip(given.items(), ("", "3 3"), strict=False):
+        panel.line([(rate, panel.y[0]), (rate, panel.y[1])], GREY, dashes=dashes)
+        panel.legend(f"{name} {rate:g}", GREY, dashes=dashes)
+    return drawing.svg()
 
 
-def outcomes(file: Path) -> dict[str, Figure | None]:
+def outcomes(file: Path) -> dict[str, str | None]:
     """Figures of the file that `SamplePredictions` writes, for classes or for values."""
     with np.load(file) as found:
         if found["label"].dtype.kind == "f":
@@ -81,90 +75,97 @@ def outcomes(file: Path) -> dict[str, Figure | None]:
         }
 
 
-def confusion_matrix(label: np.ndarray, prediction: np.ndarray, names: list[str]) -> Figure | None:
+def confusion_matrix(label: np.ndarray, prediction: np.ndarray, names: list[str]) -> str | None:
     """Rows are true classes, columns predicted ones; the colour is the share of the row. None for more than MOST classes."""
     size = max(len(names), int(label.max()) + 1, int(prediction.max()) + 1)
     if size > MOST:
         return None
     counts = np.zeros((size, size), dtype=int)
     np.add.at(counts, (label, prediction), 1)
+    share = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
     ticks = names if len(names) == size else [str(number) for number in range(size)]
-    side = min(12.0, 2.5 + 0.4 * size)
-    room = (
-        0.5 + 0.085 * max(map(len, ticks)) if size <= NUMBERED else 0.6
-    )  # inches beside the names of the classes
-    figure = Figure(figsize=(side + room, side + room))
-    panel = figure.add_axes(
-        (room / (side + room), room / (side + room), 0.97 - room / (side + room), 0.94 - room / (side + room))
-    )
-    panel.imshow(counts / np.maximum(1, counts.sum(axis=1, keepdims=True)), cmap="Blues", vmin=0, vmax=1)
-    panel.set(
-        xlabel="predicted",
-        ylabel="true",
-        title=f"accuracy {np.trace(counts) / counts.sum():.2%} of {counts.sum()} samples",
-    )
+    cell = max(4.0, min(34.0, 800 / size))
+    room = 36 + (6.5 * max(map(len, ticks)) if size <= NUMBERED else 0)  # beside the names of the classes
+    side, top = cell * size, 32
+    drawing = Drawing(room + side + 16, top + side + room)
+    # white to blue
+    shades = np.array([255, 255, 255]) + share[..., None] * (np.array([8, 48, 107]) - 255)
+    drawing.image(shades.astype(np.uint8), room, top, side, side)
+    title = f"accuracy {np.trace(counts) / counts.sum():.2%} of {counts.sum()} samples"
+    drawing.text(room + side / 2, 20, title, size=13)
+    drawing.text(room + side / 2, top + side + room - 8, "predicted")
+    drawing.text(14, top + side / 2, "true", more=f'transform="rotate(-90 14 {top + side / 2:.1f})"')
     if size <= NUMBERED:
-        panel.set_xticks(range(size), ticks, rotation=90)
-        panel.set_yticks(range(size), ticks)
+        for place, name in enumerate(ticks):
+            middle = cell * (place + 0.5)
+            drawing.text(room - 6, top + middle + 4, name, anchor="end")
+            x, y = room + middle + 4, top + side + 6
+            drawing.text(x, y, name, anchor="end", more=f'transform="rotate(-90 {x:.1f} {y:.1f})"')
         for row, column in np.argwhere(counts):
-            dark = counts[row, column] > 0.5 * counts[row].sum()
-            panel.text(
-                column, row, counts[row, column], ha="center", va="center", color="w" if dark else "k", size=8
-            )
-    return figure
+            colour = 'fill="#fff"' if share[row, column] > 0.5 else ""
+            x, y = room + cell * (column + 0.5), top + cell * (row + 0.5) + 4
+            drawing.text(x, y, counts[row, column], more=colour)
+    return drawing.svg()
 
 
-def calibration(right: np.ndarray, confidence: np.ndarray) -> Figure:
+def calibration(right: np.ndarray, confidence: np.ndarray) -> str:
     """Accuracy over confidence in ten bins (a reliability diagram); a calibrated model lies on the diagonal."""
-    figure, panel = _figure(5, 4)
     place = np.minimum((confidence * 10).astype(int), 9)
     counts = np.bincount(place, minlength=10)
     share = np.bincount(place, weights=right, minlength=10) / np.maximum(1, counts)
-    panel.bar(np.arange(10) / 10 + 0.05, share, width=0.09, color="C0")
-    panel.plot([0, 1], [0, 1], color="0.6", linewidth=1)
-    for bin_, number in enumerate(counts):
-        if number:
-            panel.text(bin_ / 10 + 0.05, share[bin_], f"{number:,}", ha="center", va="bottom", size=7)
     title = f"accuracy {right.mean():.2%}, mean confidence {confidence.mean():.2%}"
-    panel.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.08), title=title)
-    return figure
+    drawing = Drawing(460, 380)
+    panel = Panel(drawing, (0, 0, 460, 380), (0, 1), (0, 1), title=title, labels=("confidence", "accuracy"))
+    for bin_ in np.flatnonzero(counts):
+        left, top = panel.at(bin_ / 10 + 0.005, share[bin_])
+        right_, bottom = panel.at(bin_ / 10 + 0.095, 0)
+        drawing.rectangle(left, top, right_ - left, bottom - top, COLOURS[0])
+        drawing.text((left + right_) / 2, top - 3, f"{counts[bin_]:,}", size=10)
+    panel.line([(0, 0), (1, 1)], GREY)
+    return drawing.svg()
 
 
-def predicted_against_true(label: np.ndarray, prediction: np.ndarray) -> Figure:
+def predicted_against_true(label: np.ndarray, prediction: np.ndarray) -> str:
     """A point for each value, in the units of the data; perfect predictions lie on the diagonal."""
-    figure, panel = _figure(5, 5)
     error = np.abs(prediction - label).mean()
-    ends = [min(label.min(), prediction.min()), max(label.max(), prediction.max())]
-    panel.plot(ends, ends, color="0.6", linewidth=1)
-    panel.scatter(label.ravel(), prediction.ravel(), s=6, alpha=0.5, edgecolors="none")
-    panel.set_aspect("equal")
-    panel.set(
-        xlabel="true", ylabel="predicted", title=f"mean absolute error {error:.4g}, {label.size} values"
-    )
-    return figure
+    ends = (float(min(label.min(), prediction.min())), float(max(label.max(), prediction.max())))
+    pairs = np.stack([label.ravel(), prediction.ravel()], axis=1)
+    shown = pairs[:: -(-len(pairs) // DOTS)]
+    title = f"mean absolute error {error:.4g}, {len(pairs)} values"
+    title += f", {len(shown)} shown" if len(shown) < len(pairs) else ""
+    drawing = Drawing(480, 480)
+    panel = Panel(drawing, (0, 0, 480, 480), ends, ends, title=title, labels=("true", "predicted"))
+    panel.line([(ends[0], ends[0]), (ends[1], ends[1])], GREY)
+    drawing.dots([panel.at(*pair) for pair in shown.tolist()], COLOURS[0], opacity=0.5)
+    return drawing.svg()
 
 
-def worst_mistakes(found: Any, names: list[str]) -> Figure | None:
+def worst_mistakes(found: Any, names: list[str]) -> str | None:
     """The misclassified images with the largest loss; the titles are true > predicted class."""
     images, worst = found["inputs"], found["worst"]
     if images.ndim != 4 or len(images) == 0:
         return None
-    rows = -(-len(images) // COLUMNS)
-    figure = Figure(figsize=(2 * COLUMNS, (2 + 2 * HEAD) * rows))
-    panel = figure.add_axes((0, 0, 1, 1))  # one for all, since each costs more than its image
-    panel.axis("off")
+    step = TILE + GAP
+    drawing = Drawing(COLUMNS * step + GAP, -(-len(images) // COLUMNS) * (step + HEAD))
     for place, (image, number) in enumerate(zip(images, worst, strict=False)):
-        x, y = place % COLUMNS + 0.5, place // COLUMNS * (1 + HEAD) + HEAD + 0.5  # the centre of the image
-        depth, height, width = image.shape
-        half = np.array([width, height]) / max(width, height) / 2 - GAP
-        extent = (x - half[0], x + half[0], y + half[1], y - half[1])
-        shown = image.transpose(1, 2, 0).squeeze()
-        panel.imshow(shown, cmap="gray" if depth == 1 else None, extent=extent, aspect="auto")
+        left, top = GAP + place % COLUMNS * step, HEAD + place // COLUMNS * (step + HEAD)
+        height, width = (TILE * side / max(image.shape[1:]) for side in image.shape[1:])
+        x, y = left + (TILE - width) / 2, top + (TILE - height) / 2
+        drawing.image(_pixels(image), x, y, width, height)
         true, guess = (
             names[i] if i < len(names) else str(i)
             for i in (found["label"][number], found["prediction"][number])
         )
-        text = f"#{number}: {true} > {guess}\nloss {found['loss'][number]:.2f}"
-        panel.text(x, y - 0.5, text, ha="center", va="bottom", size=8)
-    panel.set(xlim=(0, COLUMNS), ylim=(rows * (1 + HEAD), 0))  # imshow changes them
-    return figure
+        drawing.text(left + TILE / 2, top - 18, f"#{number}: {true} > {guess}")
+        drawing.text(left + TILE / 2, top - 5, f"loss {found['loss'][number]:.2f}", size=10)
+    return drawing.svg()
+
+
+def _pixels(image: np.ndarray) -> np.ndarray:
+    """An image [c, h, w] of one or three channels as uint8; grey ones from their darkest to their brightest pixel."""
+    shown = image.transpose(1, 2, 0).squeeze(-1) if len(image) == 1 else image.transpose(1, 2, 0)
+    if shown.dtype == np.uint8 and shown.ndim == 3:
+        return shown
+    low, high = (float(shown.min()), float(shown.max())) if shown.ndim == 2 else (0.0, 1.0)
+    scaled = (shown.astype(float) - low) / (high - low or 1.0)
+    return (255 * scaled.clip(0, 1)).astype(np.uint8)

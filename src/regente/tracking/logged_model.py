@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from regente.jobs.job import EXAMPLE, Job
+from regente.jobs.job import EXAMPLE, Job, open_job
+from regente.jobs.result import read_result
 from regente.tracking.mlflow_internals import save_example, write_environment
 
 if TYPE_CHECKING:
@@ -51,6 +52,15 @@ def export_program(job: Job, checkpoint: Path, *, own: bool) -> None:
         )
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)
+
+
+def export_best(path: Path) -> int:
+    """Export the best weights of the finished job of one's own in a directory; 0, or 1 where there are none."""
+    job, best = open_job(path), read_result(path).get("best_checkpoint")
+    if best is None:
+        return 1
+    export_program(job, Path(best), own=True)
+    return 0
 
 
 def log_program(experiment_id: str, run_id: str, job: Job, uri: str) -> str:

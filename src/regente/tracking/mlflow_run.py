@@ -34,9 +34,11 @@ POLL = 0.2  # seconds between looks at the journal
 PATIENCE = 20.0  # seconds to go on trying after the job has ended and the store does not answer
 LIMIT = 6000  # characters of a parameter that MLflow keeps
 
+VALUES = ("metrics", "params", "tags")  # kinds of lines
+
 STATE_TYPES = {
     **dict.fromkeys(["run_id", "experiment_id", "experiment", "claim", "problem", "refused"], str),
-    **dict.fromkeys(["offset", "time"], int),
+    **dict.fromkeys(["offset", "time", "jobs"], int),
     **dict.fromkeys(["ended", "complete"], bool),
     "uploaded": dict[str, list[int]],
     "lost": list[str],
@@ -48,6 +50,7 @@ State = dict[str, Any]
     offset, time                         bytes of the journal that are shipped, and the time of the last shipped line
     ended                                the run has its end
     complete                             figures and model are logged too
+    jobs                                 of a sweep: how many of its journals its shipper has shipped
     uploaded                             time (ns) and size of each of the user's files when it was uploaded, by name
     problem                              why the last attempt to ship failed
     refused                              why the store will never take the run
@@ -55,12 +58,27 @@ State = dict[str, Any]
 """
 
 
+class Clients:
+    """Clients of MLflow's stores; each store is opened once."""
+
+    def __init__(self) -> None:
+        self.opened: dict[tuple[str, str], tuple[MlflowClient, str]] = {}
+
+    def of(self, uri: str, project: Path, experiment: str) -> "tuple[MlflowClient, str]":
+        """The client of a store, and the id of the experiment: see open_store."""
+        key = uri, experiment
+        if key not in self.opened:
+            self.opened[key] = open_store(uri, project, experiment)
+        return self.opened[key]
+
+
 class Shipment:
     """Ships one journal into one MLflow run; `own`: the job itself asked for it, and is trusted."""
 
-    def __init__(self, job: Job, uri: str, *, own: bool = True) -> None:
+    def __init__(self, job: Job, uri: str, *, own: bool = True, clients: Clients | None = None) -> None:
         self.job, self.uri, self.own = job, absolute_uri(uri, Path(job.project)), own
         self.state = read_state(job.path)
+        self.clients = clients or Clients()
         self.client: MlflowClient | None = None
 
     def ship(self) -> bool:
@@ -68,9 +86,9 @@ class Shipment:
         lines, offset = read(self.job.journal, self.state["offset"])
         if not lines:
             return False
-        for kind, group in groupby(lines, key=lambda line: line["kind"]):
-            if kind in KINDS:  # a found journal may name any method
-                self._ship(kind, list(group))
+        known = [line for line in lines if line["kind"] in KINDS]  # a found journal may name any method
+        for kind, group in groupby(_together(known), key=_kind):
+            self._ship(kind, list(group))
         self.note(offset=offset, time=lines[-1]["time"], problem="")
         return True
 
@@ -126,9 +144,9 @@ class Shipment:
 
         with suppress(TrackingError, CheckpointError):  # no job has finished, or kept weights
             best = best_of_sweep(self.job.path)
-            of_job = Shipment(best.job, self.uri, own=made_by_user(best.job))
+            of_job = Shipment(best.job, self.uri, own=made_by_user(best.job), clients=self.clients)
             weights = str(best.checkpoint)
-            policy = resolve(best.job.config)["tracking"]["log_model"] if of_job.own else "none"
+            policy = resolve(best.job.config, ["tracking"])["tracking"]["log_model"] if of_job.own else "none"
             if policy == "best" and "run_id" in of_job.state and of_job.state.get("model") != weights:
                 run_artifacts.log_model(
                     of_job._open(), of_job.state["run_id"], best.job, best.checkpoint, own=True
@@ -188,10 +206,11 @@ class Shipment:
             self.note(claim=self.state.get("claim") or token_hex(16))
             self.note(run_id=made or self._create(line))
         cut = {key: value for key, value in line["params"].items() if len(value) > LIMIT}
-        self._log(params=line["params"], tags={"regente.long_params": ", ".join(cut)} if cut else None)
+        tags = run_artifacts.log_start(client, self.state["run_id"], self.job, own=self.own)
         if cut:
             client.log_dict(self.state["run_id"], cut, "config/long_params.json")
-        run_artifacts.log_start(client, self.state["run_id"], self.job, own=self.own)
+            tags["regente.long_params"] = ", ".join(cut)
+        self._log(params=line["params"], tags=tags)
 
     def _claimed(self) -> str:
         """The id of the run that an earlier process has made for this job; empty if there is none."""
@@ -225,14 +244,11 @@ class Shipment:
         client = self._open()
         log_view(client, self.state["experiment_id"], self.state["run_id"], lines[-1]["monitor"])
 
-    def _metrics(self, lines: list[dict[str, Any]]) -> None:
-        self._log(metrics=_metrics(lines))
-
-    def _params(self, lines: list[dict[str, Any]]) -> None:
-        self._log(params={key: value for line in lines for key, value in line["values"].items()})
-
-    def _tags(self, lines: list[dict[str, Any]]) -> None:
-        self._log(tags={key: value for line in lines for key, value in line["values"].items()})
+    def _values(self, lines: list[dict[str, Any]]) -> None:
+        found: dict[str, dict[str, Any]] = {"params": {}, "tags": {}}
+        for line in lines:
+            found.get(line["kind"], {}).update(line["values"])
+        self._log(_metrics([line for line in lines if line["kind"] == "metrics"]), **found)
 
     def _dataset(self, lines: list[dict[str, Any]]) -> None:
         from regente.tracking import run_artifacts
@@ -253,7 +269,9 @@ class Shipment:
     def _result(self, lines: list[dict[str, Any]]) -> None:
         from regente.tracking import run_artifacts
 
-        run_artifacts.log_result(self._open(), self.state["run_id"], self.job, lines[-1])
+        line = lines[-1]
+        best, tags = run_artifacts.log_result(self._open(), self.state["run_id"], self.job, line)
+        self._log(_metrics([{"time": line["time"], "step": 0, "values": best}]), tags=tags)
 
     def _end(self, lines: list[dict[str, Any]]) -> None:
         if "run_id" in self.state:
@@ -265,7 +283,8 @@ class Shipment:
 
     def _open(self) -> "MlflowClient":
         if self.client is None:
-            self.client, experiment = open_store(self.uri, Path(self.job.project), self.state["experiment"])
+            where = self.uri, Path(self.job.project), self.state["experiment"]
+            self.client, experiment = self.clients.of(*where)
             if "run_id" in self.state:
                 self._require_claim(self.client)
             self.note(experiment_id=experiment)
@@ -306,6 +325,17 @@ def _claim(secret: str) -> str:
     return sha256(secret.encode()).hexdigest()
 
 
+def _kind(line: dict[str, Any]) -> str:
+    """The kind of a line; what goes to the store in one request has one kind."""
+    return "values" if line["kind"] in VALUES else str(line["kind"])
+
+
+def _together(lines: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The lines, with the values between two attempts or ends before the rest, so that one request takes them all."""
+    for _, part in groupby(lines, key=lambda line: line["kind"] in ("start", "resume", "end")):
+        yield from sorted(part, key=lambda line: line["kind"] not in VALUES)
+
+
 def _smaller(kind: str, lines: list[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """The same lines in smaller pieces, each with its kind; nothing where there are none."""
     if len(lines) > 1:
@@ -314,7 +344,7 @@ def _smaller(kind: str, lines: list[dict[str, Any]]) -> Iterator[tuple[str, list
     (line,) = lines
     if kind in ("start", "resume") and line["params"]:
         yield kind, [{**line, "params": {}}]
-        yield "params", [{"values": line["params"]}]
+        yield "values", [{"kind": "params", "values": line["params"]}]
     elif len(values := line.get("values", {})) > 1:
         yield from ((kind, [{**line, "values": {key: value}}]) for key, value in values.items())
 

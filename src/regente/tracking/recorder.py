@@ -16,16 +16,18 @@ from rich.console import Console
 from regente.config.redaction import Redactor
 from regente.errors import TrackingError, first_of
 from regente.jobs import console
-from regente.jobs.job import ARROW, PROCESS, Job, write_json
-from regente.jobs.process_identity import process_identity
+from regente.jobs.job import ARROW, PROCESS, Job, read_as, write_json
+from regente.jobs.process_identity import ProcessIdentity, process_identity
 from regente.jobs.runs import shown
 from regente.jobs.trust import handed_over
 from regente.tracking.journal import Journal, read
-from regente.tracking.mlflow_run import NORMAL_PRIORITY, STATE, read_state
+from regente.tracking.mlflow_run import NORMAL_PRIORITY, STATE, State, read_state
+from regente.tracking.run_artifacts import keep_provenance
 from regente.tracking.store import named, unreachable
 from regente.tracking.user_calls import UserCalls
 
-FINAL_WAIT = 120.0  # seconds to wait at the end until the store has everything
+FINAL_WAIT = 120.0  # seconds to wait at the end while nothing more reaches the store
+SWEEP = "REGENTE_SWEEP"  # in the environment of a sweep's jobs: the directory of the sweep that records them
 STARVING = 1.0  # seconds that the shipper has to wait for a core, at the end, until another one takes over
 UNREACHABLE_WAIT = 3.0  # seconds to wait at the end for a store that does not answer
 
@@ -68,6 +70,7 @@ class Recorder:
 
     journal: Journal  # from start() on
     calls: UserCalls | None = None
+    taken_over = False  # whether a second process ships, in place of one that starved or was killed
     attempt = 0  # how often the job was started before
 
     def __init__(
@@ -75,6 +78,7 @@ class Recorder:
     ) -> None:
         self.job, self.config, self.rank, self.redact, self.kind = job, config, rank, redact, kind
         self.uri: str | None = config["tracking"]["uri"]
+        self.by_sweep = os.environ.get(SWEEP) == str(job.path.parent)  # whose shipper ships this job too
         self.shown_uri = redact.text(self.uri or "")
         self.problem = ""  # why the store does not answer
         self.shipper: subprocess.Popen[bytes] | None = None
@@ -97,8 +101,14 @@ class Recorder:
         self._write_first_line({f"regente.{key}": str(value) for key, value in process.items()})
         if self.uri is None:
             return
-        # an earlier attempt may have been refused by the store
-        write_json(self.job.path / STATE, {**read_state(self.job.path), "refused": ""})
+        state = read_state(self.job.path)
+        if state["refused"] or not (self.job.path / STATE).is_file():  # by an earlier attempt
+            write_json(self.job.path / STATE, {**state, "refused": ""})
+        if self.by_sweep:
+            sweep = read_as(ProcessIdentity, self.job.path.parent / PROCESS)
+            if sweep and sweep.alive() is None:
+                keep_provenance(self.job)  # of this machine, which is not the sweep's
+            return
         self.shipper = start_shipper(self.job)
         threading.Thread(target=self._probe, daemon=True).start()
 
@@ -152,7 +162,7 @@ class Recorder:
 
     def require_store(self) -> None:
         """Raise TrackingError if the store has refused the run for good."""
-        if self.shipper is not None and (refused := read_state(self.job.path)["refused"]):
+        if self.uri and (refused := read_state(self.job.path)["refused"]):
             raise TrackingError(refused)
 
     def finish(self, status: str) -> RecordingResult:
@@ -167,14 +177,22 @@ class Recorder:
             what = f"incomplete: {self.job.journal} could not be written ({self.journal.problem}); free some disk space"
             return RecordingResult(read_state(self.job.path).get("run_id"), reason=what, refused=True)
         if self.shipper is None:
-            return RecordingResult(None)
-        begun, delay = time.monotonic(), waited_for_core(self.shipper.pid)
-        while (result := self._result(time.monotonic() - begun)) is None:
+            state = read_state(self.job.path)
+            return RecordingResult(
+                state.get("run_id"), reason=state["refused"], refused=bool(state["refused"])
+            )
+        begun = changed = time.monotonic()
+        delay, before = waited_for_core(self.shipper.pid), None
+        while True:
+            if (state := read_state(self.job.path)) != before:
+                changed, before = time.monotonic(), state
+            if (result := self._result(state, time.monotonic() - changed)) is not None:
+                break
             time.sleep(0.02)
             # a long upload is no reason: it waits for the network, not for a core
             most = max(STARVING, (time.monotonic() - begun) / 2)
-            if delay is not None and (waited_for_core(self.shipper.pid) or 0.0) > delay + most:
-                delay = None
+            starves = delay is not None and (waited_for_core(self.shipper.pid) or 0.0) > delay + most
+            if not self.taken_over and (starves or (self.shipper.poll() or 0) < 0):
                 self._take_over()
         # it may still ship what other processes have left
         while not result.reason and self.shipper.poll() is None and time.monotonic() - begun < FINAL_WAIT:
@@ -188,14 +206,15 @@ class Recorder:
     def _take_over(self) -> None:
         """Ship at normal priority: the training needs the cores no longer, and other work on them never lets up."""
         assert self.shipper is not None
+        self.taken_over = True
         self.shipper.kill()
         self.shipper.wait()
         self.shipper = start_shipper(self.job, low_priority=False)
 
-    def _result(self, waited: float) -> RecordingResult | None:
-        """The result of the recording once it is known, or once `waited` seconds are long enough."""
+    def _result(self, state: State, waited: float) -> RecordingResult | None:
+        """The result of the recording once it is known, or once `waited` seconds without a change are enough."""
         assert self.shipper is not None
-        stopped, state = self.shipper.poll() is not None, read_state(self.job.path)
+        stopped = self.shipper.poll() is not None
         # the offset: an earlier attempt may have ended too
         if (
             state["ended"]

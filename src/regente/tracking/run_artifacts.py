@@ -14,7 +14,6 @@ from regente.jobs.job import PROVENANCE, QUEUE, Job, read_json, write_json
 from regente.jobs.result import read_result, split_of
 from regente.tracking import provenance
 from regente.tracking.journal import read
-from regente.tracking.store import named
 
 PATCH = "changes.patch"  # in the job directory: uncommitted changes of the code
 
@@ -22,10 +21,11 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 
-def log_start(client: "MlflowClient", run_id: str, job: Job, *, own: bool) -> None:
-    """Log config, code, packages and hardware at the start of the run; of a job of somebody else, what it holds of them."""
-    from mlflow.entities import RunTag
+def log_start(client: "MlflowClient", run_id: str, job: Job, *, own: bool) -> dict[str, str]:
+    """Log config, code, packages and hardware at the start of the run; of a job of somebody else, what it holds of them.
 
+    Returns the tags that say the same in short.
+    """
     if own:
         keep_provenance(job)
     for name, place in {"config.yaml": "config", "job.json": "config", PROVENANCE: "environment"}.items():
@@ -46,7 +46,7 @@ def log_start(client: "MlflowClient", run_id: str, job: Job, *, own: bool) -> No
         "mlflow.source.git.branch": str(code.get("branch") or ""),
         "mlflow.source.git.repoURL": str(code.get("remote") or ""),
     }
-    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items() if value])
+    return {key: value for key, value in tags.items() if value}
 
 
 def keep_provenance(job: Job) -> None:
@@ -72,26 +72,25 @@ def log_dataset(client: "MlflowClient", run_id: str, line: dict[str, Any]) -> No
     client.log_inputs(run_id, [DatasetInput(data, [tag])])
 
 
-def log_result(client: "MlflowClient", run_id: str, job: Job, result: dict[str, Any]) -> None:
-    """Log the best values at step 0, the checkpoints of the policy, and a description."""
-    from mlflow.entities import Metric
-
-    tracking = resolve(job.config)["tracking"]
+def log_result(
+    client: "MlflowClient", run_id: str, job: Job, result: dict[str, Any]
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Log the checkpoints of the policy; returns the best values as metrics, and the description as a tag."""
+    tracking = resolve(job.config, ["tracking"])["tracking"]
     metrics = result["metrics"].items()
     best = {f"best/{name}": value for name, value in metrics if split_of(name)[0] != "test"}
     if result["best_epoch"] is not None:
         best["best/epoch"] = result["best_epoch"]
     best |= {"throughput": result["samples_per_second"], "peak_megabytes": result["peak_megabytes"]}
-    client.log_batch(run_id, metrics=[Metric(named(k), v, result["time"], 0) for k, v in best.items()])
-    client.set_tag(run_id, "mlflow.note.content", describe(job, result))
     log_checkpoints(client, run_id, job, result, tracking["checkpoints"])
+    return best, {"mlflow.note.content": describe(job, result)}
 
 
 def log_outputs(client: "MlflowClient", run_id: str, job: Job, *, own: bool) -> None:
     """Log figures and, if the config asks for it, the model. If one cannot be made, a tag gives the reason."""
     log_figures(client, run_id, job)
     best = read_result(job.path).get("best_checkpoint")
-    if best and logs_model(job, resolve(job.config)["tracking"]["log_model"]):
+    if best and logs_model(job, resolve(job.config, ["tracking"])["tracking"]["log_model"]):
         log_model(client, run_id, job, Path(best), own=own)
 
 
@@ -175,7 +174,7 @@ def log_figures(client: "MlflowClient", run_id: str, job: Job) -> None:
     from regente.tracking import figures
 
     lines, _ = read(job.journal, 0)
-    made: dict[str, Any] = {}
+    made: dict[str, str | None] = {}
     try:
         made["learning_curves"] = figures.learning_curves(lines)
         for prefix, split in (("", "test"), ("validation_", "val")):
@@ -183,10 +182,10 @@ def log_figures(client: "MlflowClient", run_id: str, job: Job) -> None:
                 made |= {prefix + name: figure for name, figure in figures.outcomes(file).items()}
         if (file := job.path / "learning_rates.json").is_file():
             made["learning_rates"] = figures.learning_rates(read_json(file))
-    except Exception as error:  # numpy's and matplotlib's, of a damaged file
+    except Exception as error:  # numpy's, of a damaged file
         client.set_tag(
             run_id, "regente.figures", f"not all drawn: {type(error).__name__}: {str(error)[:500]}"
         )
     for name, figure in made.items():
         if figure is not None:
-            client.log_figure(run_id, figure, f"figures/{name}.png")
+            client.log_text(run_id, figure, f"figures/{name}.svg")

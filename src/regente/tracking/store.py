@@ -4,6 +4,7 @@ import glob
 import os
 import re
 import socket
+import sys
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -16,6 +17,7 @@ from filelock import FileLock
 
 from regente.config.tracking_uri import sqlite_path, sqlite_uri
 from regente.errors import TrackingError
+from regente.jobs.imports import without_garbage_collection
 from regente.tracking.mlflow_internals import DAMAGED_DATABASE, NO_ANSWER, NO_DATABASE, OUTDATED_SCHEMA
 
 if TYPE_CHECKING:
@@ -53,9 +55,15 @@ def open_store(uri: str, project: Path, experiment: str) -> "tuple[MlflowClient,
     """
     prepare_mlflow()
     path = sqlite_path(uri, project)
+    if path is None and (reason := unreachable(uri)):
+        raise ConnectionError(reason)
+    if "mlflow.tracking" not in sys.modules:
+        with without_garbage_collection():
+            import mlflow.tracking
+
+            if path is not None:
+                import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
     if path is None:
-        if reason := unreachable(uri):
-            raise ConnectionError(reason)
         return _open(uri, experiment, None)
     # MLflow's migrations race: of eight processes on a fresh file seven die without this lock
     encoded = sqlite_uri(path)

@@ -13,7 +13,7 @@ from filelock import Timeout
 from regente.config.interpolation import resolve
 from regente.config.tracking_uri import DEFAULT, absolute_uri, sqlite_path
 from regente.errors import TrackingError
-from regente.jobs.job import PROCESS, Job, open_job, read_as
+from regente.jobs.job import JOURNAL, PROCESS, Job, open_job, read_as
 from regente.jobs.process_identity import LEASE, ProcessIdentity
 from regente.jobs.runs import shown
 from regente.jobs.trust import made_by_user, read_config
@@ -34,14 +34,22 @@ def unshipped(project: Path, *, refused: bool = False) -> Iterator[Path]:
     `refused`: include jobs that the store has refused.
     """
     for file in sorted((project / "runs").glob("**/journal.jsonl")):
-        if not ((file.parent / STATE).is_file() and (file.parent / PROCESS).is_file()):
-            continue  # tracking=none, or a job of a sweep that is about to start again
-        state = read_state(file.parent)
-        whole = state.get("complete") or "run_id" not in state  # figures and model are there too
-        size = file.lstat().st_size if file.is_file() else math.inf
-        incomplete = not (state["ended"] and whole) or state["offset"] < size
-        if incomplete and (refused or not state["refused"]):
+        if is_unshipped(file.parent, refused=refused):
             yield file.parent
+
+
+def is_unshipped(path: Path, *, refused: bool = False) -> bool:
+    """Whether the journal, the figures or the model of a job are not completely in its store.
+
+    `refused`: also if the store has refused the job.
+    """
+    if not ((path / STATE).is_file() and (path / PROCESS).is_file()):
+        return False  # tracking=none, or a job of a sweep that is about to start again
+    file, state = path / JOURNAL, read_state(path)
+    whole = state.get("complete") or "run_id" not in state  # figures and model are there too
+    size = file.lstat().st_size if file.is_file() else math.inf
+    incomplete = not (state["ended"] and whole) or state["offset"] < size
+    return incomplete and (refused or not state["refused"])
 
 
 def sync_job(job: Job, project: Path, patience: float = 0) -> str:
@@ -51,7 +59,7 @@ def sync_job(job: Job, project: Path, patience: float = 0) -> str:
     still works on it.
     """
     job, own = replace(job, project=str(project)), made_by_user(job)
-    uri = _store(job, project, own)
+    uri = store_of(job, project, own)
     if uri is None:
         return "nowhere to ship it to"
     try:
@@ -72,7 +80,7 @@ def sync_job(job: Job, project: Path, patience: float = 0) -> str:
         return "being shipped"
 
 
-def _store(job: Job, project: Path, own: bool) -> str | None:
+def store_of(job: Job, project: Path, own: bool) -> str | None:
     """The tracking URI of a job. The URI of a job that this user has not made has to be trusted.
 
     Raises:
@@ -100,7 +108,7 @@ def sync_project(project: Path) -> Iterator[str]:
         place = path.relative_to(project)
         try:
             job = open_job(path)
-            if uri := _store(job, project, made_by_user(job)):
+            if uri := store_of(job, project, made_by_user(job)):
                 uris.add(uri)
             yield f"{sync_job(job, project, PATIENCE)}: {place}"
         except (LookupError, TypeError, AttributeError, ValueError) as error:

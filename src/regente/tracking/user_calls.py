@@ -57,8 +57,8 @@ class UserCalls:
     @cached_property
     def ids(self) -> tuple[str, str]:
         """Run and experiment in MLflow; made-up ones where the store does not answer."""
-        shipper, end = self.recorder.shipper, time.monotonic() + WAIT
-        while shipper is not None and time.monotonic() < end and not self.recorder.problem:
+        end = time.monotonic() + WAIT
+        while self.uri and time.monotonic() < end and not self.recorder.problem:
             state = read_state(self.job.path)
             if "run_id" in state:
                 return state["run_id"], state["experiment_id"]

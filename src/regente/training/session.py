@@ -1,6 +1,5 @@
 """What every work on a job needs: its lock, its recorder, its console, and an end with an exit code after any error."""
 
-import gc
 import logging
 import os
 import sys
@@ -17,6 +16,7 @@ from regente.config.redaction import Redactor, secret_values
 from regente.errors import TrackingError
 from regente.jobs import console
 from regente.jobs.exit_status import ExitStatus, exit_status_of, own_parts, say
+from regente.jobs.imports import without_garbage_collection
 from regente.jobs.job import PROCESS, Job, claim
 from regente.jobs.process_identity import start_heartbeat
 from regente.jobs.runs import shown
@@ -111,13 +111,9 @@ def _keep_trace(current: Session, status: ExitStatus) -> None:
 
 @contextmanager
 def imports() -> Iterator[None]:
-    """Import torch and Lightning inside: without garbage collection, a quarter of the time, and with silent loggers."""
-    gc.disable()
-    try:
+    """Import torch and Lightning inside, with silent loggers."""
+    with without_garbage_collection():
         yield
-    finally:
-        gc.freeze()
-        gc.enable()
     for name in LIBRARIES:  # Lightning sets its level when it is imported
         logging.getLogger(name).setLevel(logging.ERROR)
 
