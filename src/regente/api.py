@@ -17,6 +17,8 @@ from regente.jobs.runs import Run, find, job_directories
 if TYPE_CHECKING:
     from torch import nn
 
+    from regente.analysis.run_list import Runs
+
 GPUS = "CUDA_VISIBLE_DEVICES"
 
 
@@ -95,11 +97,15 @@ def sweep(experiment: str = "digits_cnn", *overrides: str, rerun: bool = False) 
     ]  # fmt: skip
 
 
-def runs(experiment: str | None = None) -> list[Run]:
-    """The finished runs of this project, of one experiment or of all, the oldest first."""
+def runs(experiment: str | None = None) -> "Runs":
+    """The finished runs of this project, of one experiment or of all, the oldest first; see `Runs`."""
+    from regente.analysis.run_list import Runs
+
     folder = Path.cwd() / "runs" / (experiment or "")
     found = [path for path in job_directories(folder) if (path / "result.json").is_file()]
-    return sorted((Run(job, result) for job, result in _finished(found)), key=lambda run: run.job.created)
+    return Runs(
+        sorted((Run(job, result) for job, result in _finished(found)), key=lambda run: run.job.created)
+    )
 
 
 def _finished(paths: Iterable[Path]) -> Iterator[tuple[Job, dict[str, Any]]]:

@@ -252,3 +252,23 @@ def test_the_command_prints_table_verdict_and_notes_and_other_formats(project: P
         assert CliRunner().invoke(command, ["a", "--format", form]).output.startswith(start)
     assert CliRunner().invoke(command, ["--by", "model", "--more-seeds"]).exception is not None
     assert CliRunner().invoke(command, ["--more-seeds"]).output == "no seeds are missing\n"
+
+
+def test_a_notebook_has_the_list_with_table_groups_verdict_and_plot(project: Path) -> None:
+    from regente import runs
+
+    assert runs() == [] and runs()._repr_html_() is None
+    grid(project / "runs" / "a")
+    found = runs("a")
+    assert isinstance(found, list) and len(found) == 6 and found[0].metrics["val/acc"] > 0
+    table = found.table()
+    assert list(table["optimizer.lr"]) == [0.1, 0.01] and list(table["n"]) == [3, 3]
+    first, second = found.groups()
+    assert repr(first) == "<lr=0.1: val/acc 0.9100, n=3>"
+    verdict = found.compare(first, second)
+    assert verdict.established and repr(verdict).startswith("<lr=0.1 against lr=0.01: +10.00 points")
+    assert "no predictions" in str(found.compare(found[0], found[1]))
+    assert found.compare("a:best", found[0]).reason
+    axes = found.plot()
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["lr=0.1 (n=3)", "lr=0.01 (n=3)"]
+    assert "lr=0.1 against lr=0.01" in str(found._repr_html_())

@@ -20,7 +20,7 @@ def test_the_interval_of_a_mean_is_that_of_scipy() -> None:
         low, high = stats.t.interval(level, 4, np.mean([*A.values()]), stats.sem([*A.values()]))
         assert half_width([*A.values()], level) == pytest.approx((high - low) / 2, rel=1e-9)
     assert quantile(100.5) == pytest.approx(stats.t.ppf(0.975, 100.5))
-    assert math.isnan(half_width([1.0]))
+    assert math.isnan(half_width([1.0])) and math.isnan(half_width([1.0, 1.0]))
 
 
 def test_the_t_tests_are_those_of_scipy() -> None:

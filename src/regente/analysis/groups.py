@@ -38,7 +38,7 @@ class Metric:
         return self.name.replace(split, "test", 1) if rest and split in ("val", "train") else ""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Group:
     """The runs of one configuration."""
 
@@ -53,6 +53,9 @@ class Group:
         """The metric of each finished run that has it."""
         found = {unit: run.metrics.get(self.metric.name) for unit, run in self.units.items()}
         return {unit: value for unit, value in found.items() if value is not None}
+
+    def __repr__(self) -> str:
+        return f"<{self.label}: {self.metric.name} {self.mean:.4f}, n={self.n}>"
 
     @property
     def values(self) -> list[float]:

@@ -74,9 +74,9 @@ T = (
 
 
 def half_width(values: Sequence[float], level: float = LEVEL) -> float:
-    """Half the width of the t interval of the mean; NaN for fewer than two values."""
+    """Half the width of the t interval of the mean; NaN for fewer than two values, and where all are equal."""
     n = len(values)
-    if n < 2:
+    if n < 2 or min(values) == max(values):
         return math.nan
     return quantile(n - 1, level) * statistics.stdev(values) / math.sqrt(n)
 

@@ -21,7 +21,7 @@ SHARES = ("acc", "accuracy", "f1", "precision", "recall", "auroc", "iou", "dice"
 FIRST_SEEDS = 5  # to propose where nothing is known of the spread
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Verdict:
     """What is known about the difference of two configurations, first minus second."""
 
@@ -37,6 +37,9 @@ class Verdict:
     @property
     def established(self) -> bool:
         return self.difference is not None and self.p < ALPHA
+
+    def __repr__(self) -> str:
+        return f"<{self}>"
 
     def __str__(self) -> str:
         head = f"{self.first} against {self.second}: "

@@ -47,6 +47,8 @@ def bad_override(override: str, text: str) -> Problem:
     raw = override.removeprefix("++")
     if "=" not in raw:
         what = "not a setting; write key=value, without blanks around the ="
+    elif raw.startswith("seed=until("):
+        what = "adds seeds in a sweep; add -m"
     elif raw.endswith("=") or "= " in raw:
         what = "no blanks around the =, and quotes around a value with blanks: 'key=\"a b\"'"
     else:

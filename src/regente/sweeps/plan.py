@@ -16,6 +16,7 @@ from regente.config.compose import Composed, compose, parse, swept_keys
 from regente.config.discovery import require_experiment
 from regente.config.overrides import key_of
 from regente.errors import ConfigError, Problem
+from regente.sweeps.adaptive_seeds import expand_until
 from regente.sweeps.composer import Composer
 from regente.sweeps.grid import Grid
 from regente.sweeps.identity import Identities, sweep_identity
@@ -165,6 +166,7 @@ def make_plan(experiment: str, overrides: Sequence[str]) -> Plan:
         ConfigError: for what is wrong with that.
     """
     require_experiment(experiment)
+    overrides = expand_until(overrides)
     base = compose(experiment, fixed(overrides))
     set_env(base)
     plan = Plan(experiment, list(overrides), base, Composer(experiment))
