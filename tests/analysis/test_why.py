@@ -179,10 +179,8 @@ def test_the_traces_tell_which_of_several_causes_comes_first(repository: Path, t
 def test_another_option_stands_for_its_settings_and_one_run_is_compared_with_the_best(
     repository: Path, tmp_path: Path
 ) -> None:
-    run(repository, "a", value=0.4, data={"num_classes": 10}, model={"num_classes": "${data.num_classes}"})
-    best = run(
-        repository, "b", value=0.6, data={"num_classes": 2}, model={"num_classes": "${data.num_classes}"}
-    )
+    run(repository, "a", value=0.4, data={"num_classes": 10}, model={"n": "${data.num_classes}"})
+    best = run(repository, "b", value=0.6, data={"num_classes": 2}, model={"n": "${data.num_classes}"})
     facts = read_json(best / "job.json")
     for choices, names in (
         (facts["choices"], ["data.num_classes"]),

@@ -24,6 +24,8 @@ USING = (
     "rerun",
     "compare",
     "why",
+    "importance",
+    "report",
 )  # commands that take the name of a run
 PROBE = f"""
 import json, sys

@@ -31,7 +31,9 @@ def code_differences(a: Job, b: Job, project: Path) -> Iterator[Difference]:
         yield Difference("code", "commit", " | ".join(commit[:9] or "none" for commit in commits))
         between = {}
     changed = {name: _sum(name, then, now, between) for name in dict.fromkeys([*between, *then, *now])}
-    used = {str(value) for job in (a, b) for key, value in settings(job).items() if key.endswith("_target_")}
+    used = {
+        str(value) for job in (a, b) for key, value in settings(job)[0].items() if key.endswith("_target_")
+    }
     for name in sorted(changed, key=lambda name: (not _is_used(name, used), not CODE.search(name), name)):
         if lines := changed[name]:
             added = sum(line.startswith("+") for line in lines)

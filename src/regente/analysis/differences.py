@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from regente.analysis.flat_config import SEED, flat_config
+from regente.analysis.flat_config import SEED, config_with_references
 from regente.errors import ConfigError, Problem
 from regente.jobs.job import DATA, FOUND, PROVENANCE, Job, read_json
 from regente.jobs.runs import shown
@@ -40,14 +40,14 @@ def pair(a: Any, b: Any) -> str:
     return " | ".join("none" if each is None else str(each) for each in (a, b))
 
 
-def settings(job: Job) -> dict[str, Any]:
-    """The recorded config by dotted name; see flat_config.
+def settings(job: Job) -> tuple[dict[str, Any], frozenset[str]]:
+    """The recorded config by dotted name, and the settings that take their value from another one; see flat_config.py.
 
     Raises:
         ConfigError: when it cannot be read.
     """
     try:
-        return flat_config(job.config)
+        return config_with_references(job.config)
     except (OSError, ValueError) as error:
         what = f"cannot be read: {' '.join(str(error).split())[:200]}"
         raise ConfigError([Problem(f"{shown(job.path)}/config.yaml", what)]) from error
@@ -55,8 +55,8 @@ def settings(job: Job) -> dict[str, Any]:
 
 def config_differences(a: Job, b: Job) -> Iterator[Difference]:
     """Options of groups and settings; of another option, only the settings that the command line gave are listed."""
-    then, now = settings(a), settings(b)
-    listed = set[tuple[str, str]]()  # data.num_classes, which model.num_classes refers to, is listed once
+    (then, old_references), (now, new_references) = settings(a), settings(b)
+    referring = old_references & new_references  # model.num_classes, where data.num_classes is listed
     options = [
         key for key in dict.fromkeys([*a.choices, *b.choices]) if a.choices.get(key) != b.choices.get(key)
     ]
@@ -69,14 +69,10 @@ def config_differences(a: Job, b: Job) -> Iterator[Difference]:
         old, new = then.get(key), now.get(key)
         if old == new and "${oc." in str(old):
             old, new = (each.get(key) for each in recorded)
-        if old == new or (key.startswith(folded) and key not in given):
+        if old == new or key in referring or (key.startswith(folded) and key not in given):
             continue
-        text = pair(old, new)
-        if (repeated := (key.rpartition(".")[2], text)) in listed:
-            continue
-        listed.add(repeated)
         kind = "seed" if key == SEED else "records" if key.split(".")[0] in RECORDS else "config"
-        yield Difference(kind, key, text)
+        yield Difference(kind, key, pair(old, new))
     for file in (FOUND, "halved.json"):
         values = [read_json(job.path / file) for job in (a, b)]
         for key in sorted({*values[0], *values[1]}):

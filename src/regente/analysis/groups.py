@@ -133,7 +133,7 @@ def make_groups(runs: Sequence[RunRecord], metric: Metric, by: Sequence[str] = (
         keys = list(by)
     found: dict[Any, list[RunRecord]] = {}
     for run in runs:
-        key = tuple(setting(run, each) for each in by) if by else (run.experiment, _identity(run, (SEED,)))
+        key = tuple(setting(run, each) for each in by) if by else (run.experiment, identity(run, (SEED,)))
         found.setdefault(key, []).append(run)
     groups = [_group(each, keys, metric, by) for each in found.values()]
     return sorted(groups, key=lambda group: (math.isnan(group.mean), -metric.sign * group.mean))
@@ -142,12 +142,12 @@ def make_groups(runs: Sequence[RunRecord], metric: Metric, by: Sequence[str] = (
 def _group(runs: list[RunRecord], keys: Sequence[str], metric: Metric, by: Sequence[str]) -> Group:
     units: dict[Unit, RunRecord] = {}
     for run in sorted((run for run in runs if run.state == "done"), key=lambda run: run.created):
-        unit = run.path if run.seed is None else (_identity(run, by) if by else run.seed)
+        unit = run.path if run.seed is None else (identity(run, by) if by else run.seed)
         units[unit] = run
     return Group({key: setting(runs[0], key) for key in keys}, runs, units, metric)
 
 
-def _identity(run: RunRecord, without: Sequence[str]) -> frozenset[tuple[str, Any]]:
+def identity(run: RunRecord, without: Sequence[str]) -> frozenset[tuple[str, Any]]:
     """What a run computes, without some settings; the option of a config group stands for its settings."""
     roots = tuple(f"{key}." for key in without)
     return frozenset(

@@ -1,6 +1,6 @@
 """`regente why`: what explains that two runs differ, the most likely cause first."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,14 @@ from regente.inference.rerun import close, pairs
 from regente.jobs.job import Job
 from regente.jobs.result import read_result
 from regente.jobs.runs import find, find_job, shown
-from regente.jobs.trace_file import TRACE, read_trace
+from regente.jobs.trace_file import TRACE, Line, read_trace
 from regente.tracking.restore import restore
 
 SHOWN = 12  # differences of one kind
 ROUNDING = ("machine", "packages")  # kinds that mostly change the last bits only
 BITS = ("trainer.precision", "trainer.accelerator", "trainer.devices", "trainer.deterministic")
 UPDATES = ("optimizer", "scheduler", "trainer.")  # what cannot change the first loss
+Points = dict[tuple[int, int, str], Any]  # by step, order in the step, and name
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,7 @@ class Parting:
     a: Any
     b: Any
     equal: int  # the last step before it that is equal to the bit; 0 if there is none
-
-    @property
-    def is_rounding(self) -> bool:
-        """Whether the two differ by no more than rounding."""
-        return close(self.a, self.b)
+    is_rounding: bool  # whether the first values that differ do so by no more than rounding
 
 
 @dataclass(frozen=True)
@@ -98,8 +95,8 @@ class Explanation:
             return f"traces: equal to the bit at all {self.points} common points"
         before = f"equal to the bit up to step {part.equal}; " if part.equal else ""
         size = ", which is rounding" if part.is_rounding else ""
-        values = "" if part.name == "weights" else f" {part.a!r} | {part.b!r}{size}"
-        return f"traces: {before}they part at step {part.step}: {part.name}{values}"
+        values = "" if part.name == "weights" else f" {part.a!r} | {part.b!r}"
+        return f"traces: {before}they part at step {part.step}: {part.name}{values}{size}"
 
 
 def explain(first: str, second: str | None, project: Path, scratch: Path) -> Explanation:
@@ -114,7 +111,7 @@ def explain(first: str, second: str | None, project: Path, scratch: Path) -> Exp
     if a.path == b.path:
         what = "is the best run of its experiment; name" if second is None else "is both runs; name"
         raise ConfigError([Problem(first, f"{what} another one: regente why A B")])
-    parting, points = part(*(points_of(job) for job in (a, b)))
+    parting, points = part(*(points_of(read_trace(job.path / TRACE)) for job in (a, b)))
     found = [
         *config_differences(a, b),
         *data_differences(a, b),
@@ -144,10 +141,10 @@ def _place(each: Difference, parting: Parting | None, resumes: Sequence[int]) ->
     return (each.kind == "records", not shown_by_trace, *each.place)
 
 
-def points_of(job: Job) -> dict[tuple[int, int, str], Any]:
+def points_of(lines: Iterable[Line]) -> Points:
     """What a trace says of each step: the loss, the weights after it, the metrics after those."""
-    found: dict[tuple[int, int, str], Any] = {}
-    for line in read_trace(job.path / TRACE):
+    found: Points = {}
+    for line in lines:
         for step, name, value, _ in pairs(line, {}):
             found[step, 0 if name == "loss" else 2, name] = value
         if "weights" in line:
@@ -159,12 +156,15 @@ def part(
     a: dict[tuple[int, int, str], Any], b: dict[tuple[int, int, str], Any]
 ) -> tuple[Parting | None, int]:
     """Where two traces part, and the number of points that both have."""
-    common, equal = sorted(a.keys() & b.keys()), 0
-    for key in common:
-        if repr(a[key]) != repr(b[key]):  # repr: NaN is not equal to itself
-            return Parting(key[0], key[2], a[key], b[key], equal), len(common)
-        equal = key[0]
-    return None, len(common)
+    common = sorted(a.keys() & b.keys())
+    other = [key for key in common if repr(a[key]) != repr(b[key])]  # repr: NaN is not equal to itself
+    if not other:
+        return None, len(common)
+    first = other[0]
+    equal = max((step for step, *_ in common[: common.index(first)]), default=0)
+    values = [key for key in other if key[2] != "weights"][:1]
+    rounding = all(close(a[key], b[key]) for key in values)
+    return Parting(first[0], first[2], a[first], b[first], equal, rounding), len(common)
 
 
 def _metrics(job: Job) -> str:

@@ -8,7 +8,7 @@ import click
 MOST_ROWS = 40  # on a terminal
 
 
-def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+def complete_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     from regente.jobs.runs import names
 
     runs = Path.cwd() / "runs"
@@ -17,7 +17,7 @@ def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
 
 
 @click.command()
-@click.argument("names", nargs=-1, metavar="[RUN | SWEEP | EXPERIMENT]...", shell_complete=_complete)
+@click.argument("names", nargs=-1, metavar="[RUN | SWEEP | EXPERIMENT]...", shell_complete=complete_names)
 @click.option("--by", metavar="KEYS", help="Group by these settings alone, separated by commas.")
 @click.option("--metric", help="A metric of the runs; default: the monitored one.")
 @click.option(

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from regente.cli import cache, compare, inference, resume, sweep, tracking, why
+from regente.cli import analysis, cache, compare, inference, resume, sweep, tracking
 from regente.cli.request import split
 from regente.errors import ConfigError, Problem, RegenteError, Stopped
 from regente.jobs.fast_exit import FastExit
@@ -38,6 +38,7 @@ It prints every problem of the config.
 \b
 regente check mnist_cnn trainer.max_epoch=3
 regente check -m optimizer.lr=1e-2,1e-3    every job of a sweep; of a search, what can be known before it
+regente check model.width=9 --dead-keys    does each override change a number? exit code 1 if one does not
 
 Devices and files are checked when a run starts, not here.
 """
@@ -160,10 +161,19 @@ def train(
 @regente.command(name="check", help=CHECK, context_settings={"ignore_unknown_options": True})
 @request
 @click.option("-m", "--multirun", is_flag=True, help="Check a sweep.")
-def check_(words: tuple[str, ...], debug: bool, multirun: bool) -> None:
+@click.option(
+    "--dead-keys", is_flag=True, help="Train two steps with and without each override, and compare them."
+)
+def check_(words: tuple[str, ...], debug: bool, multirun: bool, dead_keys: bool) -> None:
     from regente.training.prepare import check, compose
 
     experiment, overrides = split(words)
+    if dead_keys:
+        if multirun:
+            raise ConfigError(
+                [Problem("--dead-keys", "goes with one run; regente importance SWEEP tells it of a sweep")]
+            )
+        sys.exit(_print_dead_keys(experiment, overrides))
     found = ""
     if not multirun:
         composed = compose(experiment, overrides)
@@ -176,6 +186,16 @@ def check_(words: tuple[str, ...], debug: bool, multirun: bool) -> None:
 
         found = f"{check_sweep(make_plan(experiment, overrides))}, "
     click.echo(f"{' '.join([experiment, *overrides])}: {found}no problems")
+
+
+def _print_dead_keys(experiment: str, overrides: list[str]) -> int:
+    from regente.analysis.dead_keys import dead_keys
+
+    found = []
+    for tested in dead_keys(experiment, overrides):
+        click.echo(printable(f"{tested.word}: {tested.text}"))
+        found.append(tested.dead)
+    return int(any(found))
 
 
 @regente.command(name="list")
@@ -200,7 +220,7 @@ for command in (
     resume.fork,
     *inference.COMMANDS,
     compare.compare,
-    why.why,
+    *analysis.COMMANDS,
     sweep.sweep,
     cache.cache,
     tracking.ui,
