@@ -29,6 +29,9 @@ WARM = [
 ]
 
 
+START_SHIPPER = recorder.start_shipper
+
+
 @dataclass(frozen=True)
 class Ended:
     """How a command ended."""
@@ -136,8 +139,10 @@ class ForkedServer(forking.ForkServer):
         return forking.ForkedProcess(run)
 
 
-def fork_shipper(job: Job, *, low_priority: bool = True) -> forking.ForkedProcess:
-    """The shipper, with MLflow in it already."""
+def fork_shipper(job: Job, *, low_priority: bool = True) -> Any:
+    """The shipper, with MLflow in it already; one that takes over does not inherit what MLflow knows of the training."""
+    if not low_priority:
+        return START_SHIPPER(job, low_priority=False)
 
     def run() -> int:
         redirect(job.path / "shipper.log", 1, 2)

@@ -9,6 +9,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 import yaml
@@ -438,6 +439,30 @@ def test_an_interrupted_job_goes_on_in_its_directory_and_its_run_as_if_nothing_h
     runs = query(project, "select status, name from runs order by name")
     assert runs[-2:] == [("FINISHED", "seed=1"), ("FINISHED", "seed=2")]
     assert [status for status, _ in runs] == ["FINISHED"] * 3  # the parent too, opened again
+
+
+@pytest.mark.usefixtures("store")
+def test_one_process_records_a_sweep_and_when_it_is_killed_another_one_does(
+    start: Start, project: Path
+) -> None:
+    words = [word for word in FAST if word not in ("tracking=none", "callbacks=none")]
+    process = start("train", *words, "-m", "seed=range(3)", ONE)
+    until(lambda: len(query(project, "select run_uuid from runs")) >= 2, 120)  # the sweep's and a job's
+    (log,) = project.glob("runs/*/sweep-*/shipper.log")
+    family = psutil.Process(process.pid).children(recursive=True)
+    (recorder,) = [each for each in family if Path(f"/proc/{each.pid}/fd/1").resolve() == log]
+    recorder.kill()
+    process.join(200)
+    assert process.exitcode == 0, (project / "err").read_text()
+    assert query(project, "select status, count(*) from runs group by status") == [("FINISHED", 4)]
+    once = "select max(n) from (select count(*) n from metrics group by run_uuid, key, step, timestamp)"
+    assert query(project, once) == [(1,)]
+    logged = "select key, count(*) from metrics where key in ('val/acc', 'best/val/acc') group by key"
+    assert query(project, logged) == [("best/val/acc", 4), ("val/acc", 3)]
+    assert query(project, "select count(*) from logged_models") == [(1,)]
+    assert len(list(project.glob("mlartifacts/*/*/artifacts/figures/confusion_matrix.svg"))) == 3
+    assert list(project.glob("runs/*/*/*/shipper.log")) == []
+    assert [each for each in family if each.is_running() and each.status() != psutil.STATUS_ZOMBIE] == []
 
 
 def test_the_table_names_the_error_of_a_job(tmp_path: Path) -> None:

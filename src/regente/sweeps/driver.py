@@ -207,6 +207,10 @@ class Driver:
     def _open_parent(self) -> None:
         self.finished.unlink(missing_ok=True)
         self.parent = Parent(open_job(self.folder.path), self.config, self.plan.swept)
+        # threads of one job wait for each other, so that a neighbour on one core stops them all; jobs do not
+        self.parent.recorder.low_priority = not (
+            isinstance(self.launcher, Local) and self.launcher.threads == 1
+        )
         self.parent.recorder.start()
 
     def _export_best(self) -> None:

@@ -18,7 +18,7 @@ from regente.jobs import console
 from regente.jobs.job import open_job
 from regente.sweeps.identity import Identities
 from regente.sweeps.plan import Plan
-from regente.sweeps.records import Parent, job_directory, make_folder, redactor, write_queue
+from regente.sweeps.records import Parent, job_directory, make_folder, recording_lines, redactor, write_queue
 from regente.sweeps.state import JobState, SweepFolder, reconcile
 from regente.sweeps.table import closing
 from regente.tracking.recorder import SWEEP
@@ -109,8 +109,8 @@ def sweep_by_hydra(plan: Plan, *, rerun: bool, dry_run: bool) -> tuple[int, list
         (folder.path / SESSION).unlink(missing_ok=True)
         folder.release()
     closing(console.terminal(quiet=False), session, plan.swept, config["monitor"], stopped=status != 0)
-    if recorded.run_id:
-        click.echo(f"sweep {recorded.run_id} in MLflow; to compare its runs: regente ui")
+    for line in recording_lines(recorded):
+        click.echo(line)
     return status or int(any(state.state in ("failed", "killed") for state in session)), session, folder
 
 

@@ -133,6 +133,15 @@ class Parent:
         return self.recorder.finish("KILLED" if stopped else "FAILED" if failed else "FINISHED")
 
 
+def recording_lines(recorded: RecordingResult | None) -> list[str]:
+    """Where the sweep's run is in MLflow, what that took at the end, and what is missing there."""
+    if recorded is None:
+        return []
+    took = f" (recording took {recorded.seconds:.1f} s at the end)" if recorded.seconds > 1 else ""
+    where = f"sweep {recorded.run_id} in MLflow; to compare its runs: regente ui{took}"
+    return [where] * bool(recorded.run_id) + [f"tracking: {recorded.reason}"] * bool(recorded.reason)
+
+
 def write_tables(
     folder: Path, states: Sequence[JobState], groups: Sequence[SeedGroup], swept: Sequence[str], metric: str
 ) -> list[Path]:

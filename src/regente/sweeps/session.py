@@ -8,13 +8,13 @@ from tempfile import TemporaryDirectory
 
 import click
 
-from regente.errors import ConfigError, Problem, RegenteError, Stopped
+from regente.errors import ConfigError, Problem, RegenteError, Stopped, TrackingError
 from regente.jobs import console
 from regente.jobs.runs import shown
 from regente.sweeps.driver import Driver
 from regente.sweeps.plan import Plan, check_trials, confirm_size, label, make_plan
 from regente.sweeps.protocols import TrialSource
-from regente.sweeps.records import make_folder, redactor, write_queue
+from regente.sweeps.records import make_folder, recording_lines, redactor, write_queue
 from regente.sweeps.state import JobState, SweepFolder, reconcile
 from regente.sweeps.table import Table, closing
 from regente.training.launch import GRACE
@@ -96,13 +96,14 @@ def run(
         folder.release()
     if reason := getattr(source, "end_reason", ""):
         click.echo(reason)
-    if recorded and recorded.run_id:
-        click.echo(f"sweep {recorded.run_id} in MLflow; to compare its runs: regente ui")
+    for line in recording_lines(recorded):
+        click.echo(line)
     resume = f"; to go on: regente sweep resume {folder.path.name}" if stopped or left else ""
     click.echo(f"sweep {shown(folder.path)}{resume}")
     if driver.signal:
         raise Stopped(driver.signal)
-    return int(any(state.state in ("failed", "killed") for state in states)), states, folder
+    code = int(any(state.state in ("failed", "killed") for state in states))
+    return code or (TrackingError.exit_code if recorded and recorded.refused else 0), states, folder
 
 
 def show_jobs(plan: Plan) -> int:

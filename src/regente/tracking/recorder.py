@@ -71,6 +71,7 @@ class Recorder:
     journal: Journal  # from start() on
     calls: UserCalls | None = None
     taken_over = False  # whether a second process ships, in place of one that starved or was killed
+    low_priority = True  # of the shipper, as long as the training runs
     attempt = 0  # how often the job was started before
 
     def __init__(
@@ -109,7 +110,7 @@ class Recorder:
             if sweep and sweep.alive() is None:
                 keep_provenance(self.job)  # of this machine, which is not the sweep's
             return
-        self.shipper = start_shipper(self.job)
+        self.shipper = start_shipper(self.job, low_priority=self.low_priority)
         threading.Thread(target=self._probe, daemon=True).start()
 
     def _write_first_line(self, process: dict[str, str]) -> None:
@@ -182,18 +183,18 @@ class Recorder:
                 state.get("run_id"), reason=state["refused"], refused=bool(state["refused"])
             )
         begun = changed = time.monotonic()
-        delay, before = waited_for_core(self.shipper.pid), None
+        delay, before = waited_for_core(self.shipper.pid) if self.low_priority else None, None
         while True:
-            if (state := read_state(self.job.path)) != before:
-                changed, before = time.monotonic(), state
-            if (result := self._result(state, time.monotonic() - changed)) is not None:
-                break
-            time.sleep(0.02)
             # a long upload is no reason: it waits for the network, not for a core
             most = max(STARVING, (time.monotonic() - begun) / 2)
             starves = delay is not None and (waited_for_core(self.shipper.pid) or 0.0) > delay + most
             if not self.taken_over and (starves or (self.shipper.poll() or 0) < 0):
                 self._take_over()
+            if (state := read_state(self.job.path)) != before:
+                changed, before = time.monotonic(), state
+            if (result := self._result(state, time.monotonic() - changed)) is not None:
+                break
+            time.sleep(0.02)
         # it may still ship what other processes have left
         while not result.reason and self.shipper.poll() is None and time.monotonic() - begun < FINAL_WAIT:
             time.sleep(0.02)

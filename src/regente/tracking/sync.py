@@ -33,7 +33,8 @@ def unshipped(project: Path, *, refused: bool = False) -> Iterator[Path]:
 
     `refused`: include jobs that the store has refused.
     """
-    for file in sorted((project / "runs").glob("**/journal.jsonl")):
+    found = (project / "runs").glob("**/journal.jsonl")
+    for file in sorted(found, key=lambda file: (len(file.parts), file)):  # a sweep before its jobs
         if is_unshipped(file.parent, refused=refused):
             yield file.parent
 
