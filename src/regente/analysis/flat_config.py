@@ -35,7 +35,10 @@ def config_with_references(text: str) -> tuple[dict[str, Any], frozenset[str]]:
     except ValueError:
         blocks = [_parsed(text)]
     found = {key: value for block in blocks for key, value in block}
-    config = {key: _followed(found, value) for key, value in found.items()}
+    config = {
+        key: _followed(found, value) if isinstance(value, str) and value[:2] == "${" else value
+        for key, value in found.items()
+    }
     return config, frozenset(key for key, value in found.items() if config[key] is not value)
 
 
@@ -81,7 +84,7 @@ def _frozen(node: Any, budget: Iterator[int]) -> Any:
 
 def _followed(found: dict[str, Any], value: Any) -> Any:
     for _ in range(HOPS):
-        match = REFERENCE.fullmatch(value) if isinstance(value, str) and value.startswith("${") else None
+        match = REFERENCE.fullmatch(value) if isinstance(value, str) else None
         if match is None or match[1] == SEED or match[1] not in found:
             break
         value = found[match[1]]

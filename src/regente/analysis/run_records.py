@@ -79,9 +79,11 @@ def select(names: Sequence[str], project: Path) -> dict[str, list[Path]]:
         TrackingError: when a name matches nothing; the message lists candidates.
     """
     if not names:
-        latest = find_job("latest", project).path
+        jobs = _jobs(project / "runs")
+        # cheaper than find_job, which checks every job as one to run
+        latest = max(jobs, key=_created) if jobs else find_job("latest", project).path
         inside = (latest.parent / QUEUE).is_file()
-        names = [str(latest.parent) if inside else latest.relative_to(project.resolve() / "runs").parts[0]]
+        names = [str(latest.parent) if inside else latest.relative_to(project / "runs").parts[0]]
     return {name: _directories(name, project) for name in dict.fromkeys(names)}
 
 
@@ -96,6 +98,11 @@ def _directories(name: str, project: Path) -> list[Path]:
         if (folder / QUEUE).is_file():
             raise TrackingError(f"{name}: a sweep without jobs yet; try again when the first one has started")
     return [find_job(name, project).path]
+
+
+def _created(path: Path) -> tuple[str, int]:
+    file = path / "job.json"
+    return str(read_json(file).get("created")), file.stat().st_mtime_ns
 
 
 def _jobs(folder: Path) -> list[Path]:

@@ -18,7 +18,7 @@ from regente.jobs.job import DATA, read_json
 from regente.jobs.result import split_of
 
 SHARES = ("acc", "accuracy", "f1", "precision", "recall", "auroc", "iou", "dice", "top1", "top5")
-FIRST_SEEDS = 5  # to propose where nothing is known of the spread
+ON_SAMPLES = ("McNemar", "paired bootstrap")
 
 
 @dataclass(frozen=True, repr=False)
@@ -31,12 +31,19 @@ class Verdict:
     difference: Difference | None
     p: float = math.nan  # corrected for the number of comparisons
     comparisons: int = 1
-    more_seeds: int | None = None  # that would tell, for each side
     reason: str = ""  # why there is no difference to test
 
     @property
     def established(self) -> bool:
         return self.difference is not None and self.p < ALPHA
+
+    @property
+    def more_seeds(self) -> int | None:
+        """How many more seeds for each side would tell; None where it is established, or for more than MOST_SEEDS."""
+        over_seeds = self.difference is not None and self.difference.method not in ON_SAMPLES
+        if self.difference is None or self.established or not over_seeds:
+            return None
+        return further_seeds(self.difference, self.comparisons)
 
     def __repr__(self) -> str:
         return f"<{self}>"
@@ -57,20 +64,18 @@ class Verdict:
 
     def _conclusion(self) -> str:
         assert self.difference is not None
-        on_samples = self.difference.method in ("McNemar", "paired bootstrap")
         what = "established" if self.established else "not established"
-        if on_samples:
+        if self.difference.method in ON_SAMPLES:
             return (
                 f"{what} for these two trained models; several seeds of each would tell it for the settings"
             )
         if self.established:
             return what
-        if self.more_seeds is None:
+        more = self.more_seeds
+        if more is None:
             return f"{what}; {MOST_SEEDS} more seeds would not tell a difference as small as this"
-        noun = "seed" if self.more_seeds == 1 else "seeds"
-        return (
-            f"{what}; about {self.more_seeds} more {noun} would tell, if the difference is what it looks like"
-        )
+        noun = "seed" if more == 1 else "seeds"
+        return f"{what}; about {more} more {noun} would tell, if the difference is what it looks like"
 
 
 def in_units(metric: str, effect: float, low: float, high: float) -> tuple[str, str, str]:
@@ -136,9 +141,7 @@ def _of_seeds(first: Group, second: Group, found: Difference | None, p: float, c
         change = in_units(first.metric.name, first.mean - second.mean, 0, 0)[0]
         same = "the same value for each seed" if first.mean == second.mean else f"{change} for each seed"
         return Verdict(*names, None, reason=f"{same}: there is no spread to test")
-    return Verdict(
-        *names, found, p, comparisons, further_seeds(found, comparisons) if not p < ALPHA else None
-    )
+    return Verdict(*names, found, p, comparisons)
 
 
 def difference(first: Group, second: Group) -> Difference | None:

@@ -39,7 +39,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cache, cached_property
 from hashlib import sha256
 from pathlib import Path
-from types import NoneType, UnionType
+from types import UnionType
 from typing import IO, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from regente.errors import ConfigError, RegenteError
@@ -234,6 +234,14 @@ def open_job(path: Path) -> Job:
 
 def fits(kind: Any, value: Any) -> bool:
     """Whether a value of a file has a type: a class, `list[T]`, `dict[str, T]`, or several with `|`."""
+    if type(kind) is not type:
+        return _fits_form(kind, value)
+    return isinstance(value, int | float if kind is float else kind) and (kind is bool) == isinstance(
+        value, bool
+    )
+
+
+def _fits_form(kind: Any, value: Any) -> bool:
     origin, of = get_origin(kind), get_args(kind)
     if origin is list:
         return isinstance(value, list) and all(fits(of[0], each) for each in value)
@@ -241,11 +249,9 @@ def fits(kind: Any, value: Any) -> bool:
         return isinstance(value, dict) and all(fits(of[1], each) for each in value.values())
     if origin is UnionType:
         return any(fits(each, value) for each in of)
-    if kind is Any or kind is None or kind is NoneType:
-        return kind is Any or value is None
-    return isinstance(value, int | float if kind is float else kind) and (kind is bool) == isinstance(
-        value, bool
-    )
+    if kind is None:
+        return value is None
+    return kind is Any or isinstance(value, kind)
 
 
 @cache
