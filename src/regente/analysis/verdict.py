@@ -56,7 +56,7 @@ class Verdict:
         change, low, high = in_units(self.metric, found.effect, found.low, found.high)
         p = f"p = {found.p:.2g}"
         if self.comparisons > 1:
-            p += f", {self.p:.2g} with Holm's correction for {self.comparisons:,} comparisons"
+            p += f", {self.p:.2g} corrected for {self.comparisons:,} comparisons"
         return (
             f"{head}{change} {self.metric}, 95 % interval {low} to {high}, {_sample(found)} "
             f"({found.method}, {p}): {self._conclusion()}"
