@@ -29,14 +29,14 @@ CURVES, MATRICES, SLICES = 6, 3, 9  # configurations in a figure; confusion matr
 NUMBERED = 20  # classes that a confusion matrix has room for
 
 
-def make_report(found: Comparison) -> Document:
-    """The document on a comparison."""
+def make_report(found: Comparison, *, fast: bool = False) -> Document:
+    """The document on a comparison; `fast`: see importance."""
     done = [run for run in found.runs if run.state == "done"]
     sections = [
         Section("Question", _question(found)),
         Section("Result", _result(found)),
         Section("Curves", list(_curves(found))),
-        Section("Settings", list(_settings(found, done))),
+        Section("Settings", list(_settings(found, done, fast=fast))),
         Section("Confusion matrices", list(_confusions(found))),
         Section("Cost", [_cost(found)]),
         Section("How to reproduce it", _reproduce(found)),
@@ -116,12 +116,12 @@ def _mean_curve(name: str, runs: Sequence[dict[int, float]]) -> Curve | None:
     return Curve(name, [float(step) for step in steps], means, low, high)
 
 
-def _settings(found: Comparison, done: Sequence[RunRecord]) -> Iterator[Block]:
+def _settings(found: Comparison, done: Sequence[RunRecord], *, fast: bool) -> Iterator[Block]:
     """Importance, parallel coordinates and slices."""
     runs = [run for run in done if found.metric.name in run.metrics]
     if len(runs) < 3 or not found.keys:
         return
-    what = importance(runs, found.metric)
+    what = importance(runs, found.metric, fast=fast)
     if what.effects:
         rows = [
             [each.key, "-" if each.share is None else f"{each.share:.0%}", each.levels[0][0],

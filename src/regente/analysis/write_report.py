@@ -52,6 +52,17 @@ def write(names: Sequence[str], project: Path, metric: str | None, out: Path) ->
         raise ConfigError([Problem(f"--out {out}", f"cannot be written ({error.strerror})")]) from error
 
 
+def write_sweep_report(sweep: Path, project: Path) -> Path:
+    """`report.html` in the directory of a sweep that has ended."""
+    found = compare([str(sweep)], project)
+    from regente.analysis.document import to_html
+    from regente.analysis.report import make_report
+
+    file = sweep / "report.html"
+    file.write_text(to_html(make_report(found, fast=True)), encoding="utf-8")
+    return file
+
+
 def find_browser(out: Path) -> str:
     """A browser that prints pages.
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from regente.analysis.write_report import write_sweep_report
 from regente.config.compose import Composed
 from regente.config.discovery import extra_dirs
 from regente.config.environment import env_references, externalize
@@ -129,8 +130,18 @@ class Parent:
             file.parent.mkdir(exist_ok=True)
             figure.savefig(file)
             journal.write("artifact", path=str(file), to="figures")
+        self._report()
         journal.write("view", monitor=self.monitor)
         return self.recorder.finish("KILLED" if stopped else "FAILED" if failed else "FINISHED")
+
+    def _report(self) -> None:
+        """The report on the sweep; a tag says why if it cannot be made, which does not end a sweep."""
+        try:
+            file = write_sweep_report(self.job.path, Path.cwd())
+            self.recorder.journal.write("artifact", path=str(file), to="")
+        except Exception as error:
+            what = f"not made: {type(error).__name__}: {str(error)[:500]}"
+            self.recorder.journal.write("tags", values={"regente.report": what})
 
 
 def recording_lines(recorded: RecordingResult | None) -> list[str]:

@@ -9,6 +9,7 @@ runs/EXPERIMENT/sweep-<identity>/
   finished.json              there when the sweep's own run has ended
   fork_server.log            the output of the process that forks jobs
   jobs.csv seeds.csv         the results: see records.py
+  report.html                the report on its runs: see analysis/report.py
   trials.jsonl               the trials of a search: see trial_storage.py
   slurm/                     the files of submitit, with hydra/launcher=slurm
 """
