@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 import xml.etree.ElementTree as ET
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,8 @@ from regente.analysis.comparison import as_json, compare
 from regente.analysis.formats import as_csv, as_html, as_latex, as_markdown, as_text
 from regente.cli.compare import compare as command
 from regente.errors import ConfigError
+from regente.jobs.job import write_json
+from regente.jobs.process_identity import process_identity
 from tests.analysis.conftest import write_run, write_sweep
 
 VALUES = {0.1: (0.90, 0.91, 0.92), 0.01: (0.80, 0.82, 0.81)}
@@ -176,6 +180,10 @@ def test_what_is_left_out_is_counted(project: Path) -> None:
         "1 run waiting in a sweep", "1 run failed or stopped: left out", "1 run pruned: left out",
         "1 run without val/acc: left out",
     ]  # fmt: skip
+    write_json(sweep / "j3" / "process.json", asdict(process_identity(os.getpid())))  # it runs
+    live = compare(["sweep-1"], project)
+    assert "1 run still running" in live.notes()
+    assert as_text(live, most=9)[0].split()[:4] == ["lr", "val/acc", "running", "run"]
 
 
 def test_metrics_are_chosen_and_sorted_in_their_direction(project: Path) -> None:
