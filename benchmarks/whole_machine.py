@@ -14,7 +14,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
+from urllib.request import urlopen
 
 PLAIN = """
 import mlflow, pytorch_lightning as pl, torch
@@ -84,8 +86,10 @@ COMMANDS: dict[str, tuple[list[str], str]] = {  # by name: the words, and the co
     "predict": ([REGENTE, "predict", "latest", "x.npy"], ""),
     "export": ([REGENTE, "export", "latest", "--format", "torch"], ""),
     "rerun --verify": ([REGENTE, "rerun", "latest", "--verify"], ""),
+    "ui, to its first page": ([REGENTE, "ui", "--port", "5123"], ""),
 }
-OF_A_RUN = ("evaluate", "predict", "export", "rerun --verify")
+OF_A_RUN = ("evaluate", "predict", "export", "rerun --verify", "ui, to its first page")
+PAGE = "http://127.0.0.1:5123/"
 
 
 def main(rounds: int, names: list[str]) -> None:
@@ -137,7 +141,9 @@ def measure(words: list[str], folder: Path) -> dict[str, float]:
     before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     with (folder / "out").open("wb") as out:
         process = subprocess.Popen(words, cwd=folder, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
-        if process.wait():
+        if "ui" in words:
+            end_at_first_page(process)
+        elif process.wait():
             raise SystemExit(f"{' '.join(words)} failed:\n{(folder / 'out').read_text()[-3000:]}")
     prompt = time.monotonic() - begun
     time.sleep(1)
@@ -154,6 +160,16 @@ def measure(words: list[str], folder: Path) -> dict[str, float]:
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return {"prompt": prompt, "last": last, "cpu": cpu, "left": left}
+
+
+def end_at_first_page(process: "subprocess.Popen[bytes]") -> None:
+    """Wait until the page is there, then end the server."""
+    while True:
+        with suppress(OSError), urlopen(PAGE, timeout=60):
+            break
+        time.sleep(0.05)
+    process.terminate()
+    process.wait()
 
 
 def children() -> list[str]:
