@@ -63,6 +63,7 @@ class Driver:
         self.signal: int | None = None  # that has stopped the sweep
         self.kill_times: dict[str, float] = {}  # of jobs that were asked to stop: when they are asked again
         self.over_time: set[str] = set()
+        self.store_is_away = False  # and a line has said so
         self.halted = False  # a job failed, and on_failure=stop
         self.finished = folder.path / "finished.json"  # there when the sweep's own run has ended
         self.begun = time.monotonic()
@@ -241,6 +242,9 @@ class Driver:
     def _wait(self, source: TrialSource) -> None:
         """Wait for jobs to end, and stop those that are over their time, or all after a signal."""
         assert self.launcher is not None
+        if self.parent and self.parent.recorder.problem and not self.store_is_away:
+            self.store_is_away = True
+            self.table.print(self.parent.recorder.problem_note())
         for job, code in self.launcher.poll(POLL_SECONDS):
             id_ = next(id_ for id_, (running, _) in self.jobs.items() if running.path == job.path)
             self._ended(source, id_, code)
