@@ -3,6 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from regente.analysis.dead_keys import dead_keys
+from regente.errors import ConfigError
 from tests.conftest import Ended
 
 Run = Callable[..., Ended]
@@ -36,5 +40,5 @@ def test_a_setting_that_nobody_reads_is_found_and_no_other(regente: Run, project
     ]
     assert (ended.code, ended.err) == (1, "")
     assert not (project / "runs").exists() and not (project / "mlflow.db").exists()
-    ended = regente("check", "--dead-keys")
-    assert (ended.code, "give some" in ended.err) == (2, True)
+    with pytest.raises(ConfigError, match="give some"):
+        next(dead_keys("digits_mlp", []))
