@@ -8,7 +8,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from mlflow.entities import LoggedModelOutput
 
 from regente.config.compose import compose
 from regente.errors import TrackingError
@@ -16,6 +18,7 @@ from regente.jobs.job import Job, freeze
 from regente.jobs.process_identity import process_identity
 from regente.tracking.journal import Journal
 from regente.tracking.mlflow_run import read_state
+from regente.tracking.run_artifacts import log_model
 from regente.tracking.store import open_store
 from regente.tracking.sync import sync_job, sync_store, unshipped
 from tests.training.test_fit import query
@@ -76,11 +79,13 @@ def test_a_process_killed_before_it_wrote_the_end_has_finished_if_it_left_its_re
     assert list(unshipped(project)) == []
 
 
-def test_a_store_of_artifacts_that_fails_takes_no_result_from_a_run(project: Path) -> None:
+def test_a_store_of_artifacts_that_fails_takes_no_result_from_a_run_also_when_that_is_moved(
+    project: Path,
+) -> None:
     job = died(project, result=True)
     (job.path / "a.txt").write_text("a")
     journal = Journal(job.journal)
-    journal.write("artifact", path=str(job.path / "a.txt"), to="")
+    journal.artifact(job.path / "a.txt", "")
     journal.write("result", **RESULT)
     journal.write("end", status="FINISHED")
     journal.close()
@@ -90,6 +95,7 @@ def test_a_store_of_artifacts_that_fails_takes_no_result_from_a_run(project: Pat
     assert query(project, "select value from tags where key = 'regente.failure'") == []
     assert list(unshipped(project)) != []
     (project / "mlartifacts").unlink()
+    job.path.rename(job.path.with_name("moved"))
     assert sync_store(project, URI) == 1
     assert [status for status, _ in shown(project)] == ["FINISHED"]
     assert len(shown(project)[0][1].split(",")) == len(ONCE.split(","))
@@ -122,6 +128,36 @@ def test_figures_that_a_killed_shipper_did_not_draw_are_drawn_by_the_next_comman
     assert sync_store(project, URI) == 1
     assert (there / "learning_curves.svg").is_file()
     assert list(unshipped(project)) == []  # also where a file is damaged: it would fail again
+
+
+@pytest.mark.filterwarnings("ignore")  # those of mlflow.pyfunc, which is imported here
+def test_a_model_that_a_killed_process_has_begun_to_log_is_completed(project: Path) -> None:
+    job = died(project, result=True)
+    assert sync_job(job, project) == "shipped"
+    client, experiment = open_store(URI, project, "e")
+    run, checkpoint = read_state(job.path)["run_id"], job.path / "it's.ckpt"
+    checkpoint.write_bytes(b"weights")
+    np.save(job.path / "example.npy", np.zeros((2, 3), np.float32))
+
+    def log() -> list[Any]:
+        (job.path / "exported").mkdir()
+        (job.path / "exported/model.pt2").write_bytes(b"program")
+        np.save(job.path / "exported/outputs.npy", np.zeros((2, 1), np.float32))
+        log_model(client, run, job, checkpoint, own=True)
+        assert not (job.path / "exported").exists(), client.get_run(run).data.tags.get("regente.model")
+        return list(client.search_logged_models([experiment]))
+
+    begun = client.create_logged_model(
+        experiment, name="model", source_run_id=run, tags={"regente.weights": "x"}
+    )
+    client.log_outputs(run, [LoggedModelOutput(begun.model_id, 0)])
+    for _ in range(2):  # the second time it is there
+        (model,) = log()
+        assert (model.model_id, str(model.status)) == (begun.model_id, "READY")
+        assert client.get_run(run).outputs.model_outputs[0].model_id == begun.model_id
+    assert f"run_id: {run}" in next(project.rglob("MLmodel")).read_text()
+    checkpoint.touch()  # other weights of the same name
+    assert len(log()) == 2
 
 
 def test_a_run_whose_id_was_not_noted_is_found_again(project: Path) -> None:

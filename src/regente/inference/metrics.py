@@ -68,7 +68,7 @@ def evaluate_weights(
         if rows[split]:
             table = job.path / f"{split}.csv"
             write_rows(table, rows[split])
-            recorder.journal.write("artifact", path=str(table), to="classes")
+            recorder.journal.artifact(table, "classes")
         recorder.journal.write("metrics", step=0, values=more)
     write_json(job.path / "evaluation.json", {"checkpoint": str(run.checkpoint), "metrics": metrics})
     return metrics, rows

@@ -1,10 +1,11 @@
 """The gate to a directory that anybody may have made: regular files alone are opened, and none larger than expected."""
 
+import json
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 SMALL = 50_000_000  # bytes
 
@@ -61,3 +62,19 @@ def read_text(path: Path, most: int = SMALL) -> str:
         if (size := os.fstat(file.fileno()).st_size) > most:
             raise OSError(f"{path}: {size:,} bytes, more than {most:,}")
         return file.read().decode("utf-8")
+
+
+def parse_json(text: str) -> Any:
+    """The value of JSON text.
+
+    Raises:
+        ValueError: when it is not JSON, or holds characters that no path and no store takes.
+        RecursionError: when it is nested too deep.
+    """
+    value = json.loads(text)
+    if "\\u" in text:
+        again = json.dumps(value, ensure_ascii=False)
+        again.encode(errors="surrogateescape")  # a path that is not UTF-8 is accepted
+        if "\\u0000" in again.replace("\\\\", ""):
+            raise ValueError("a null character")
+    return value

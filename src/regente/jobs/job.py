@@ -43,7 +43,7 @@ from types import UnionType
 from typing import IO, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from regente.errors import ConfigError, RegenteError
-from regente.jobs.found_files import irregular, read_text
+from regente.jobs.found_files import irregular, parse_json, read_text
 from regente.jobs.signature import sign
 
 FITTED_STATE = "fitted_state.json"
@@ -220,7 +220,7 @@ def open_job(path: Path) -> Job:
         RegenteError: when the directory is not a job's, or holds what would lead a reader elsewhere.
     """
     try:
-        facts = json.loads(read_text(path / "job.json"))
+        facts = parse_json(read_text(path / "job.json"))
         job = Job(path=path.resolve(), **facts)
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise RegenteError(f"{path}: not a job directory ({error})") from error
@@ -279,7 +279,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in a small file, see TYPES; empty if there is no such regular file, or it is damaged."""
     types = TYPES.get(path.name, {})
     with suppress(OSError, ValueError, RecursionError):
-        content = json.loads(read_text(path))
+        content = parse_json(read_text(path))
         if isinstance(content, dict):
             return {key: value for key, value in content.items() if fits(types.get(key, Any), value)}
     return {}

@@ -7,7 +7,6 @@ digits_cnn, digits_cnn:best               the latest of an experiment, or its be
 0a1b2c3d                                  an MLflow run id, or a unique beginning of it
 """
 
-import json
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from regente.errors import CheckpointError, RegenteError, TrackingError, first_of
-from regente.jobs.found_files import read_text
+from regente.jobs.found_files import parse_json, read_text
 from regente.jobs.job import FITTED_STATE, Job, open_job, read_json
 from regente.jobs.result import read_result
 
@@ -41,18 +40,15 @@ class Run:
         Raises:
             CheckpointError: when none were kept, or the file is gone.
         """
-        best = self.result.get("best_checkpoint")
-        if not best or not isinstance(best, str):
+        if (file := best_weights(self.job, self.result)) is None:
             untrained = self.result.get("epochs") == 0
             what = (
                 "has trained for no epoch" if untrained else "kept no weights; train with callbacks=default"
             )
             raise CheckpointError(f"{shown(self.job.path)}: the run {what}")
-        here = self.job.checkpoints / Path(best).name
-        for file in (here, Path(best)):
-            if file.is_file():
-                return file
-        raise CheckpointError(f"{shown(here)}: no such checkpoint; restore it, or name another run")
+        if not _is_file(file):
+            raise CheckpointError(f"{shown(file)}: no such checkpoint; restore it, or name another run")
+        return file
 
     @property
     def fitted_state(self) -> dict[str, Any] | None:
@@ -65,7 +61,7 @@ class Run:
         if not file.is_file():
             return None
         with suppress(OSError, ValueError, RecursionError):
-            if isinstance(found := json.loads(read_text(file)), dict):
+            if isinstance(found := parse_json(read_text(file)), dict):
                 return found
         raise CheckpointError(f"{shown(file)}: damaged; restore it, or name another run")
 
@@ -91,6 +87,18 @@ class Run:
         metric, mode = self.monitor
         value = float(self.result.get("metrics", {}).get(metric, math.nan))
         return -value if mode == "min" else value
+
+
+def best_weights(job: Job, result: dict[str, Any]) -> Path | None:
+    """The file of the best weights, which may have been deleted; None where none were kept.
+
+    The result names it as it was when the run ended; the job directory may have been moved.
+    """
+    best = result.get("best_checkpoint")
+    if not best or not isinstance(best, str):
+        return None
+    here = job.checkpoints / Path(best).name
+    return Path(best) if _is_file(Path(best)) and not _is_file(here) else here
 
 
 def find(name: str, project: Path) -> Run:
@@ -199,6 +207,11 @@ def job_directories(folder: Path) -> list[Path]:
         if "job.json" in files:
             found.append(Path(place))
     return sorted(found)
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is a file; also of a name that no file can have."""
+    return os.path.isfile(path)  # noqa: PTH113
 
 
 def _is_finished(path: Path) -> bool:

@@ -37,7 +37,7 @@ def why_not_own(content: Any, signature: str) -> str:
         return "it is not signed"
     if not (key := _key()):
         return "the key that signed it is not on this machine"
-    if hmac.compare_digest(_signature(content, key).encode(), signature.encode()):
+    if hmac.compare_digest(_signature(content, key).encode(), signature.encode(errors="surrogatepass")):
         return ""
     return "another user made it, or it was changed since"
 

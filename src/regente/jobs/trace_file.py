@@ -1,12 +1,11 @@
 """Reads the trace of a run; training/callbacks/trace.py writes it."""
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from regente.jobs.found_files import read_text
+from regente.jobs.found_files import parse_json, read_text
 from regente.jobs.job import fits
 
 TRACE = "trace.jsonl"  # in the job directory, and an artifact
@@ -27,7 +26,7 @@ def read_trace(file: Path) -> Sequence[Line]:
     with suppress(OSError, UnicodeDecodeError):
         for text in read_text(file).splitlines():
             with suppress(ValueError, RecursionError):  # a damaged last line
-                line = json.loads(text)
+                line = parse_json(text)
                 if (
                     isinstance(line, dict)
                     and "step" in line

@@ -274,7 +274,9 @@ def _text_problems(text: str, parts: Collection[str] | None, listed: tuple[str, 
     except (yaml.YAMLError, RecursionError) as error:
         yield Problem("config.yaml", f"bad YAML: {' '.join(str(error).split())[:200]}")
         return
-    if not isinstance(content, dict):
+    if not isinstance(content, dict) or not all(
+        isinstance(key, str | int | float) for _, key, _, _ in _items(content)
+    ):
         yield Problem("config.yaml", "is not a config")
         return
     unread = "tracking" if parts is not None and "tracking" not in parts else ""

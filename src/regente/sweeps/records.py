@@ -124,12 +124,12 @@ class Parent:
         if new := {key: value for key, value in values.items() if recorded.get(key) != value}:
             journal.write("metrics", step=0, values=new)
         for file in write_tables(self.job.path, states, groups, self.swept, metric):
-            journal.write("artifact", path=str(file), to="sweep")
+            journal.artifact(file, "sweep")
         for name, figure in figures.items():
             file = self.job.path / "figures" / f"{name}.png"
             file.parent.mkdir(exist_ok=True)
             figure.savefig(file)
-            journal.write("artifact", path=str(file), to="figures")
+            journal.artifact(file, "figures")
         self._report()
         journal.write("view", monitor=self.monitor)
         return self.recorder.finish("KILLED" if stopped else "FAILED" if failed else "FINISHED")

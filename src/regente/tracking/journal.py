@@ -7,7 +7,7 @@ Kinds of lines:
     params    values
     tags      values
     dataset   name, source, digest, splits
-    artifact  path (a file or folder), to (a folder of the run's artifacts, or "")
+    artifact  path (a file or folder in the job directory), to (a folder of the run's artifacts, or "")
     result    the content of result.json, after the test of the best weights
     view      monitor (metric and mode): a request to save the comparison of a sweep's runs
     end       status (FINISHED, FAILED or KILLED)
@@ -21,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from regente.jobs.found_files import open_regular
+from regente.jobs.found_files import open_regular, parse_json
 
 KINDS = ["start", "resume", "metrics", "params", "tags", "dataset", "artifact", "result", "view", "end"]
 
@@ -42,13 +42,19 @@ class Journal:
     def write(self, kind: str, **content: Any) -> None:
         """Append a line."""
         line = {"kind": kind, "time": time.time_ns() // 1_000_000, **content}
-        data = b"\n" * self.torn + json.dumps(line, separators=(",", ":")).encode() + b"\n"
+        text = json.dumps(line, separators=(",", ":"), ensure_ascii=False)
+        # no store takes what a file name that is not UTF-8 holds
+        data = b"\n" * self.torn + text.encode(errors="replace") + b"\n"
         try:
             self.torn = os.write(self.file, data) < len(data)
         except OSError as error:
             self.problem = self.problem or error.strerror or str(error)
         if self.torn:
             self.problem = self.problem or "no space for a whole line"
+
+    def artifact(self, path: Path, to: str) -> None:
+        """Append the request to log a file or folder of the job directory, which may be moved before that is done."""
+        self.write("artifact", path=os.path.relpath(path, self.path.parent), to=to)
 
     def close(self) -> None:
         """Release the file."""
@@ -81,7 +87,7 @@ def read(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
     found = []
     for line in whole.splitlines():
         with suppress(ValueError, RecursionError):
-            content = json.loads(line)
+            content = parse_json(line.decode())
             if isinstance(content, dict) and isinstance(content.get("kind"), str):
                 found.append(content)
     return found, offset + len(whole)

@@ -14,11 +14,15 @@ import numpy as np
 
 from regente.jobs.job import EXAMPLE, Job, open_job
 from regente.jobs.result import read_result
+from regente.jobs.runs import best_weights
 from regente.tracking.mlflow_internals import save_example, write_environment
 
 if TYPE_CHECKING:
+    from mlflow.entities import LoggedModel
     from mlflow.models import Model
+    from mlflow.tracking import MlflowClient
 
+WEIGHTS_TAG = "regente.weights"  # of the LoggedModel: see _identity
 # in the job directory until the model is logged: the program, its outputs for the example, or why there is none
 EXPORTED, PROGRAM, OUTPUTS, FAILURE = "exported", "model.pt2", "outputs.npy", "failure.txt"
 
@@ -56,31 +60,66 @@ def export_program(job: Job, checkpoint: Path, *, own: bool) -> None:
 
 def export_best(path: Path) -> int:
     """Export the best weights of the finished job of one's own in a directory; 0, or 1 where there are none."""
-    job, best = open_job(path), read_result(path).get("best_checkpoint")
-    if best is None:
+    job = open_job(path)
+    if (best := best_weights(job, read_result(path))) is None:
         return 1
-    export_program(job, Path(best), own=True)
+    export_program(job, best, own=True)
     return 0
 
 
-def log_program(experiment_id: str, run_id: str, job: Job, uri: str) -> str:
-    """Log the program that was exported; returns why there is none."""
+def is_logged(client: "MlflowClient", run_id: str, checkpoint: Path) -> bool:
+    """Whether a run has the model with the weights of a checkpoint already."""
+    wanted = _identity(checkpoint)
+    return any(_is_ready(model) and model.tags[WEIGHTS_TAG] == wanted for model in _models(client, run_id))
+
+
+def _models(client: "MlflowClient", run_id: str) -> "list[LoggedModel]":
+    """The models of a run that this file has logged, or has begun to log."""
+    experiment = client.get_run(run_id).info.experiment_id
+    found = client.search_logged_models([experiment], f"source_run_id = '{run_id}'")
+    return [model for model in found if WEIGHTS_TAG in model.tags]
+
+
+def _is_ready(model: "LoggedModel") -> bool:
+    return str(model.status) == "READY"
+
+
+def _identity(checkpoint: Path) -> str:
+    """Name and time of a file of weights: a run that goes on may write other weights under the same name."""
+    return f"{checkpoint.name} {checkpoint.stat().st_mtime_ns}"
+
+
+def log_program(client: "MlflowClient", run_id: str, job: Job, checkpoint: Path) -> str:
+    """Log the program that was exported of a checkpoint; returns why there is none.
+
+    A model that a killed process has left unfinished is completed.
+    """
     folder = job.path / EXPORTED
     if (folder / FAILURE).is_file():
         return (folder / FAILURE).read_text(encoding="utf-8")
     import mlflow
     from mlflow.models import Model
 
+    run = client.get_run(run_id)
+    model_id = next((each.model_id for each in _models(client, run_id) if not _is_ready(each)), None)
+    if model_id:
+        client.set_logged_model_tags(model_id, {WEIGHTS_TAG: _identity(checkpoint)})
+    # MLflow refuses to link a model to its run twice
+    linked = model_id in [each.model_id for each in (run.outputs.model_outputs if run.outputs else [])]
+
     def save_model(path: str, mlflow_model: "Model", **_: Any) -> None:
+        mlflow_model.run_id = run_id
         _write(Path(path), mlflow_model, folder, np.load(job.path / EXAMPLE))
 
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_experiment(experiment_id=experiment_id)
+    mlflow.set_tracking_uri(client.tracking_uri)
+    mlflow.set_experiment(experiment_id=run.info.experiment_id)
     Model.log(
         artifact_path=None,
         name="model",
         flavor=SimpleNamespace(save_model=save_model, __name__="mlflow.pytorch"),
-        run_id=run_id,
+        run_id=None if linked else run_id,
+        model_id=model_id,
+        tags={WEIGHTS_TAG: _identity(checkpoint)},
         validate_serving_input=False,  # it would load the model
     )
     shutil.rmtree(folder)

@@ -258,7 +258,7 @@ class Shipment:
 
     def _artifact(self, lines: list[dict[str, Any]]) -> None:
         client = self._open()
-        for path, to in ((Path(line["path"]), line["to"] or None) for line in lines):
+        for path, to in ((self.job.path / line["path"], line["to"] or None) for line in lines):
             if not is_plain(path, self.job.path):
                 continue  # a journal of unknown origin may name any file of this machine
             if path.is_dir():

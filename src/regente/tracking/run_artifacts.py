@@ -12,6 +12,7 @@ from regente.config.redaction import Redactor
 from regente.jobs.found_files import is_plain
 from regente.jobs.job import PROVENANCE, QUEUE, Job, read_json, write_json
 from regente.jobs.result import read_result, split_of
+from regente.jobs.runs import best_weights
 from regente.tracking import provenance
 from regente.tracking.journal import read
 
@@ -89,9 +90,9 @@ def log_result(
 def log_outputs(client: "MlflowClient", run_id: str, job: Job, *, own: bool) -> None:
     """Log figures and, if the config asks for it, the model. If one cannot be made, a tag gives the reason."""
     log_figures(client, run_id, job)
-    best = read_result(job.path).get("best_checkpoint")
+    best = best_weights(job, read_result(job.path))
     if best and logs_model(job, resolve(job.config, ["tracking"])["tracking"]["log_model"]):
-        log_model(client, run_id, job, Path(best), own=own)
+        log_model(client, run_id, job, best, own=own)
 
 
 def logs_model(job: Job, policy: str) -> bool:
@@ -101,13 +102,16 @@ def logs_model(job: Job, policy: str) -> bool:
 
 def log_model(client: "MlflowClient", run_id: str, job: Job, checkpoint: Path, *, own: bool) -> None:
     """Log the model with the weights of a checkpoint; a tag says why if that cannot be."""
-    from regente.tracking.logged_model import EXPORTED, export_program, log_program
+    from regente.tracking.logged_model import EXPORTED, export_program, is_logged, log_program
 
     try:
+        if is_logged(client, run_id, checkpoint):
+            shutil.rmtree(job.path / EXPORTED, ignore_errors=True)
+            return
         # of a process that was killed, of the best job of a sweep, or of a job of unknown origin
         if not own or not (job.path / EXPORTED).is_dir():
             export_program(job, checkpoint, own=own)
-        failure = log_program(client.get_run(run_id).info.experiment_id, run_id, job, client.tracking_uri)
+        failure = log_program(client, run_id, job, checkpoint)
     except Exception as error:
         failure = f"not logged: {type(error).__name__}: {str(error)[:500]}"
     if failure:
@@ -135,12 +139,12 @@ def log_checkpoints(
     kept = sorted(job.checkpoints.glob("*.ckpt"))
     wanted = {
         "none": [],
-        "best": [Path(result["best_checkpoint"])] if result["best_checkpoint"] else [],
+        "best": [best] if (best := best_weights(job, result)) else [],
         "last": [file for file in kept if file.name == "last.ckpt"],
         "top_k": [file for file in kept if file.name != "last.ckpt"],
     }[policy]
     local = local_path(client.get_run(run_id).info.artifact_uri)
-    # one may have been deleted since; a found journal could name any file of this machine
+    # a found journal could name any file of this machine
     wanted = [file for file in wanted if file.exists() and file.resolve().is_relative_to(job.path)]
     for file in wanted:
         whole = file.resolve()  # last.ckpt is a link

@@ -64,7 +64,7 @@ def find_settings(current: Session) -> None:
             found[setting] = value
             journal.write("params", values={f"found.{setting}": value})
     write_json(job.path / FOUND, found)
-    journal.write("artifact", path=str(job.path / FOUND), to="")
+    journal.artifact(job.path / FOUND, "")
     current.config = with_found(job, found)
 
 
@@ -151,7 +151,7 @@ def find_lr(job: Job, config: dict[str, Any], journal: Journal) -> tuple[float, 
         job.path / "learning_rates.json",
         {"lr": test.rates, "loss": test.losses, "found": rate, "given": given},
     )
-    journal.write("artifact", path=str(job.path / "learning_rates.json"), to="finders")
+    journal.artifact(job.path / "learning_rates.json", "finders")
     if rate is None:
         return (
             given,
@@ -236,7 +236,7 @@ def find_batch_size(job: Job, config: dict[str, Any], journal: Journal) -> tuple
         size *= 2
     best = fastest(speeds) if speeds else given
     write_json(job.path / "batch_sizes.json", {"samples_per_second": speeds, "found": best, "given": given})
-    journal.write("artifact", path=str(job.path / "batch_sizes.json"), to="finders")
+    journal.artifact(job.path / "batch_sizes.json", "finders")
     speed = f" ({speeds[best]:,.0f} samples/s)" if best in speeds else ""
     return best, f"data.batch_size={best}{speed}; {why} (given was {given})"
 

@@ -105,7 +105,7 @@ def _keep_trace(current: Session, status: ExitStatus) -> None:
     with suppress(OSError):  # a full disk must not hide the error itself
         trace.write_text(status.trace, encoding="utf-8")
     journal = current.recorder.journal
-    journal.write("artifact", path=str(trace), to="")
+    journal.artifact(trace, "")
     journal.write("tags", values={"regente.failure": status.message.splitlines()[-1][:500]})
 
 

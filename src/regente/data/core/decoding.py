@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from regente.data.core.parallel import map_in_order, progress_bar
-from regente.jobs.found_files import open_regular, read_text
+from regente.jobs.found_files import open_regular, parse_json, read_text
 from regente.jobs.job import fits
 
 VERSION = 1  # of the result of `decode`: a new one decodes every cache anew
@@ -101,7 +101,7 @@ def read_decoded(folder: Path, side: int) -> Decoded:
     flat = torch.empty(0, dtype=torch.uint8)
     if total:  # torch maps no empty file
         flat = torch.from_file(str(folder / "pixels"), shared=False, size=total, dtype=torch.uint8)
-    bad = json.loads(read_text(folder / "bad.json"))
+    bad = parse_json(read_text(folder / "bad.json"))
     if not fits(dict[str, str], bad):
         raise ValueError(f"{folder / 'bad.json'} holds no reasons")
     return Decoded(flat.view(-1, 3, side, side), digests, bad)

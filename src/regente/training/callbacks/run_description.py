@@ -45,18 +45,18 @@ class RunDescription(Callback):
         tags |= arithmetic(trainer, pl_module)
         self.journal.write("tags", values={f"regente.{key}": str(value) for key, value in tags.items()})
         (self.job.path / "model.txt").write_text(str(pl_module) + "\n", encoding="utf-8")
-        self.journal.write("artifact", path=str(self.job.path / "model.txt"), to="model")
+        self.journal.artifact(self.job.path / "model.txt", "model")
         write_json(self.job.path / "torch.json", torch_facts())
-        self.journal.write("artifact", path=str(self.job.path / "torch.json"), to="environment")
+        self.journal.artifact(self.job.path / "torch.json", "environment")
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(datamodule, SupportsIdentity):
             identity = datamodule.identity()
             write_json(self.job.path / DATA, identity)
-            self.journal.write("artifact", path=str(self.job.path / DATA), to="environment")
+            self.journal.artifact(self.job.path / DATA, "environment")
             self.journal.write("dataset", **identity)
         if isinstance(datamodule, SupportsFittedState):
             write_json(self.job.path / FITTED_STATE, datamodule.fitted_state())
-            self.journal.write("artifact", path=str(self.job.path / FITTED_STATE), to="model")
+            self.journal.artifact(self.job.path / FITTED_STATE, "model")
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int

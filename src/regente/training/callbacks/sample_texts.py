@@ -30,7 +30,7 @@ class SampleTexts(Callback):
         is_text = isinstance(data, SupportsText)
         if is_text and trainer.is_global_zero:
             write_vocabulary(self.job.path / VOCABULARY, data.vocabulary)
-            self.journal.write("artifact", path=str(self.job.path / VOCABULARY), to="model")
+            self.journal.artifact(self.job.path / VOCABULARY, "model")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
@@ -63,4 +63,4 @@ class SampleTexts(Callback):
         )
         body = "".join(f"\n> {given}\n{added}\n" for given, added in texts)
         file.write_text(f"{head}\n{body}", encoding="utf-8")
-        self.journal.write("artifact", path=str(file), to="samples")
+        self.journal.artifact(file, "samples")

@@ -64,5 +64,5 @@ class StepProfile(Callback):
         order = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
         table = self.running.key_averages().table(sort_by=order, row_limit=ROWS, max_name_column_width=60)
         (self.folder / "operators.txt").write_text(table, encoding="utf-8")
-        self.journal.write("artifact", path=str(self.folder), to="profile")
+        self.journal.artifact(self.folder, "profile")
         self.running = None

@@ -99,7 +99,7 @@ class RunTrace(Trace):
 
     def _hand_over(self, trainer: Trainer) -> None:
         if trainer.is_global_zero and self.file.is_file():
-            self.journal.write("artifact", path=str(self.file), to="")
+            self.journal.artifact(self.file, "")
 
 
 class Enough(Exception):  # noqa: N818 - it is no error
