@@ -1,7 +1,8 @@
 """Whatever stands in a file that Regente reads: it is read, passed over, or refused in a line, and never a traceback."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -221,6 +222,18 @@ def _with_other_value(draw: Any, node: Any) -> Any:
     return draw(VALUES)
 
 
+def odd_texts(name: str, whole: bytes) -> Iterator[bytes]:
+    """The content with texts in it that no path and no store takes, each in the place of one value."""
+    if name == "config.yaml":
+        yield from (b"?", b"model: {? : 1}", b"2001-01-01: 1")
+    with suppress(ValueError):
+        first, *rest = whole.splitlines() if b"\n{" in whole else [whole]
+        for key in json.loads(first) if first.startswith(b"{") else ():
+            for odd in ("\ud800", "\0", "a" * 5_000):
+                for value in (odd, [odd], {odd: odd}):
+                    yield b"\n".join([json.dumps({**json.loads(first), key: value}).encode(), *rest]) + b"\n"
+
+
 def check_content(path: Path, name: str, content: bytes) -> None:
     """Read a job directory with this content of a file; afterwards the file is as before."""
     file, read_it = path / name, FILES[name][1]
@@ -250,3 +263,5 @@ def test_any_content_of_a_file_is_read_or_refused(
         check_content(run_directory, name, content)
 
     check()
+    for content in odd_texts(name, whole):
+        check_content(run_directory, name, content)

@@ -138,7 +138,7 @@ class Parent:
         """The report on the sweep; a tag says why if it cannot be made, which does not end a sweep."""
         try:
             file = write_sweep_report(self.job.path, Path.cwd())
-            self.recorder.journal.write("artifact", path=str(file), to="")
+            self.recorder.journal.artifact(file, "")
         except Exception as error:
             what = f"not made: {type(error).__name__}: {str(error)[:500]}"
             self.recorder.journal.write("tags", values={"regente.report": what})
