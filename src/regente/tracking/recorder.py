@@ -16,8 +16,8 @@ from rich.console import Console
 from regente.config.redaction import Redactor
 from regente.errors import TrackingError, first_of
 from regente.jobs import console
-from regente.jobs.job import ARROW, PROCESS, Job, read_as, write_json
-from regente.jobs.process_identity import ProcessIdentity, process_identity
+from regente.jobs.job import ARROW, PROCESS, Job, write_json
+from regente.jobs.process_identity import process_identity
 from regente.jobs.runs import shown
 from regente.jobs.trust import handed_over
 from regente.tracking.journal import Journal, read
@@ -102,13 +102,15 @@ class Recorder:
         self._write_first_line({f"regente.{key}": str(value) for key, value in process.items()})
         if self.uri is None:
             return
+        if self.by_sweep:
+            with suppress(OSError):  # a full disk does not end a training
+                keep_provenance(
+                    self.job
+                )  # here: the sweep's shipper sees other GPUs, or runs on another machine
         state = read_state(self.job.path)
         if state["refused"] or not (self.job.path / STATE).is_file():  # by an earlier attempt
             write_json(self.job.path / STATE, {**state, "refused": ""})
         if self.by_sweep:
-            sweep = read_as(ProcessIdentity, self.job.path.parent / PROCESS)
-            if sweep and sweep.alive() is None:
-                keep_provenance(self.job)  # of this machine, which is not the sweep's
             return
         self.shipper = start_shipper(self.job, low_priority=self.low_priority)
         threading.Thread(target=self._probe, daemon=True).start()

@@ -44,8 +44,6 @@ class Follower:
         uri = store_of(job, Path(job.project), own) or ""
         self.lock = lock_of(job.path, wait)
         self.lock.acquire()
-        if self.process.alive() is not None:  # a job on another machine has kept its own
-            keep_provenance(job)  # at once: the code may change before the store answers
         self.shipment = Shipment(job, uri, own=own, clients=clients)
         # it was closed as killed while it was being resumed
         self.reopens = self.shipment.state["ended"] and not journal_ended(job.journal)
@@ -213,6 +211,7 @@ def main(path: Path, *, low_priority: bool) -> int:
     if low_priority:
         lower_priority()
     job, clients = open_job(path), Clients()
+    keep_provenance(job)  # at once: the code may change before the store answers
     with suppress(Timeout):
         own = Follower(job, clients, wait=LOCK_WAIT)
         jobs = SweptJobs(own, clients) if (path / QUEUE).is_file() else None
