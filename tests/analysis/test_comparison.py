@@ -61,6 +61,41 @@ def test_runs_that_differ_in_the_seed_alone_are_one_row(project: Path) -> None:
     assert "1 run repeated by a later run of the same seed: left out" in again.notes()
 
 
+def test_runs_on_other_data_are_rows_of_their_own(project: Path) -> None:
+    runs = project / "runs"
+
+    def on(digest: str, seed: int, value: float | None, lr: float = 0.1, folder: str = "a") -> None:
+        path = write_run(runs / folder, seed, value, optimizer={"lr": lr}, name=f"{digest}-{seed}-{lr}")
+        if digest:
+            write_json(path / "data.json", {"name": "D", "source": "d", "digest": digest, "splits": {}})
+
+    for seed, value in enumerate((0.8, 0.81)):
+        on("old", seed, value)
+        on("new", seed, value + 0.1)
+    on("new", 0, 0.7, lr=0.2)
+    on("", 2, None)  # has not read its data yet
+    found = compare(["a"], project)
+    assert found.keys == ["optimizer.lr", "data digest"]
+    assert [(row["optimizer.lr"], row["data digest"], row["n"]) for row in found.rows()] == [
+        (0.1, "new", 2), (0.1, "old", 2), (0.2, "new", 1),
+    ]  # fmt: skip
+    assert found.rows()[0]["mean"] == pytest.approx(0.905)
+    assert "data changed between runs of the same settings: data digest keeps them apart" in str(
+        found.notes()
+    )
+    assert found.verdict is not None and found.verdict.difference is not None
+    assert (found.verdict.difference.method, found.groups[0].repeats) == ("Welch", 0)
+    assert len(found.more_seeds()) == 1
+    by = compare(["a"], project, by=["optimizer.lr"])
+    assert [(row["optimizer.lr"], row["n"]) for row in by.rows()] == [(0.1, 4), (0.2, 1)]
+    assert "same settings: rows hold both" in str(by.notes())
+    for seed in range(3):  # split by the seed: no other data
+        on(f"split{seed}", seed, 0.5 + seed, folder="b")
+    split = compare(["b"], project)
+    assert (split.rows()[0]["n"], split.keys) == (3, [])
+    assert "each seed had data of its own" in str(split.notes())
+
+
 def test_columns_are_the_shortest_description(project: Path) -> None:
     runs = project / "runs"
     grid(runs / "a")

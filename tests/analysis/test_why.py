@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from regente.analysis.comparison import compare
 from regente.analysis.why import Explanation, explain
 from regente.errors import ConfigError
 from regente.jobs.job import open_job, read_json, write_json
@@ -197,3 +198,18 @@ def test_another_option_stands_for_its_settings_and_one_run_is_compared_with_the
     found = why(repository, tmp_path / "y", "a", "b")
     assert found.unknown == ["code", "packages", "hardware", "data"]
     assert "cannot be compared" in list(found.lines())[-2]
+
+
+def test_compare_says_where_the_code_of_its_rows_differs(repository: Path) -> None:
+    def notes() -> str:
+        return " ".join(compare(["exp"], repository).notes())
+
+    run(repository, "a", seed=0)
+    (repository / "README.md").write_text("read more\n")  # no code
+    run(repository, "b", seed=1)
+    assert "different code" not in notes()
+    (repository / "nets.py").write_text(MODEL + "x = 1\n")
+    run(repository, "c", lr=0.2)
+    assert "rows were made by runs of different code; what changed: regente why runs/exp/" in notes()
+    run(repository, "d", seed=2)
+    assert "1 row holds runs of different code; what changed: regente why runs/exp/" in notes()

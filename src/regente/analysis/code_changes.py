@@ -1,14 +1,13 @@
 """The code of two runs, by the commits and patches that they record."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from regente.analysis.differences import Difference, settings
+from regente.analysis.differences import Difference
 from regente.jobs.found_files import read_text
-from regente.jobs.job import PROVENANCE, Job, read_json
+from regente.jobs.job import PROVENANCE, read_json
 from regente.tracking.provenance import diff_of_commits
 from regente.tracking.run_artifacts import PATCH
 
@@ -17,11 +16,11 @@ COMMIT = re.compile(r"[0-9a-f]{7,64}")  # a found directory may hold any text
 Change = list[str]  # the lines of a diff that add or remove
 
 
-def code_differences(a: Job, b: Job, project: Path) -> Iterator[Difference]:
-    """A line for each file that differs; those that the config names as `_target_` first, then other code."""
-    codes = [read_json(job.path / PROVENANCE).get("code") or {} for job in (a, b)]
+def code_differences(a: Path, b: Path, project: Path, used: Collection[str] = ()) -> Iterator[Difference]:
+    """A line for each file that differs in two job directories; those of classes that are `used` first, then other code."""
+    codes = [read_json(path / PROVENANCE).get("code") or {} for path in (a, b)]
     commits = [str(code.get("commit") or "") for code in codes]
-    then, now = (_changes(_patch(job)) for job in (a, b))
+    then, now = (_changes(_patch(path)) for path in (a, b))
     between: dict[str, Change] | None = {}
     if commits[0] != commits[1]:
         known = all(COMMIT.fullmatch(commit) for commit in commits)
@@ -31,9 +30,6 @@ def code_differences(a: Job, b: Job, project: Path) -> Iterator[Difference]:
         yield Difference("code", "commit", " | ".join(commit[:9] or "none" for commit in commits))
         between = {}
     changed = {name: _sum(name, then, now, between) for name in dict.fromkeys([*between, *then, *now])}
-    used = {
-        str(value) for job in (a, b) for key, value in settings(job)[0].items() if key.endswith("_target_")
-    }
     for name in sorted(changed, key=lambda name: (not _is_used(name, used), not CODE.search(name), name)):
         if lines := changed[name]:
             added = sum(line.startswith("+") for line in lines)
@@ -73,13 +69,13 @@ def _changes(patch: str) -> dict[str, Change]:
     return found
 
 
-def _patch(job: Job) -> str:
+def _patch(path: Path) -> str:
     with suppress(OSError, UnicodeDecodeError):
-        return read_text(job.path / PATCH)
+        return read_text(path / PATCH)
     return ""
 
 
-def _is_used(name: str, targets: Any) -> bool:
+def _is_used(name: str, targets: Collection[str]) -> bool:
     """Whether a part of the config is a class of this file."""
     module = re.sub(r"(/__init__)?\.py$", "", name).removeprefix("src/").replace("/", ".")
     return any(target.startswith(f"{module}.") for target in targets)

@@ -9,8 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from regente.analysis.groups import Group, Metric, make_groups, metric_of, short_names, shown
+from regente.analysis.groups import Group, Metric, configuration, make_groups, metric_of, short_names, shown
 from regente.analysis.run_records import RunRecord, read_runs, select, waiting
+from regente.analysis.versions import DIGEST, code_notes, of_seeds
 from regente.config.overrides import key_of
 from regente.errors import ConfigError, Problem, TrackingError, first_of
 from regente.jobs.runs import shown as shown_path
@@ -117,6 +118,7 @@ class Comparison:
             notes.append(
                 "rows hold runs that differ in other settings too; an interval is over those and the seeds"
             )
+        notes += self._changes()
         for count, what in [
             (sum(group.count("running") for group in self.groups), "still running"),
             (
@@ -140,6 +142,16 @@ class Comparison:
             notes.append(f"cannot be read: {first_of([*map(shown_path, self.damaged)])}")
         return notes
 
+    def _changes(self) -> Iterator[str]:
+        """What is said of data and code that changed between the runs."""
+        changed = self.by and any(isinstance(unit, tuple) for group in self.groups for unit in group.units)
+        if DIGEST in self.keys or changed:
+            where = "rows hold both" if changed else f"{DIGEST} keeps them apart"
+            yield f"the data changed between runs of the same settings: {where}"
+        if not self.by and any(of_seeds(group.runs) for group in self.groups):
+            yield "each seed had data of its own: drawn or split by the seed, or changed between the runs"
+        yield from code_notes([list(group.units.values()) for group in self.groups], Path.cwd())
+
     def more_seeds(self) -> list[str]:
         """The command lines that add the seeds which are missing; none where nothing is missing.
 
@@ -151,7 +163,10 @@ class Comparison:
                 [Problem("--more-seeds", "goes without --by: a seed is added to a configuration")]
             )
         verdict = self.verdict
-        groups = [group for group in self.groups if group.n]
+        # of a configuration whose data changed, the row of the latest data: its new runs will read those
+        age = sorted(self.groups, key=lambda group: max(run.created for run in group.runs))
+        latest = {configuration(group.runs[0]): group for group in age}.values()
+        groups = [group for group in self.groups if group.n and group in latest]
         if verdict is not None and not verdict.established and len(self.sides) != 2:
             groups = groups[:2]
         if not groups:

@@ -53,6 +53,11 @@ def settings(job: Job) -> tuple[dict[str, Any], frozenset[str]]:
         raise ConfigError([Problem(f"{shown(job.path)}/config.yaml", what)]) from error
 
 
+def targets(job: Job) -> set[str]:
+    """The classes and functions that the config names."""
+    return {str(value) for key, value in settings(job)[0].items() if key.endswith("_target_")}
+
+
 def config_differences(a: Job, b: Job) -> Iterator[Difference]:
     """Options of groups and settings; of another option, only the settings that the command line gave are listed."""
     (then, old_references), (now, new_references) = settings(a), settings(b)

@@ -5,11 +5,13 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from regente.analysis.flat_config import SEED
 from regente.analysis.intervals import half_width
 from regente.analysis.run_records import RunRecord
+from regente.analysis.versions import DIGEST, versions
 from regente.config.discovery import suggest
 from regente.errors import ConfigError, Problem, first_of
 from regente.jobs.result import split_of
@@ -122,9 +124,9 @@ def make_groups(runs: Sequence[RunRecord], metric: Metric, by: Sequence[str] = (
     Raises:
         ConfigError: for a key in `by` that no run has.
     """
-    keys = differing(runs)
+    keys, data = differing(runs), _versions(runs)
     if by:
-        known = {*_chosen(runs), *(key for run in runs for key in run.config), "experiment"}
+        known = {DIGEST, *_chosen(runs), *(key for run in runs for key in run.config), "experiment"}
         if unknown := [key for key in by if key not in known]:
             there = f"in these the runs differ: {first_of(keys, 10) or 'none but the seed'}"
             raise ConfigError(
@@ -133,18 +135,37 @@ def make_groups(runs: Sequence[RunRecord], metric: Metric, by: Sequence[str] = (
         keys = list(by)
     found: dict[Any, list[RunRecord]] = {}
     for run in runs:
-        key = tuple(setting(run, each) for each in by) if by else (run.experiment, identity(run, (SEED,)))
+        key = tuple(setting(run, each) for each in by) if by else (configuration(run), data.get(run.path))
         found.setdefault(key, []).append(run)
-    groups = [_group(each, keys, metric, by) for each in found.values()]
+    groups = [_group(each, keys, metric, by, data) for each in found.values()]
     return sorted(groups, key=lambda group: (math.isnan(group.mean), -metric.sign * group.mean))
 
 
-def _group(runs: list[RunRecord], keys: Sequence[str], metric: Metric, by: Sequence[str]) -> Group:
+def _group(
+    runs: list[RunRecord], keys: Sequence[str], metric: Metric, by: Sequence[str], data: dict[Path, str]
+) -> Group:
     units: dict[Unit, RunRecord] = {}
     for run in sorted((run for run in runs if run.state == "done"), key=lambda run: run.created):
         unit = run.path if run.seed is None else (identity(run, by) if by else run.seed)
-        units[unit] = run
-    return Group({key: setting(runs[0], key) for key in keys}, runs, units, metric)
+        units[(unit, data[run.path]) if by and run.path in data else unit] = run
+    example = next((run for run in runs if run.data), runs[0])
+    return Group({key: setting(example, key) for key in keys}, runs, units, metric)
+
+
+def configuration(run: RunRecord) -> tuple[str, frozenset[tuple[str, Any]]]:
+    """What runs of one configuration share: the experiment, and all settings but the seed."""
+    return run.experiment, identity(run, (SEED,))
+
+
+def _versions(runs: Iterable[RunRecord]) -> dict[Path, str]:
+    """The data of the runs of each configuration whose data changed between its runs."""
+    runs = list(runs)
+    if len({run.data for run in runs}) == 1:
+        return {}
+    found: dict[Any, list[RunRecord]] = {}
+    for run in runs:
+        found.setdefault(configuration(run), []).append(run)
+    return {path: data for each in found.values() for path, data in versions(each).items()}
 
 
 def identity(run: RunRecord, without: Sequence[str]) -> frozenset[tuple[str, Any]]:
@@ -161,11 +182,13 @@ def setting(run: RunRecord, key: str) -> Any:
     """The value of a setting, the option of a config group, or the experiment."""
     if key == "experiment":
         return run.experiment
+    if key == DIGEST:
+        return run.data[:12] or MISSING
     return run.config[key] if key in run.config else run.choices.get(key, MISSING)
 
 
 def differing(runs: Iterable[RunRecord]) -> list[str]:
-    """The keys in which runs differ besides the seed, the shortest description.
+    """The keys in which runs differ besides the seed, the shortest description; the data last, where these changed.
 
     Where the options of a config group differ, they stand for its settings, but for settings that differ under the same
     option. A setting that takes its value from another one is left out.
@@ -186,7 +209,7 @@ def differing(runs: Iterable[RunRecord]) -> list[str]:
             by_option.setdefault(run.choices.get(root), set()).add(_comparable(run, key))
         if any(len(values) > 1 for values in by_option.values()):
             found.append(key)
-    return found
+    return found + [DIGEST] * bool(_versions(runs))
 
 
 def _comparable(run: RunRecord, key: str) -> Any:

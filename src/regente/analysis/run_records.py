@@ -1,6 +1,6 @@
 """Runs as plain records, read out of their job directories, which may come from anybody: nothing of them is executed.
 
-Reading takes 0.4 ms for a run. What only one command needs (`journal.jsonl`, `trace.jsonl`, `provenance.json`, `test.npz`)
+Reading takes 0.4 ms for a run. What only one command needs (`journal.jsonl`, `trace.jsonl`, `test.npz`)
 is read by that command, from `RunRecord.path`.
 """
 
@@ -9,13 +9,14 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from regente.analysis.flat_config import SEED, config_with_references
 from regente.errors import TrackingError
 from regente.jobs.found_files import read_text
-from regente.jobs.job import PROCESS, QUEUE, fits, read_as, read_json
+from regente.jobs.job import DATA, PROCESS, PROVENANCE, QUEUE, fits, read_as, read_json
 from regente.jobs.result import read_result
 from regente.jobs.runs import find_job, job_directories, run_id, sweeps_among
 
@@ -44,6 +45,7 @@ class RunRecord:
     number: int | None = None  # in its sweep, as the table of the sweep shows it
     metrics: dict[str, float] = field(default_factory=dict)  # of the best weights; those that are finite
     seconds: float | None = None  # of the training
+    data: str = ""  # digest of its data; empty where that is not known
     result: dict[str, Any] = field(default_factory=dict)  # see jobs/result.py
 
     @property
@@ -63,6 +65,12 @@ class RunRecord:
     def value(self) -> float | None:
         """The monitored metric of the best weights."""
         return self.metrics.get(self.monitor[0])
+
+    @cached_property
+    def code(self) -> tuple[str, str]:
+        """The commit and the digest of the changes since; both empty where they are not known."""
+        found = read_json(self.path / PROVENANCE).get("code") or {}
+        return str(found.get("commit") or ""), str(found.get("patch") or "")
 
     @property
     def run_id(self) -> str:
@@ -151,6 +159,7 @@ def read_run(path: Path, numbers: dict[Path, dict[str, int]] | None = None) -> R
         number=known[path.parent].get(path.name.partition("-")[0]) if in_sweep else None,
         metrics=_finite(result.get("metrics", {})),
         seconds=result.get("seconds"),
+        data=read_json(path / DATA).get("digest", ""),
         result=result,
     )
 

@@ -15,6 +15,7 @@ from regente.analysis.differences import (
     package_differences,
     resume_differences,
     resumed,
+    targets,
 )
 from regente.errors import ConfigError, Problem, first_of
 from regente.inference.rerun import close, pairs
@@ -115,7 +116,7 @@ def explain(first: str, second: str | None, project: Path, scratch: Path) -> Exp
     found = [
         *config_differences(a, b),
         *data_differences(a, b),
-        *code_differences(a, b, project),
+        *code_differences(a.path, b.path, project, targets(a) | targets(b)),
         *package_differences(a, b),
         *resume_differences(a, b),
         *machine_differences(a, b),
