@@ -31,7 +31,7 @@ lint: .venv/ready
 types: .venv/extras
 	$(BIN)/mypy
 
-# without kills, search, sweep_kills, everything and digits_transfer, which take long: run those by hand
+# without kills, command_kills, search, sweep_kills, everything and digits_transfer, which take long: run those by hand
 BENCH := startup overhead windows pipeline augment lstm tracking saving ddp sweep export
 bench: .venv/extras ## the side-by-side programs; DATA=FOLDER (MNIST/raw and photos in clothing/) runs those on real data too
 	set -e; for name in $(BENCH); do $(BIN)/python benchmarks/$$name.py; done

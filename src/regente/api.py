@@ -104,7 +104,10 @@ def runs(experiment: str | None = None) -> "Runs":
     folder = Path.cwd() / "runs" / (experiment or "")
     found = [path for path in job_directories(folder) if (path / "result.json").is_file()]
     return Runs(
-        sorted((Run(job, result) for job, result in _finished(found)), key=lambda run: run.job.created)
+        sorted(
+            (Run(job, result) for job, result in _finished(found)),
+            key=lambda run: (run.job.order, run.job.created),
+        )
     )
 
 

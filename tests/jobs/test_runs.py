@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,9 @@ def job(
         **FACTS,
     )
     facts = json.loads((made.path / "job.json").read_text())
-    (made.path / "job.json").write_text(json.dumps(facts | {"created": name}))  # so that the order is known
+    (made.path / "job.json").write_text(
+        json.dumps(facts | {"created": name, "order": 0})
+    )  # so that the order is known
     (made.path / "recorded.json").write_text(json.dumps({"run_id": run_id or None}))
     if best:
         result = {"best_checkpoint": f"/elsewhere/{best}", "metrics": metrics or {}}
@@ -54,6 +57,20 @@ def test_a_name_is_a_directory_latest_an_experiment_or_the_start_of_an_id(projec
         "abc": first, "abd222": last, "c": other, "d": within, "2026-1": first, "b:latest": other,
     }  # fmt: skip
     assert {name: find(name, project).job.path for name in names} == names
+
+
+def test_latest_is_the_run_that_was_made_last_when_the_clock_has_gone_back(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    freeze("seed: 0\n", project / "runs/a", "z", experiment="a", choices={}, **FACTS)
+    monkeypatch.setattr(time, "time_ns", lambda: 1)
+    monkeypatch.setattr(time, "gmtime", lambda: time.struct_time((2000, 1, 1, 0, 0, 0, 5, 1, 0)))
+    later = freeze("seed: 0\n", project / "runs/b", experiment="b", choices={}, **FACTS)
+    assert later.path.name.startswith("20000101-")
+    assert find_job("latest", project) == later
+    (project / "runs/.order").write_text("[")  # damaged: the clock alone counts
+    freeze("seed: 0\n", project / "runs/c", experiment="c", choices={}, **FACTS)
+    assert find_job("latest", project) == later
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """An error in the user's code, or in what a library makes of it, is one line that says where; never a fault of Regente."""
 
 import importlib
+import resource
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +14,7 @@ from pytorch_lightning import Trainer
 from regente.config.compose import compose, recompose
 from regente.errors import ConfigError
 from regente.jobs import exit_status
-from regente.jobs.exit_status import ExitStatus, exit_status_of
+from regente.jobs.exit_status import ExitStatus, exit_status_of, memory_limit
 from regente.jobs.hardware import fit_trainer
 from regente.training.assemble import make
 from regente.training.ranks.strategies import strategy
@@ -149,6 +150,21 @@ def test_memory_that_runs_out_on_a_cpu_names_what_to_lower(own: Any) -> None:
     ended = ending(own, "memory")
     assert ended.exit_code == 3
     assert ended.message.startswith("out of memory (4000 bytes more were needed); lower data.batch_size")
+
+
+def test_a_limit_of_memory_is_named_with_the_command_that_raises_it() -> None:
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (10**12, limits[1]))
+    try:
+        ended, other = (
+            exit_status_of(ImportError(f"a.so: failed to map segment from shared object{why}"))
+            for why in ("", ": Operation not permitted")
+        )
+        assert memory_limit(10**11) == "" != memory_limit(10**13)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+    assert (ended.exit_code, other.exit_code) == (3, 1)
+    assert ended.message == "out of memory: ulimit -v allows 1000.0 GB; raise it: ulimit -v unlimited"
 
 
 def test_an_error_in_regente_itself_stays_a_fault() -> None:

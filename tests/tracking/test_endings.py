@@ -20,7 +20,7 @@ from regente.tracking.journal import Journal
 from regente.tracking.mlflow_run import read_state
 from regente.tracking.run_artifacts import log_model
 from regente.tracking.store import open_store
-from regente.tracking.sync import sync_job, sync_store, unshipped
+from regente.tracking.sync import sync_job, sync_project, sync_store, unshipped
 from tests.training.test_fit import query
 
 pytestmark = pytest.mark.usefixtures("store")
@@ -176,6 +176,20 @@ def test_a_damaged_database_is_named_with_the_command_that_repairs_it(project: P
     file.write_bytes(content)
     with pytest.raises(TrackingError, match=r"mlflow.db: the database is damaged; .* \.recover \|"):
         open_store(URI, project, "e")
+
+
+def test_damage_that_mlflow_does_not_see_is_found_by_sync(project: Path) -> None:
+    assert list(sync_project(project)) == [f"{URI}: all runs are complete"]
+    with sqlite3.connect(project / "mlflow.db") as database:
+        (page,) = database.execute("select rootpage from sqlite_master where name = 'experiments'").fetchone()
+        (size,) = database.execute("pragma page_size").fetchone()
+    with (project / "mlflow.db").open("r+b") as file:
+        content = file.read()
+        at = content.index(b"Default", (page - 1) * size)  # the index still has the old name
+        file.seek(at)
+        file.write(b"Devault")
+    (line,) = sync_project(project)
+    assert line.startswith(f"not shipped: tracking.uri={URI}: the database is damaged; put a copy back")
 
 
 def test_a_store_whose_maker_was_killed_is_made_anew(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def select(names: Sequence[str], project: Path) -> dict[str, list[Path]]:
     if not names:
         jobs = _jobs(project / "runs")
         # cheaper than find_job, which checks every job as one to run
-        latest = max(jobs, key=_created) if jobs else find_job("latest", project).path
+        latest = max(jobs, key=_order) if jobs else find_job("latest", project).path
         inside = (latest.parent / QUEUE).is_file()
         names = [str(latest.parent) if inside else latest.relative_to(project / "runs").parts[0]]
     return {name: _directories(name, project) for name in dict.fromkeys(names)}
@@ -108,9 +108,10 @@ def _directories(name: str, project: Path) -> list[Path]:
     return [find_job(name, project).path]
 
 
-def _created(path: Path) -> tuple[str, int]:
+def _order(path: Path) -> tuple[int, str, int]:
     file = path / "job.json"
-    return str(read_json(file).get("created")), file.stat().st_mtime_ns
+    facts = read_json(file)
+    return facts.get("order", 0), str(facts.get("created")), file.stat().st_mtime_ns
 
 
 def _jobs(folder: Path) -> list[Path]:

@@ -2,8 +2,10 @@
 
 import ast
 import linecache
+import math
 import os
 import re
+import resource
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
@@ -22,7 +24,10 @@ PACKAGE = Path(__file__).parents[1]
 MONITORED = re.compile(
     r"(?:monitor='|conditioned on metric `?)([^'`\s]+).*(?:returned metrics: \[|following: |metrics are: \[)([^\]]*)"
 )
-OUT_OF_MEMORY = re.compile(r"OutOfMemoryError|out of memory|can't allocate memory|MemoryError")
+OUT_OF_MEMORY = re.compile(
+    r"OutOfMemoryError|out of memory|can't allocate memory|MemoryError|[Cc]annot allocate memory"
+    r"|failed to map segment from shared object$"  # with a reason behind it, the file system is mounted noexec
+)
 WORKER = "Original Traceback (most recent call last)"  # how torch hands on the error of a worker
 FAULT = "This looks like a fault of Regente, or of a library it builds on."
 LONGEST = 500  # characters of the message of an error
@@ -74,7 +79,9 @@ def exit_status_of(
         return ExitStatus("KILLED", error.exit_code, f"{error.name}: stopped{what}", trace)
     if isinstance(error, RegenteError):
         return ExitStatus("FAILED", error.exit_code, str(error), trace)
-    if isinstance(error, RuntimeError | MemoryError) and OUT_OF_MEMORY.search(f"{type(error)} {error}"):
+    if isinstance(error, RuntimeError | MemoryError | ImportError | OSError) and OUT_OF_MEMORY.search(
+        f"{type(error)} {error}"
+    ):
         return ExitStatus("FAILED", MachineError.exit_code, out_of_memory(error), trace)
     if isinstance(error, RuntimeError) and "returned nan values" in str(error):  # trainer.detect_anomaly
         return ExitStatus("FAILED", DivergedError.exit_code, f"the gradient is not finite: {error}", trace)
@@ -134,7 +141,11 @@ def _known_problem(error: BaseException, own: Mapping[str, str]) -> Problem | No
 
 
 def out_of_memory(error: BaseException) -> str:
-    """One line for torch's ten, with the settings to lower."""
+    """One line for torch's ten, with the settings to lower, or the limit to raise."""
+    if (limit := memory_limit()) and "CUDA" not in str(error):
+        return f"out of memory: {limit}"
+    if isinstance(error, ImportError | OSError):
+        return f"out of memory: {error}; end other programs"
     size = re.search(r"(?i)tried to allocate ([\d.]+ \w+)", str(error))
     wanted = f" ({size[1]} more were needed)" if size else ""
     where = "" if isinstance(error, MemoryError) or "CPU" in str(error) else " on the device"
@@ -142,6 +153,14 @@ def out_of_memory(error: BaseException) -> str:
         f"out of memory{where}{wanted}; lower data.batch_size, "
         "or keep it with trainer.on_oom=halve, or trainer.precision=bf16"
     )
+
+
+def memory_limit(least: float = math.inf) -> str:
+    """What the shell allows this process, and how to raise it; empty where that is `least` bytes or more."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if allowed == resource.RLIM_INFINITY or allowed >= least:
+        return ""
+    return f"ulimit -v allows {allowed / 1e9:.1f} GB; raise it: ulimit -v unlimited"
 
 
 def line_of_user_code(error: BaseException, own: Mapping[str, str]) -> str:

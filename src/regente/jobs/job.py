@@ -61,6 +61,8 @@ TYPES: dict[str, dict[str, Any]] = {  # of the fields of these files; a value of
     PROVENANCE: {"code": dict, "hardware": dict, "packages": list[str]},
     DATA: {"name": str, "source": str, "digest": str, "splits": dict[str, int]},
     "halved.json": {"times": int},
+    ".order": {"last": int},
+    "job.json": {"order": int},
     "exit.json": {"code": int},
     "stop.json": {"requests": int},
 }
@@ -83,6 +85,7 @@ class Job:
     env: dict[str, str] = field(default_factory=dict)  # hydra.job.env_set, secrets as ${oc.env:NAME}
     swept: list[str] = field(default_factory=list)  # keys whose values tell it from other jobs of its sweep
     rerun_of: str = ""  # the run that it repeats: its MLflow id, or its directory
+    order: int = 0  # among the runs of a project; see _next_order
     signature: str = ""  # of the user who made it; see signature.py
     # changed settings of each attempt, by its number: "old -> new" by key
     resumes: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -128,12 +131,11 @@ def freeze(config: str, folder: Path, name: str | None = None, **facts: Any) -> 
     now = time.gmtime()
     name = name or f"{time.strftime('%Y%m%d-%H%M%S', now)}-{digest[:6]}"
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", now)
-    job = _signed(
-        Job(path=folder / name, project=str(Path.cwd()), created=created, digest=digest, **facts), config
-    )
     draft = folder / f".{name}.{os.getpid()}"
     try:
         draft.mkdir(parents=True)
+        facts |= {"created": created, "order": _next_order(folder), "project": str(Path.cwd())}
+        job = _signed(Job(path=folder / name, digest=digest, **facts), config)
         (draft / "config.yaml").write_text(config, encoding="utf-8")
         write_json(draft / "job.json", _facts(job))
         path = _rename_to_new(draft, job.path)
@@ -143,6 +145,15 @@ def freeze(config: str, folder: Path, name: str | None = None, **facts: Any) -> 
             f"{folder}: cannot create a job directory here ({error.strerror}); start in another folder"
         ) from error
     return open_job(path)
+
+
+def _next_order(folder: Path) -> int:
+    """Nanoseconds since the epoch, or one more than the last run got: clocks may go back."""
+    file = next((each for each in (folder, *folder.parents) if each.name == "runs"), folder) / ".order"
+    last = read_json(file).get("last", 0)
+    order: int = max(time.time_ns(), last + 1)
+    write_json(file, {"last": order})
+    return order
 
 
 def _rename_to_new(draft: Path, path: Path) -> Path:

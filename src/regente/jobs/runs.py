@@ -252,7 +252,7 @@ def _jobs(name: str, paths: Sequence[Path], wanted: Callable[[Path], bool]) -> d
 
 
 def _newest(jobs: dict[Path, Job]) -> Path:
-    return max(jobs, key=lambda path: (jobs[path].created, _written(path)))
+    return max(jobs, key=lambda path: (jobs[path].order, jobs[path].created, _written(path)))
 
 
 def _written(path: Path) -> int:
@@ -276,7 +276,7 @@ def _best(name: str, paths: Sequence[Path]) -> Path:
     scored = [run for run in runs if run.monitor == monitor and not math.isnan(run.score)]
     if not scored:
         raise TrackingError(f"run {name}: no run has a {monitor[0]}; name another one, or latest")
-    return max(scored, key=lambda run: (run.score, run.job.created)).job.path
+    return max(scored, key=lambda run: (run.score, run.job.order, run.job.created)).job.path
 
 
 def _candidates(name: str, jobs: Sequence[Path], runs: Path) -> str:

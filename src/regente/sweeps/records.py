@@ -122,7 +122,7 @@ class Parent:
         known = [line["values"] for line in read(self.job.journal, 0)[0] if line["kind"] == "metrics"]
         recorded = {key: value for each in known for key, value in each.items()}
         if new := {key: value for key, value in values.items() if recorded.get(key) != value}:
-            journal.write("metrics", step=0, values=new)
+            journal.write("metrics", step=self.recorder.attempt, values=new)
         for file in write_tables(self.job.path, states, groups, self.swept, metric):
             journal.artifact(file, "sweep")
         for name, figure in figures.items():

@@ -19,7 +19,7 @@ from regente.jobs.runs import shown
 from regente.jobs.trust import made_by_user, read_config
 from regente.tracking.journal import cut_torn_line
 from regente.tracking.mlflow_run import HEARTBEAT_TAG, STATE, Shipment, ending_of, lock_of, read_state
-from regente.tracking.store import open_store
+from regente.tracking.store import open_store, require_whole
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -104,27 +104,41 @@ def process_of_job(job: Job) -> ProcessIdentity:
 
 def sync_project(project: Path) -> Iterator[str]:
     """Ship all unshipped journals of a project and close dead runs of its stores; a line for each."""
-    uris: set[str] = set()
+    damage: dict[str, str] = {}  # by store; empty where it is whole
     for path in unshipped(project, refused=True):
         place = path.relative_to(project)
         try:
             job = open_job(path)
-            if uri := store_of(job, project, made_by_user(job)):
-                uris.add(uri)
+            if (uri := store_of(job, project, made_by_user(job))) and _damage(uri, project, damage):
+                continue
             yield f"{sync_job(job, project, PATIENCE)}: {place}"
         except (LookupError, TypeError, AttributeError, ValueError) as error:
             yield f"not shipped: {place}/journal.jsonl or {STATE}: damaged ({type(error).__name__}: {error})"
         except Exception as error:  # MLflow raises many kinds; the other jobs are still shipped
             yield f"not shipped: {place}: {error}"
     if (project / "mlflow.db").is_file():
-        uris.add(DEFAULT)
-    for uri in uris:
+        _damage(DEFAULT, project, damage)
+    for uri in damage:
+        if damage[uri]:
+            yield f"not shipped: {damage[uri]}"
+            continue
         try:
             closed = sync_store(project, uri, wait=True)
         except (TrackingError, OSError) as error:
             yield f"not shipped: {error}"
         else:
             yield f"{uri}: {closed} dead runs closed" if closed else f"{uri}: all runs are complete"
+
+
+def _damage(uri: str, project: Path, known: dict[str, str]) -> str:
+    """What is damaged in a store; looked for once, and noted in `known`."""
+    if uri not in known:
+        known[uri] = ""
+        try:
+            require_whole(uri, project)
+        except (TrackingError, OSError) as error:
+            known[uri] = str(error)
+    return known[uri]
 
 
 def sync_store(

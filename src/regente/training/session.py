@@ -15,7 +15,7 @@ from regente.config.environment import env_references
 from regente.config.redaction import Redactor, secret_values
 from regente.errors import TrackingError
 from regente.jobs import console
-from regente.jobs.exit_status import ExitStatus, exit_status_of, own_parts, say
+from regente.jobs.exit_status import ExitStatus, exit_status_of, memory_limit, own_parts, say
 from regente.jobs.imports import without_garbage_collection
 from regente.jobs.job import PROCESS, Job, claim
 from regente.jobs.process_identity import start_heartbeat
@@ -25,6 +25,7 @@ from regente.tracking.recorder import Recorder, show
 from regente.training.ranks.rank import Rank, forget_exits, shared_exit_status, this_rank
 
 RESUMABLE = {1, 7, *(128 + each for each in SIGNALS)}  # exit codes after which the run can be resumed
+TORCH = 4e9  # bytes of address space in which torch with CUDA's libraries can be imported
 # Lightning's tips and checks, which repeat what `check` and the header say
 LIBRARIES = ("pytorch_lightning", "lightning_fabric", "lightning_utilities", "torch", "torchmetrics")
 
@@ -112,6 +113,8 @@ def _keep_trace(current: Session, status: ExitStatus) -> None:
 @contextmanager
 def imports() -> Iterator[None]:
     """Import torch and Lightning inside, with silent loggers."""
+    if limit := memory_limit(TORCH):  # the C library then aborts the process
+        print(f"note: torch may abort: {limit}", file=sys.stderr)  # noqa: T201
     with without_garbage_collection():
         yield
     for name in LIBRARIES:  # Lightning sets its level when it is imported
