@@ -2,7 +2,7 @@
 
 After each kill the next command is run, and then `regente sync`. Job directories and store have to agree: a run has ended
 as its directory says, holds each metric of its journal once, and has one model. Prints the kills by command, how many
-came before the end of the command, and the disagreements. Run it in the checkout, whose tests fork a warm process.
+came before the end of the command, and the disagreements, whose folders stay. Run it in the checkout, whose tests fork a warm process.
 
     python benchmarks/command_kills.py FOLDER [--kills 200] [--seed 0] [--minutes 60]
 """
@@ -178,9 +178,10 @@ def main() -> None:
             effective[name] += not ended
             run(NEXT[name])
             run(["sync"])
-            if found := list(disagreements(project)):
-                wrong[name] += 1
-                print(f"{number} {name} {'ended' if ended else 'killed'}: {'; '.join(found)}", flush=True)
+            found = list(disagreements(project))
+            wrong[name] += bool(found)
+            print(number, name, "ended" if ended else "killed", "; ".join(found) or "agree", flush=True)
+            if found:
                 break
         else:
             shutil.rmtree(project, ignore_errors=True)
