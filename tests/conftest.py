@@ -66,6 +66,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # which MLflow sets in this process
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
     path = list(sys.path)
     yield tmp_path
     sys.path[:] = path
