@@ -2,7 +2,8 @@
 
 After each kill the next command is run, and then `regente sync`. Job directories and store have to agree: a run has ended
 as its directory says, holds each metric of its journal once, and has one model. Prints the kills by command, how many
-came before the end of the command, and the disagreements, whose folders stay. Run it in the checkout, whose tests fork a warm process.
+came before the end of the command, and the disagreements, whose folders stay. Run it in the checkout, whose tests fork
+a warm process.
 
     python benchmarks/command_kills.py FOLDER [--kills 200] [--seed 0] [--minutes 60]
 """
