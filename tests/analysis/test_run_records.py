@@ -103,10 +103,10 @@ def test_a_name_is_a_run_a_sweep_or_an_experiment(project: Path) -> None:
     }  # fmt: skip
     for path in (single, other, *inside):  # the latest
         facts = json.loads((path / "job.json").read_text())
-        (path / "job.json").write_text(json.dumps(facts | {"created": f"2026-0{1 + (path == inside[1])}"}))
+        (path / "job.json").write_text(json.dumps(facts | {"order": 1 + (path == inside[1])}))
     assert list(select([], project).values()) == [inside]
-    (inside[1] / "job.json").write_text(json.dumps(facts | {"created": "2025"}))
-    (single / "job.json").write_text(json.dumps(facts | {"created": "2027"}))
+    (inside[1] / "job.json").write_text(json.dumps(facts | {"order": 1}))
+    (single / "job.json").write_text(json.dumps(facts | {"order": 2}))
     assert select([], project) == {"a": [single, *inside]}
     with pytest.raises(TrackingError, match="run nope: no such run here"):
         select(["nope"], project)

@@ -129,6 +129,9 @@ def test_what_is_declared_is_held_against_the_file(tmp_path: Path) -> None:
         make(path, "data.mean=[1,2,3]")
     with pytest.raises(DataError, match=r"data.num_val=60: nothing left to train on"):
         make(path, "data.num_val=60")
+    assert make(path).notes == []
+    few = "the training split has samples of 3 of 5 classes; the others cannot be learned"
+    assert make(path, "data.num_classes=5").notes == [few]
 
 
 def test_what_has_no_value_is_said_once() -> None:

@@ -110,7 +110,7 @@ def test_the_same_words_again_do_nothing_and_more_values_only_what_is_new(
     assert sorted(config["optimizer"]["lr"] for config in configs) == [1e-3, 1e-2, 1e-1]
     report = sweep_of(project) / "report.html"
     assert "3 runs (3 done), which differ in optimizer.lr" in report.read_text()
-    assert f'"path":"{report}"' in (sweep_of(project) / "journal.jsonl").read_text()
+    assert '"path":"report.html"' in (sweep_of(project) / "journal.jsonl").read_text()
 
 
 def test_rerun_does_again_what_is_done_beside_it(regente: Run, project: Path) -> None:

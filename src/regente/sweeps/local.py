@@ -19,7 +19,6 @@ from regente.sweeps.fork_server import ForkServer
 from regente.sweeps.gpu_slots import Slot, slots
 from regente.sweeps.identity import targets, users_files
 from regente.sweeps.slot import send_signal, start_in_slot
-from regente.tracking.logged_model import export_best
 from regente.training.launch import OUTER_LAUNCHER
 
 POLL_SECONDS = 0.05  # between checks of processes that were not forked
@@ -100,6 +99,8 @@ class Local:
         """Export the model of a finished job in a fork of the server, which has torch; `seconds`: the longest wait."""
         if self.server is None or not self.server.alive:
             return
+        from regente.tracking.logged_model import export_best
+
         self.server.start(job.path, self._environment(Slot()), self.threads, export_best)
         end = time.monotonic() + seconds
         while self.server.pids and time.monotonic() < end:

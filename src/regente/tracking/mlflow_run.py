@@ -245,10 +245,19 @@ class Shipment:
         log_view(client, self.state["experiment_id"], self.state["run_id"], lines[-1]["monitor"])
 
     def _values(self, lines: list[dict[str, Any]]) -> None:
-        found: dict[str, dict[str, Any]] = {"params": {}, "tags": {}}
+        params: dict[str, Any] = {}
+        tags: dict[str, str] = {}
+        again = []  # parameters that have another value already, which the store refuses
         for line in lines:
-            found.get(line["kind"], {}).update(line["values"])
-        self._log(_metrics([line for line in lines if line["kind"] == "metrics"]), **found)
+            if line["kind"] == "tags":
+                tags |= line["values"]
+            elif line["kind"] == "params":
+                new = {key: each for key, each in line["values"].items() if params.get(key, each) == each}
+                params |= new
+                again += [{key: each} for key, each in line["values"].items() if key not in new]
+        self._log(_metrics([line for line in lines if line["kind"] == "metrics"]), params, tags)
+        for values in again:
+            self._ship("values", [{"kind": "params", "values": values}])
 
     def _dataset(self, lines: list[dict[str, Any]]) -> None:
         from regente.tracking import run_artifacts

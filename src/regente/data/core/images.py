@@ -57,6 +57,9 @@ class Images(InMemory):
                 raise _wrong("input_shape", f"{self.input_shape}, but samples are {shape}")
             if (largest := int(split.y.max())) >= self.num_classes:
                 raise _wrong("num_classes", f"{self.num_classes}, but a label is {largest}")
+            if name == "train" and (there := len(split.y.unique())) < self.num_classes:
+                what = f"the training split has samples of {there} of {self.num_classes} classes"
+                self.notes.append(f"{what}; the others cannot be learned")
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) != self.input_shape[0]:
                 one_each = f"{self.input_shape[0]}, one for each channel, would be right"
