@@ -31,8 +31,8 @@ from regente.config.interpolation import resolve
 from regente.config.redaction import Redactor
 from regente.jobs.job import freeze
 from regente.tracking.lightning_logger import JournalLogger
-from regente.tracking.mlflow_run import read_state
 from regente.tracking.recorder import Recorder
+from regente.tracking.shipping_state import read_state
 from regente.tracking.store import unreachable
 
 ROUNDS, STEPS, KILL_AT, AWAY, DISTURBED = 5, 300, 100, 20.0, 0.2

@@ -30,8 +30,8 @@ from regente.models.features.feature_file import FeatureFile
 from regente.sweeps.state import JobState, SweepFolder
 from regente.tracking.figures import learning_curves
 from regente.tracking.journal import cut_torn_line, read
-from regente.tracking.mlflow_run import read_state
 from regente.tracking.recorder import attempts
+from regente.tracking.shipping_state import read_state
 from regente.tracking.sync import process_of_job, unshipped
 from regente.training.callbacks.trace import Replay
 from regente.training.checkpoints.initialization import find_resume_state

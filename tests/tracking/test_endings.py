@@ -17,8 +17,8 @@ from regente.errors import TrackingError
 from regente.jobs.job import Job, freeze
 from regente.jobs.process_identity import process_identity
 from regente.tracking.journal import Journal
-from regente.tracking.mlflow_run import read_state
 from regente.tracking.run_artifacts import log_model
+from regente.tracking.shipping_state import read_state
 from regente.tracking.store import open_store
 from regente.tracking.sync import sync_job, sync_project, sync_store, unshipped
 from tests.training.test_fit import query

@@ -24,8 +24,9 @@ from regente.config.tracking_uri import absolute_uri
 from regente.jobs.job import freeze
 from regente.jobs.process_identity import ProcessIdentity, boot_id, process_identity
 from regente.tracking.journal import Journal, read
-from regente.tracking.mlflow_run import Shipment, read_state
+from regente.tracking.mlflow_run import Shipment
 from regente.tracking.recorder import Recorder, waited_for_core
+from regente.tracking.shipping_state import read_state
 from regente.tracking.store import open_store
 from tests.conftest import Ended
 from tests.training.test_fit import jobs, query, until, wait_for_training

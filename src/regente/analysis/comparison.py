@@ -164,7 +164,7 @@ class Comparison:
             )
         verdict = self.verdict
         # of a configuration whose data changed, the row of the latest data: its new runs will read those
-        age = sorted(self.groups, key=lambda group: max(run.created for run in group.runs))
+        age = sorted(self.groups, key=lambda group: max(run.age for run in group.runs))
         latest = {configuration(group.runs[0]): group for group in age}.values()
         groups = [group for group in self.groups if group.n and group in latest]
         if verdict is not None and not verdict.established and len(self.sides) != 2:

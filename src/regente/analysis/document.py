@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 
-from regente.analysis.svg import clean
+from regente.tracking.svg import clean
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"  # a report runs no script and loads nothing
 NUMBER = re.compile(r"[-+~]?[\d,.]+(e[-+]?\d+)?( ?[%a-zA-Z/]*)?( (±|to) [-+]?[\d.,e]+)?|-|")

@@ -16,17 +16,14 @@ REFERENCE = re.compile(r"\$\{([A-Za-z_][\w.]*)\}")
 HOPS = 10  # of a reference to a reference
 
 
-def flat_config(text: str) -> dict[str, Any]:
-    """The settings by dotted name. A list is a tuple; a plain reference is replaced by its value, unless that is the seed.
+def config_with_references(text: str) -> tuple[dict[str, Any], frozenset[str]]:
+    """The settings by dotted name, and the names of those whose value is that of another one.
+
+    A list is a tuple; a plain reference is replaced by its value, unless that is the seed.
 
     Raises:
         ValueError: when the text is no YAML mapping, or too large.
     """
-    return config_with_references(text)[0]
-
-
-def config_with_references(text: str) -> tuple[dict[str, Any], frozenset[str]]:
-    """The same, and the names of the settings whose value is that of another one."""
     if len(text) > LARGEST:
         raise ValueError(f"{len(text):,} characters, more than {LARGEST:,}")
     try:
@@ -40,12 +37,6 @@ def config_with_references(text: str) -> tuple[dict[str, Any], frozenset[str]]:
         for key, value in found.items()
     }
     return config, frozenset(key for key, value in found.items() if config[key] is not value)
-
-
-def seed_keys(config: dict[str, Any]) -> set[str]:
-    """The seed, and the settings that are the seed's value by a reference."""
-    reference = f"${{{SEED}}}"
-    return {SEED, *(key for key, value in config.items() if value == reference)}
 
 
 @lru_cache(maxsize=10_000)

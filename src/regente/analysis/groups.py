@@ -145,7 +145,7 @@ def _group(
     runs: list[RunRecord], keys: Sequence[str], metric: Metric, by: Sequence[str], data: dict[Path, str]
 ) -> Group:
     units: dict[Unit, RunRecord] = {}
-    for run in sorted((run for run in runs if run.state == "done"), key=lambda run: run.created):
+    for run in sorted((run for run in runs if run.state == "done"), key=lambda run: run.age):
         unit = run.path if run.seed is None else (identity(run, by) if by else run.seed)
         units[(unit, data[run.path]) if by and run.path in data else unit] = run
     example = next((run for run in runs if run.data), runs[0])

@@ -229,7 +229,7 @@ def _costs(group: Group) -> list[str]:
 def _reproduce(found: Comparison) -> list[Block]:
     """For each run its command, the commit of its code and the digest of its data."""
     rows, folder = [], os.path.commonpath([run.path.parent for run in found.runs])
-    for run in sorted(found.runs, key=lambda run: (run.experiment, run.number or 0, run.created))[:MOST_RUNS]:
+    for run in sorted(found.runs, key=lambda run: (run.experiment, run.number or 0, run.age))[:MOST_RUNS]:
         facts, data = read_json(run.path / PROVENANCE), read_json(run.path / DATA)
         code = facts.get("code", {})
         commit = str(code.get("commit") or "-")[:12] + ("+ changes.patch" if code.get("patch") else "")

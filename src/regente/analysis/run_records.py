@@ -18,7 +18,7 @@ from regente.errors import TrackingError
 from regente.jobs.found_files import read_text
 from regente.jobs.job import DATA, PROCESS, PROVENANCE, QUEUE, fits, read_as, read_json
 from regente.jobs.result import read_result
-from regente.jobs.runs import find_job, job_directories, run_id, sweeps_among
+from regente.jobs.runs import find_job, job_directories, sweeps_among
 
 FACTS = {  # of job.json
     "experiment": str, "overrides": list[str], "command": list[str], "choices": dict[str, str],
@@ -37,10 +37,11 @@ class RunRecord:
     command: list[str]
     choices: dict[str, str]  # the option of each config group
     swept: list[str]  # keys that its sweep varies
-    created: str  # UTC, ISO 8601
+    created: str  # UTC, ISO 8601; by a clock that may have gone back
     state: str  # done, pruned, running, failed, stopped
     config: dict[str, Any]  # settings by dotted name, see flat_config
     references: frozenset[str] = frozenset()  # settings that take their value from another one
+    order: int = 0  # among the runs of a project, see jobs/job.py; 0 of a run from before there was one
     sweep: Path | None = None
     number: int | None = None  # in its sweep, as the table of the sweep shows it
     metrics: dict[str, float] = field(default_factory=dict)  # of the best weights; those that are finite
@@ -73,9 +74,9 @@ class RunRecord:
         return str(found.get("commit") or ""), str(found.get("patch") or "")
 
     @property
-    def run_id(self) -> str:
-        """The id of its run in MLflow; empty where it has none."""
-        return run_id(self.path)
+    def age(self) -> tuple[int, str]:
+        """What sorts runs by their start, the oldest first."""
+        return self.order, self.created
 
 
 def select(names: Sequence[str], project: Path) -> dict[str, list[Path]]:
@@ -130,7 +131,7 @@ def read_runs(paths: Iterable[Path]) -> tuple[list[RunRecord], list[Path]]:
             damaged.append(path)
         else:
             found.append(record)
-    return sorted(found, key=lambda run: (run.created, run.number or 0)), damaged
+    return sorted(found, key=lambda run: (run.age, run.number or 0)), damaged
 
 
 def read_run(path: Path, numbers: dict[Path, dict[str, int]] | None = None) -> RunRecord | None:
@@ -156,6 +157,7 @@ def read_run(path: Path, numbers: dict[Path, dict[str, int]] | None = None) -> R
         state=_state(path, result),
         config=config,
         references=references,
+        order=facts.get("order", 0),
         sweep=path.parent if in_sweep else None,
         number=known[path.parent].get(path.name.partition("-")[0]) if in_sweep else None,
         metrics=_finite(result.get("metrics", {})),

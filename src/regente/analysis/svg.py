@@ -4,9 +4,8 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from html import escape
 
-from regente.tracking.svg import number, ticks
+from regente.tracking.svg import clean, number, ticks
 
 WIDTH, HEIGHT = 460, 300  # units of the view box: 12 of them are a letter's height
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 14, 44
@@ -104,11 +103,6 @@ class Drawing:
         label = clean(f"{self.title}. {self.description}")
         box = f'viewBox="0 0 {self.width:g} {self.height:g}" role="img" aria-label="{label}"'
         return f'<svg xmlns="http://www.w3.org/2000/svg" {box}>{"".join(self.pieces)}</svg>'
-
-
-def clean(words: str) -> str:
-    """Text of a run for HTML and SVG: escaped, without control characters."""
-    return escape("".join(each if each.isprintable() else " " for each in words))
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ def versions(configuration: Sequence[RunRecord]) -> dict[Path, str]:
     several = len({data for _, data in seeds}) > 1
     if not several or of_seeds(configuration):
         return {}
-    latest = max(known, key=lambda run: run.created).data
+    latest = max(known, key=lambda run: run.age).data
     return {run.path: run.data or ("" if run.state == "done" else latest) for run in configuration}
 
 

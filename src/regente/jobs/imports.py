@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def without_garbage_collection() -> Iterator[None]:
-    """Import large libraries inside: a quarter of the time is the collector's, which finds nothing to free."""
+    """Import large libraries inside: up to a quarter of the time is the collector's, which finds nothing to free."""
     gc.disable()
     try:
         yield

@@ -28,6 +28,7 @@ from typing import Any
 from regente.jobs.driver import follow_driver
 from regente.jobs.exit_status import exit_code
 from regente.jobs.fast_exit import FastExit
+from regente.jobs.imports import without_garbage_collection
 from regente.sweeps.slot import run_in_slot, send_signal
 from regente.training import launch, start_ranks
 from regente.training.worker import run_to_exit_code
@@ -120,14 +121,11 @@ class ForkServer:
 
 def preload(modules: Sequence[str]) -> None:
     """Import what jobs need; garbage collection in the jobs leaves it alone."""
-    gc.disable()
-    with warnings.catch_warnings(action="ignore"):
+    with without_garbage_collection(), warnings.catch_warnings(action="ignore"):
         for name in [*IMPORTS, *modules]:
             with suppress(ImportError):  # the job reports it
                 importlib.import_module(name)
-    gc.collect()
-    gc.freeze()
-    gc.enable()
+        gc.collect()
 
 
 def serve(driver: "Connection[Any, Any]", leave: FastExit) -> None:

@@ -6,6 +6,7 @@ import shutil
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ class Parent:
         redact = Redactor(secret_values(config), env_references(job.config))
         self.recorder = Recorder(job, config, 0, redact, kind="sweep")
 
-    @property
+    @cached_property
     def environment(self) -> dict[str, str]:
         """Variables that tell the jobs that this run's shipper ships their journals too."""
         ships = self.recorder.shipper is not None and made_by_user(self.job)  # where keys are kept

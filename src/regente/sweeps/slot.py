@@ -13,7 +13,7 @@ from regente.jobs.fast_exit import FastExit
 from regente.jobs.found_files import open_regular
 from regente.jobs.streams import ignore_write_errors
 from regente.jobs.trust import run_handed_over
-from regente.tracking.mlflow_run import read_state
+from regente.tracking.shipping_state import read_state
 from regente.training.worker import run_to_exit_code
 
 STDOUT, STDERR = "stdout.log", "stderr.log"  # in the job's directory

@@ -48,11 +48,11 @@ def learning_rates(found: dict[str, Any]) -> str:
     """The loss over the learning rate of the learning rate finder, with the rate that it found."""
     points = [pair for pair in zip(found["lr"], found["loss"], strict=True) if all(map(math.isfinite, pair))]
     given = {name: found[name] for name in ("found", "given") if found[name] is not None}
-    rates, losses = zip(*points, strict=True)
-    ends = (min(*rates, *given.values()), max(*rates, *given.values()))
+    losses = [loss for _, loss in points]
+    rates = [*(rate for rate, _ in points), *given.values()]
     drawing = Drawing(480, 340)
     panel = Panel(
-        drawing, (0, 0, 480, 340), ends, (min(losses), max(losses)),
+        drawing, (0, 0, 480, 340), (min(rates), max(rates)), (min(losses), max(losses)),
         labels=("learning rate", "train/loss of a batch"), logarithmic=True,
     )  # fmt: skip
     panel.line(points, COLOURS[0])

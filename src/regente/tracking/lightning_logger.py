@@ -16,7 +16,7 @@ from regente.jobs.job import ARTIFACTS, Job
 from regente.jobs.result import as_test_metrics
 from regente.tracking.experiment import Experiment
 from regente.tracking.journal import Journal, read
-from regente.tracking.mlflow_run import read_state
+from regente.tracking.shipping_state import read_state
 
 PLAIN = (bool, int, float, str, type(None), list, tuple, dict)  # hyperparameters that are no objects
 

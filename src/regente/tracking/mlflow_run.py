@@ -9,24 +9,22 @@ from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
-
 from regente.config.interpolation import resolve
 from regente.config.tracking_uri import absolute_uri
 from regente.errors import CheckpointError, TrackingError
 from regente.jobs.found_files import is_plain
-from regente.jobs.job import ARTIFACTS, JOURNAL, QUEUE, Job, fits, read_json, write_json
+from regente.jobs.job import ARTIFACTS, QUEUE, Job, write_json
 from regente.jobs.result import read_result
 from regente.jobs.runs import best_of_sweep
 from regente.jobs.trust import made_by_user
 from regente.tracking.journal import KINDS, read
+from regente.tracking.shipping_state import STATE, ending_of, has_result, read_state
 from regente.tracking.store import named, open_store, unreachable
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
     from mlflow.tracking import MlflowClient
 
-STATE = "recorded.json"  # in the job directory: how much of the journal is in MLflow; only of jobs that are tracked
 CLAIM_TAG = "regente.claim"  # SHA-256 of a secret in STATE, which tells whose run it is
 HEARTBEAT_TAG = "regente.heartbeat"  # a counter, since the clocks of machines may differ
 NORMAL_PRIORITY = "normal"  # an argument of the shipper
@@ -35,27 +33,6 @@ PATIENCE = 20.0  # seconds to go on trying after the job has ended and the store
 LIMIT = 6000  # characters of a parameter that MLflow keeps
 
 VALUES = ("metrics", "params", "tags")  # kinds of lines
-
-STATE_TYPES = {
-    **dict.fromkeys(["run_id", "experiment_id", "experiment", "claim", "problem", "refused"], str),
-    **dict.fromkeys(["offset", "time", "jobs"], int),
-    **dict.fromkeys(["ended", "complete"], bool),
-    "uploaded": dict[str, list[int]],
-    "lost": list[str],
-}
-State = dict[str, Any]
-"""Content of `recorded.json`:
-    run_id, experiment_id, experiment    the run in MLflow, and the name of its experiment
-    claim                                a secret of the job: see CLAIM_TAG
-    offset, time                         bytes of the journal that are shipped, and the time of the last shipped line
-    ended                                the run has its end
-    complete                             figures and model are logged too
-    jobs                                 of a sweep: how many of its journals its shipper has shipped
-    uploaded                             time (ns) and size of each of the user's files when it was uploaded, by name
-    problem                              why the last attempt to ship failed
-    refused                              why the store will never take the run
-    lost                                 values and files that the store refused, with its reasons
-"""
 
 
 class Clients:
@@ -117,7 +94,7 @@ class Shipment:
     def end_of_dead(self) -> None:
         """End the run of a process that died before it wrote the end; its result may be missing in the journal too."""
         status, at = ending_of(self.job.path)
-        if status == "FINISHED" and not _has_result(self.job.path):
+        if status == "FINISHED" and not has_result(self.job.path):
             self._result([{**read_result(self.job.path), "time": at}])
         self._end([{"status": status, "time": at}])
         self.note(problem="")
@@ -145,13 +122,11 @@ class Shipment:
         with suppress(TrackingError, CheckpointError):  # no job has finished, or kept weights
             best = best_of_sweep(self.job.path)
             of_job = Shipment(best.job, self.uri, own=made_by_user(best.job), clients=self.clients)
-            weights = str(best.checkpoint)
             policy = resolve(best.job.config, ["tracking"])["tracking"]["log_model"] if of_job.own else "none"
-            if policy == "best" and "run_id" in of_job.state and of_job.state.get("model") != weights:
+            if policy == "best" and "run_id" in of_job.state:
                 run_artifacts.log_model(
                     of_job._open(), of_job.state["run_id"], best.job, best.checkpoint, own=True
                 )
-                of_job.note(model=weights)
 
     def heartbeat(self, number: int, usage: Mapping[str, float]) -> None:
         """Log a heartbeat for other machines, and the load of the job."""
@@ -307,29 +282,6 @@ class Shipment:
             raise TrackingError(f"{self.job.path}/{STATE}: {self.state['run_id']} {what}")
 
 
-def ending_of(path: Path) -> tuple[str, int]:
-    """Status and time (ms) of the end of a job whose process is dead.
-
-    As its journal says; without an end there it is finished if it left its result, else it was killed.
-    """
-    lines, _ = read(path / JOURNAL, 0)
-    last = lines[-1] if lines else {}
-    status = last.get("status") if last.get("kind") == "end" else None
-    if status not in ("FINISHED", "FAILED", "KILLED"):
-        status = "FINISHED" if read_result(path) else "KILLED"
-    at = last.get("time")
-    return status, at if isinstance(at, int) else int(time.time() * 1000)
-
-
-def _has_result(path: Path) -> bool:
-    """Whether the last attempt has written its result into the journal."""
-    kinds = [line["kind"] for line in read(path / JOURNAL, 0)[0]]
-    return (
-        "result"
-        in kinds[max((n for n, kind in enumerate(kinds) if kind in ("start", "resume")), default=0) :]
-    )
-
-
 def _claim(secret: str) -> str:
     return sha256(secret.encode()).hexdigest()
 
@@ -375,15 +327,3 @@ def _metrics(lines: list[dict[str, Any]]) -> "list[Metric]":
         for line in lines
         for key, value in line["values"].items()
     ]
-
-
-def read_state(path: Path) -> State:
-    """How much of a job's journal is in MLflow."""
-    empty: State = {"offset": 0, "ended": False, "problem": "", "refused": ""}
-    found = read_json(path / STATE)
-    return empty | found if all(fits(STATE_TYPES.get(key, Any), found[key]) for key in found) else empty
-
-
-def lock_of(path: Path, timeout: float = 0) -> FileLock:
-    """The lock of whoever ships a job's journal; raises Timeout after `timeout` seconds."""
-    return FileLock(path / ".shipper.lock", timeout=timeout)

@@ -21,8 +21,9 @@ from regente.jobs.process_identity import process_identity
 from regente.jobs.runs import shown
 from regente.jobs.trust import handed_over
 from regente.tracking.journal import Journal, read
-from regente.tracking.mlflow_run import NORMAL_PRIORITY, STATE, State, read_state
+from regente.tracking.mlflow_run import NORMAL_PRIORITY
 from regente.tracking.run_artifacts import keep_provenance
+from regente.tracking.shipping_state import STATE, State, read_state
 from regente.tracking.store import named, unreachable
 from regente.tracking.user_calls import UserCalls
 
@@ -89,9 +90,8 @@ class Recorder:
         self.attempt = attempts(self.job)
         self.journal = Journal(self.job.journal if self.rank == 0 else Path(os.devnull))
         self._start()
-        if (
-            self.kind != "sweep"
-        ):  # after the shipper has the address of the store; a sweep composes its jobs by it
+        # after the shipper has the address of the store; a sweep composes its jobs by it
+        if self.kind != "sweep":
             self.calls = UserCalls(self)
 
     def _start(self) -> None:
@@ -103,10 +103,9 @@ class Recorder:
         if self.uri is None:
             return
         if self.by_sweep:
+            # not by the sweep's shipper, which sees other GPUs or runs on another machine
             with suppress(OSError):  # a full disk does not end a training
-                keep_provenance(
-                    self.job
-                )  # here: the sweep's shipper sees other GPUs, or runs on another machine
+                keep_provenance(self.job)
         state = read_state(self.job.path)
         if state["refused"] or not (self.job.path / STATE).is_file():  # by an earlier attempt
             write_json(self.job.path / STATE, {**state, "refused": ""})
@@ -198,7 +197,8 @@ class Recorder:
                 break
             time.sleep(0.02)
         # it may still ship what other processes have left
-        while not result.reason and self.shipper.poll() is None and time.monotonic() - begun < FINAL_WAIT:
+        end = time.monotonic() + FINAL_WAIT
+        while not result.reason and self.shipper.poll() is None and time.monotonic() < end:
             time.sleep(0.02)
         state = read_state(self.job.path)
         server = self.shown_uri if self.shown_uri.startswith("http") else ""

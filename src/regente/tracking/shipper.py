@@ -19,9 +19,10 @@ from regente.jobs.found_files import open_regular
 from regente.jobs.job import JOURNAL, QUEUE, Job, open_job
 from regente.jobs.process_identity import HEARTBEAT
 from regente.jobs.trust import made_by_user, run_handed_over
-from regente.tracking.mlflow_run import NORMAL_PRIORITY, PATIENCE, POLL, Clients, Shipment, lock_of
+from regente.tracking.mlflow_run import NORMAL_PRIORITY, PATIENCE, POLL, Clients, Shipment
 from regente.tracking.provenance import Usage
 from regente.tracking.run_artifacts import keep_provenance
+from regente.tracking.shipping_state import lock_of
 from regente.tracking.store import unreachable
 from regente.tracking.sync import is_unshipped, process_of_job, store_of, sync_store
 
@@ -220,10 +221,8 @@ def main(path: Path, *, low_priority: bool) -> int:
             done = done or own.step()
             # the jobs of a sweep that the store refuses go on to start
             over = done and not (jobs and own.shipment.state["refused"] and own.process.alive())
-            if over and (jobs is None or jobs.step(over=True)):
+            if (jobs is None or jobs.step(over=over)) and over:
                 break
-            if jobs and not over:
-                jobs.step(over=False)
             if "run_id" in own.shipment.state and not done:
                 others.ship(SLICE)
             time.sleep(POLL)

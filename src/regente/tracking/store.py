@@ -4,7 +4,6 @@ import glob
 import os
 import re
 import socket
-import sqlite3
 import sys
 from contextlib import closing, suppress
 from hashlib import sha256
@@ -138,6 +137,8 @@ def require_whole(uri: str, project: Path) -> None:
     path = sqlite_path(uri, project)
     if path is None or not path.is_file():
         return
+    import sqlite3
+
     check = "integrity_check" if path.stat().st_size < LARGE else "quick_check"
     with closing(sqlite3.connect(path, timeout=60)) as database:
         database.text_factory = bytes  # a damaged text may not be UTF-8

@@ -1,4 +1,4 @@
-"""Charts as SVG text: a figure takes a millisecond, where matplotlib takes 0.15 s and 0.4 s for its import."""
+"""Charts as SVG text: a figure takes 4 ms, where matplotlib takes 160 ms and its import 400 ms of CPU time."""
 
 import math
 from base64 import b64encode
@@ -27,7 +27,7 @@ class Drawing:
     ) -> None:
         """Write words at a place: `anchor` is start, middle or end."""
         place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}"'
-        self.parts.append(f"<text {place} {more}>{escape(str(words))}</text>")
+        self.parts.append(f"<text {place} {more}>{clean(str(words))}</text>")
 
     def rectangle(self, x: float, y: float, width: float, height: float, colour: str) -> None:
         """Fill a rectangle."""
@@ -144,6 +144,11 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(each * power for each in (1, 2, 5, 10) if each * power >= rough)
     return [step * place for place in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def clean(words: str) -> str:
+    """Text of a run for HTML and SVG: escaped, without control characters."""
+    return escape("".join(each if each.isprintable() else " " for each in words))
 
 
 def number(value: float) -> str:

@@ -18,7 +18,8 @@ from regente.jobs.process_identity import LEASE, ProcessIdentity
 from regente.jobs.runs import shown
 from regente.jobs.trust import made_by_user, read_config
 from regente.tracking.journal import cut_torn_line
-from regente.tracking.mlflow_run import HEARTBEAT_TAG, STATE, Shipment, ending_of, lock_of, read_state
+from regente.tracking.mlflow_run import HEARTBEAT_TAG, Shipment
+from regente.tracking.shipping_state import STATE, ending_of, lock_of, read_state
 from regente.tracking.store import open_store, require_whole
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from regente.config.tracking_uri import absolute_uri
 from regente.jobs.job import ARTIFACTS
 from regente.tracking.mlflow_internals import tracking_store
-from regente.tracking.mlflow_run import read_state
+from regente.tracking.shipping_state import read_state
 
 if TYPE_CHECKING:
     from mlflow.entities import Experiment, Metric, Param, Run, RunInfo, RunTag
