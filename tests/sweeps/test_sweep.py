@@ -19,6 +19,7 @@ from regente.jobs.hardware import cores
 from regente.sweeps import gpu_slots
 from regente.sweeps.fork_server import ForkServer
 from regente.sweeps.slot import last_line
+from regente.tracking.journal import read
 from tests.conftest import Ended
 from tests.training.test_fit import query, until
 
@@ -110,7 +111,11 @@ def test_the_same_words_again_do_nothing_and_more_values_only_what_is_new(
     assert sorted(config["optimizer"]["lr"] for config in configs) == [1e-3, 1e-2, 1e-1]
     report = sweep_of(project) / "report.html"
     assert "3 runs (3 done), which differ in optimizer.lr" in report.read_text()
-    assert '"path":"report.html"' in (sweep_of(project) / "journal.jsonl").read_text()
+    journal, _ = read(sweep_of(project) / "journal.jsonl", 0)
+    assert "report.html" in [line["path"] for line in journal if line["kind"] == "artifact"]
+    tables = [line["text"] for line in journal if line["kind"] == "description"]
+    assert [table.partition("\n\n")[0].count("\n") for table in tables] == [3, 4]  # written again
+    assert "| 0.1 |" in tables[-1]
 
 
 def test_rerun_does_again_what_is_done_beside_it(regente: Run, project: Path) -> None:

@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from regente.tracking.mlflow_internals import compare_link, view_link
+from regente.tracking.description import TAG, merged
+from regente.tracking.mlflow_internals import compare_link, run_link, view_link
 from regente.tracking.view import swept_keys, write_view
 
 pytestmark = [
@@ -56,6 +57,10 @@ COLUMNS = [BEST, "metrics.`val/acc`", "metrics.`val/loss`", "params.`model.width
 UNFOLDERS = "return document.querySelectorAll('.ag-row [col-id*=\"Run Name\"] button').length"
 TINTED = "return [...document.querySelectorAll('tr.diff-row th')].map(header => header.innerText.trim())"
 COMPARED = "return [...document.querySelectorAll('tr th')].map(header => header.innerText.trim())"
+CELLS = """
+return [...document.querySelectorAll('tr')].map(row => [...row.querySelectorAll('th, td')].map(cell => cell.innerText.trim()))
+    .filter(cells => cells.length == 2);
+"""
 CHARTS = """
 return [...document.querySelectorAll('[data-testid=experiment-view-compare-runs-card]')]
     .map(card => card.innerText.split('\\n')[0]);
@@ -68,6 +73,7 @@ class Sweep:
 
     base: str
     experiment: str
+    parent: str
     children: list[str]  # best first
     best: str  # the name of the best
 
@@ -193,12 +199,20 @@ def sweep(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterato
     server = started(command, f"{base}/health", folder / "server.log", env)
     children = sorted(scores, key=lambda run: -scores[run][0])
     try:
-        for key, owner, store in (("sweep", parent, client), ("all", None, MlflowClient(base))):
+        rows = {(lr,) for lr in ("0.1", "0.01", "0.003", "0.0001")}
+        groups = [("param", "optimizer.lr")], rows
+        for key, owner, store, by in (
+            ("sweep", parent, client, None), ("all", None, MlflowClient(base), None), ("groups", parent, client, groups),
+        ):  # fmt: skip
             assert write_view(
                 store, experiment, key=key, name=f"Best of {key}", params=swept_keys(params),
-                metrics=["best/val/acc", "val/acc", "val/loss"], ascending=False, parent=owner,
+                metrics=["best/val/acc", "val/acc", "val/loss"], ascending=False, parent=owner, groups=by,
+                curves={"val/acc": False, "val/loss": True},
             )  # fmt: skip
-        yield Sweep(base, experiment, children, scores[children[0]][1])
+        page = run_link(experiment, children[0])
+        table = f"| lr | mean |\n| --- | ---: |\n| 0.003 | [0.9428]({page}) |\n\n- the verdict"
+        client.set_tag(parent, TAG, merged(table, ""))
+        yield Sweep(base, experiment, parent, children, scores[children[0]][1])
     finally:
         stop(server)
 
@@ -226,6 +240,24 @@ def test_the_table_opens_on_the_runs_of_the_sweep_flat_and_best_first(browser: B
     assert headers == COLUMNS
 
 
+def test_the_runs_of_a_configuration_are_one_folded_row_of_means(browser: Browser, sweep: Sweep) -> None:
+    browser.open(view_link(sweep.base, sweep.experiment, "groups"))
+    rows = browser.wait(ROWS, lambda rows: len(rows) >= 4 and all(BEST in row for row in rows))
+    browser.shoot("groups")
+    assert len(rows) == 4
+    assert [round(float(row[BEST].split()[0]), 4) for row in rows] == [0.9375, 0.9075, 0.5075, 0.2075]
+
+
+def test_the_page_of_a_sweep_opens_with_its_table_and_links(browser: Browser, sweep: Sweep) -> None:
+    link = run_link(sweep.experiment, sweep.parent)
+    browser.open(f"{sweep.base}/{link}")
+    cells = browser.wait(CELLS, bool)
+    browser.shoot("parent")
+    assert cells == [["lr", "mean"], ["0.003", "0.9428"]]
+    links = browser.ask("return [...document.querySelectorAll('a')].map(a => a.getAttribute('href'))")
+    assert run_link(sweep.experiment, sweep.children[0]) in links
+
+
 def test_without_a_sweep_all_runs_are_rows_and_those_without_the_metric_the_last(
     browser: Browser, sweep: Sweep
 ) -> None:
@@ -244,7 +276,7 @@ def test_the_chart_page_draws_the_curves_of_the_children(browser: Browser, sweep
     browser.open(view_link(sweep.base, sweep.experiment, "sweep", chart=True))
     charts = browser.wait(CHARTS, lambda charts: len(charts) >= 3)
     browser.shoot("charts")
-    assert {"val/acc", "val/loss", "best/val/acc"} <= set(charts)
+    assert charts[:3] == ["val/acc", "val/loss", "Parallel Coordinates"]  # MLflow draws its own below
 
 
 def test_the_compare_page_marks_exactly_the_swept_params(browser: Browser, sweep: Sweep) -> None:

@@ -28,11 +28,17 @@ def ui() -> str:
 
 def test_the_ui_knows_every_word_of_a_saved_view(ui: str) -> None:
     state = internals.view_state({"metrics.`val/acc`": "val/acc"}, "metrics.`val/acc`", False, "")
+    grouped = internals.grouped([("param", "seed"), ("tag", "a")], [("1", "b")])
+    charts = internals.charts("The sweep", {"val/loss": True, "val/acc": False}, ["seed"], "val/acc")
+    drawn = [word for chart in charts["compareRunCharts"] for word in (*chart, chart["type"])]
+    groups = [word for key in grouped["groupBy"]["groupByKeys"] for word in (*key, key["mode"])]
+    state |= grouped | charts
     envelope = json.loads(internals.view_tag_value("All jobs", state, None, 1))
     packing = envelope["state"].partition(";")[0]
     columns = [column for column in state["columnOrder"] if not column.startswith("metrics.")]
     titles = [column.removeprefix("attributes.`").removesuffix("`") for column in columns]
     words = [internals.VIEW_TAG, packing, *envelope, *state, *titles, state["runsHiddenMode"]]
+    words += [*drawn, *groups, *grouped["groupBy"], *charts["compareRunSections"][0], "log", "linear"]
     assert [word for word in words if word not in ui] == []
 
 

@@ -177,9 +177,10 @@ def test_a_run_explains_itself(regente: Run, project: Path) -> None:
     (experiment,) = [e for e in client.search_experiments() if e.name == "digits_mlp"]
     (run,) = client.search_runs([experiment.experiment_id])
     tags, params, metrics = run.data.tags, run.data.params, run.data.metrics
-    assert re.match(
-        r"val/loss \*\*[\d.]+\*\*, val/acc \*\*[\d.]+\*\*, test/loss", tags["mlflow.note.content"]
-    )
+    _, first, notes, values, *_ = tags["mlflow.note.content"].split("\n\n")
+    assert re.fullmatch(r"val/acc \*\*[\d.]+\*\*: place 1 of 1 runs of digits_mlp when it ended", first)
+    assert notes == "a try"
+    assert re.match(r"val/loss \*\*[\d.]+\*\*, val/acc \*\*[\d.]+\*\*, test/loss", values)
     assert re.fullmatch("[0-9a-f]{40}", tags["mlflow.source.git.commit"])
     assert tags["regente.dirty"] == "true"
     assert re.fullmatch("[0-9a-f]{12}", tags["regente.fingerprint"])

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from mlflow.entities import Metric, Param
 
 from regente.tracking.mlflow_internals import compare_link, view_link
-from regente.tracking.view import latest_experiment, swept_keys, write_view
+from regente.tracking.store import all_runs
+from regente.tracking.view import grouping, latest_experiment, log_view, swept_keys, view_key, write_view
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -99,6 +101,31 @@ def test_without_a_sweep_the_view_holds_all_runs_and_ascends_if_less_is_better(s
     )
 
 
+def test_runs_that_differ_in_the_seed_alone_are_one_row_of_the_view(store: Store) -> None:
+    client, experiment = store
+    parent = client.create_run(experiment).info.run_id
+    for lr, width, seed in [("0.1", "8", "0"), ("0.1", "8", "1"), ("0.01", "16", "0"), ("0.01", "16", "1")]:
+        tags = {"mlflow.parentRunId": parent, "regente.swept": "optimizer.lr, seed"}
+        run = client.create_run(experiment, tags=tags | {"regente.experiment": "digits"}).info.run_id
+        params = {"model.width": width, "optimizer.lr": lr, "seed": seed, "data.seed": seed}
+        metrics = [Metric("val/acc", 0.5, 0, 0), Metric("val/r2", -0.5, 0, 0), Metric("val/loss", 2.0, 0, 0)]
+        client.log_batch(run, metrics, [Param(*each) for each in params.items()])
+    runs = all_runs(client, experiment, f"tags.mlflow.parentRunId = '{parent}'")
+    assert log_view(client, experiment, parent, {"metric": "val/r2", "mode": "max"})
+    _, state = saved(store, view_key(experiment, parent))
+    assert state["groupBy"]["groupByKeys"] == [{"mode": "param", "groupByData": "optimizer.lr"}]
+    folded = {"param.optimizer.lr.0.1": False, "param.optimizer.lr.0.01": False}
+    assert state["groupsExpanded"] == folded
+    assert "params.`seed`" not in state["selectedColumns"]  # its mean says nothing
+    axes = {chart.get("metricKey"): chart.get("scaleType") for chart in state["compareRunCharts"]}
+    assert axes == {"val/r2": "linear", "val/loss": "log", None: None}
+    assert state["compareRunCharts"][-1]["selectedParams"] == ["model.width", "optimizer.lr"]
+    seeds = [run for run in runs if run.data.params["optimizer.lr"] == "0.1"]
+    assert grouping(seeds) == ([("tag", "regente.experiment")], {("digits",)})
+    assert grouping(runs[:1]) is None
+    assert grouping(runs * 26) is None  # more than the table loads: the means would be those of a part
+
+
 def test_a_view_written_again_is_replaced_and_keeps_its_birthday(store: Store) -> None:
     assert write(store)
     first, _ = saved(store, "regente")
@@ -168,6 +195,8 @@ def test_swept_are_the_params_that_differ_numbers_first() -> None:
     ]
     assert swept_keys(runs) == ["optimizer.lr", "model", "model.widths"]
     assert swept_keys(runs[:1]) == []
+    seeds = [{"seed": seed, "data.seed": seed, "tasks": "0"} for seed in "012"]
+    assert swept_keys(seeds) == ["seed"]
     assert swept_keys([]) == []
 
 

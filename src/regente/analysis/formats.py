@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -99,10 +99,11 @@ def _plain(key: str, value: Any) -> Any:
     return value if isinstance(value, float) else printable(shown(value))
 
 
-def as_markdown(found: Comparison) -> str:
-    """A table of GitHub's Markdown."""
-    header, rows, left = cells(found)
-    lines = [header, ["---" if place < left else "---:" for place in range(len(header))], *rows]
+def as_markdown(found: Comparison, most: int | None = None, links: Mapping[str, str] | None = None) -> str:
+    """A table of GitHub's Markdown with the first `most` rows; `links`: by the name of a run."""
+    header, rows, left = cells(found, most)
+    named = [[*row[:-1], (links or {}).get(row[-1], row[-1])] for row in rows]
+    lines = [header, ["---" if place < left else "---:" for place in range(len(header))], *named]
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in lines)
 
 

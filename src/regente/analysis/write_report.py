@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from regente.analysis.comparison import compare
+from regente.analysis.comparison import Comparison, compare
 from regente.errors import ConfigError, MachineError, Problem
 
 KINDS = (".html", ".md", ".tex", ".pdf")
@@ -52,9 +52,8 @@ def write(names: Sequence[str], project: Path, metric: str | None, out: Path) ->
         raise ConfigError([Problem(f"--out {out}", f"cannot be written ({error.strerror})")]) from error
 
 
-def write_sweep_report(sweep: Path, project: Path) -> Path:
+def write_sweep_report(found: Comparison, sweep: Path) -> Path:
     """`report.html` in the directory of a sweep that has ended."""
-    found = compare([str(sweep)], project)
     from regente.analysis.document import to_html
     from regente.analysis.report import make_report
 

@@ -63,6 +63,7 @@ TYPES: dict[str, dict[str, Any]] = {  # of the fields of these files; a value of
     "halved.json": {"times": int},
     ".order": {"last": int},
     "job.json": {"order": int},
+    "queue.json": {"monitor": dict[str, str]},
     "exit.json": {"code": int},
     "stop.json": {"requests": int},
 }

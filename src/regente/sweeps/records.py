@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from regente.analysis.comparison import compare
+from regente.analysis.description import describe_sweep
 from regente.analysis.write_report import write_sweep_report
 from regente.config.compose import Composed
 from regente.config.discovery import extra_dirs
@@ -89,6 +91,7 @@ class Parent:
         self.job, self.swept, self.monitor = job, swept, config["monitor"]
         redact = Redactor(secret_values(config), env_references(job.config))
         self.recorder = Recorder(job, config, 0, redact, kind="sweep")
+        self.notes = redact.text(str(config["tracking"].get("notes") or ""))
 
     @cached_property
     def environment(self) -> dict[str, str]:
@@ -132,14 +135,14 @@ class Parent:
             figure.savefig(file)
             journal.artifact(file, "figures")
         self._report()
-        journal.write("view", monitor=self.monitor)
         return self.recorder.finish("KILLED" if stopped else "FAILED" if failed else "FINISHED")
 
     def _report(self) -> None:
         """The report on the sweep; a tag says why if it cannot be made, which does not end a sweep."""
         try:
-            file = write_sweep_report(self.job.path, Path.cwd())
-            self.recorder.journal.artifact(file, "")
+            found = compare([str(self.job.path)], Path.cwd())
+            self.recorder.journal.artifact(write_sweep_report(found, self.job.path), "")
+            self.recorder.journal.write("description", text=describe_sweep(found, self.job.path, self.notes))
         except Exception as error:
             what = f"not made: {type(error).__name__}: {str(error)[:500]}"
             self.recorder.journal.write("tags", values={"regente.report": what})

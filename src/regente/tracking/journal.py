@@ -9,7 +9,7 @@ Kinds of lines:
     dataset   name, source, digest, splits
     artifact  path (a file or folder in the job directory), to (a folder of the run's artifacts, or "")
     result    the content of result.json, after the test of the best weights
-    view      monitor (metric and mode): a request to save the comparison of a sweep's runs
+    description    text: Markdown for the page of the run
     end       status (FINISHED, FAILED or KILLED)
 Each has `time`, milliseconds since the epoch.
 """
@@ -23,7 +23,18 @@ from typing import Any
 
 from regente.jobs.found_files import open_regular, parse_json
 
-KINDS = ["start", "resume", "metrics", "params", "tags", "dataset", "artifact", "result", "view", "end"]
+KINDS = [
+    "start",
+    "resume",
+    "metrics",
+    "params",
+    "tags",
+    "dataset",
+    "artifact",
+    "result",
+    "description",
+    "end",
+]
 
 
 class Journal:

@@ -8,6 +8,7 @@ import json
 import shlex
 import sys
 import zlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -16,6 +17,7 @@ VIEW_TAG = (
     "mlflow.sharedViewState."  # an experiment tag of this prefix is a saved view of the UI, since MLflow 3.15
 )
 OLDEST_SERVER = (3, 15)
+TABLE_ROWS = 100  # that the UI's table loads; the mean of a group is over those only
 # Without it a fresh browser opens the experiment on MLflow's pages for language models.
 WORKFLOW = {"workflowType": "machine_learning"}
 # MLflow has one exception for most problems. Only its text says which one it is.
@@ -43,6 +45,50 @@ def view_state(columns: dict[str, str], order_by: str, ascending: bool, search: 
     }
 
 
+def grouped(keys: list[tuple[str, str]], rows: Iterable[tuple[str, ...]]) -> dict[str, Any]:
+    """The state of a table whose runs are grouped by params or tags, each group a folded row of means.
+
+    `keys`: `param` or `tag`, and its name; `rows`: the values of each group.
+    """
+    by = [{"mode": mode, "groupByData": name} for mode, name in keys]
+    names = [
+        ",".join(f"{mode}.{name}.{value or 'null'}" for (mode, name), value in zip(keys, row, strict=True))
+        for row in rows
+    ]
+    return {
+        "groupBy": {"aggregateFunction": "average", "groupByKeys": by},
+        "groupsExpanded": dict.fromkeys(names, False),
+        "useGroupedValuesInCharts": True,
+    }
+
+
+def charts(title: str, curves: dict[str, bool], params: Sequence[str], metric: str) -> dict[str, Any]:
+    """The state of a first section of charts: curves over the steps, and parallel coordinates of params and a metric.
+
+    `curves`: whether the axis of the values is logarithmic, by metric; MLflow begins a linear one at 0, where the ends
+    of good runs look alike. MLflow adds a chart for each other metric below, in a section for each prefix.
+    """
+    section = {"uuid": "regente", "name": title, "display": True, "isReordered": True}
+    common = {"metricSectionId": "regente", "deleted": False, "isGenerated": False, "runsCountToCompare": 20}
+    lines = [
+        {
+            **common, "uuid": f"regente-{name}", "type": "LINE", "metricKey": name, "displayName": name,
+            "xAxisKey": "step", "xAxisScaleType": "linear", "scaleType": "log" if logarithmic else "linear", "range": {},
+            "lineSmoothness": 0, "useGlobalXaxisKey": True, "useGlobalLineSmoothing": True, "yAxisKey": "metric",
+            "yAxisExpressions": [],
+        }
+        for name, logarithmic in curves.items()
+    ]  # fmt: skip
+    parallel = {
+        **common, "uuid": "regente-parallel", "type": "PARALLEL", "showAllRuns": True,
+        "selectedParams": list(params), "selectedMetrics": [metric],
+    }  # fmt: skip
+    both = [*lines, *([parallel] if params else [])]
+    if not both:
+        return {}
+    return {"compareRunSections": [section], "compareRunCharts": both, "isAccordionReordered": True}
+
+
 def view_tag_value(name: str, state: dict[str, Any], before: str | None, now: int) -> str:
     """The value of a saved view's tag, with the state compressed as the UI does it; times in ms since 1970."""
     created = json.loads(before)["createdAt"] if before else now
@@ -61,6 +107,11 @@ def compare_link(base: str, experiment_id: str, run_ids: list[str]) -> str:
     runs, experiments = (json.dumps(ids, separators=(",", ":")) for ids in (run_ids, [experiment_id]))
     query = {"runs": runs, "experiments": experiments, **WORKFLOW}  # MLflow reads `runs` only after the `?`
     return f"{base.rstrip('/')}/#/compare-runs?{urlencode(query)}"
+
+
+def run_link(experiment_id: str, run_id: str, page: str = "") -> str:
+    """The UI's page of a run, or a tab of it, as a link from another page of the UI."""
+    return f"#/experiments/{experiment_id}/runs/{run_id}{page}?{urlencode(WORKFLOW)}"
 
 
 def server_shows_views(uri: str) -> bool:

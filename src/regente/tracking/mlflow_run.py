@@ -13,13 +13,14 @@ from regente.config.interpolation import resolve
 from regente.config.tracking_uri import absolute_uri
 from regente.errors import CheckpointError, TrackingError
 from regente.jobs.found_files import is_plain
-from regente.jobs.job import ARTIFACTS, QUEUE, Job, write_json
+from regente.jobs.job import ARTIFACTS, QUEUE, Job, read_json, write_json
 from regente.jobs.result import read_result
 from regente.jobs.runs import best_of_sweep
 from regente.jobs.trust import made_by_user
+from regente.tracking import description
 from regente.tracking.journal import KINDS, read
 from regente.tracking.shipping_state import STATE, ending_of, has_result, read_state
-from regente.tracking.store import named, open_store, unreachable
+from regente.tracking.store import all_runs, named, open_store, unreachable
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
@@ -113,6 +114,7 @@ class Shipment:
             run_artifacts.log_outputs(self._open(), self.state["run_id"], self.job, own=self.own)
             if (self.job.path / QUEUE).is_file():
                 self._log_best_model()
+                self._compare_jobs()
             self.note(complete=True)
 
     def _log_best_model(self) -> None:
@@ -127,6 +129,16 @@ class Shipment:
                 run_artifacts.log_model(
                     of_job._open(), of_job.state["run_id"], best.job, best.checkpoint, own=True
                 )
+
+    def _compare_jobs(self) -> None:
+        """Say on the page of each job of this sweep how it stands, and save the view of them all."""
+        from regente.tracking.view import log_view
+
+        client, experiment, sweep = self._open(), self.state["experiment_id"], self.state["run_id"]
+        monitor = {"metric": "", "mode": ""} | read_json(self.job.path / QUEUE).get("monitor", {})
+        runs = all_runs(client, experiment, f"tags.mlflow.parentRunId = '{sweep}'")
+        log_view(client, experiment, sweep, monitor, runs)
+        description.rank_jobs(client, runs, monitor)
 
     def heartbeat(self, number: int, usage: Mapping[str, float]) -> None:
         """Log a heartbeat for other machines, and the load of the job."""
@@ -213,11 +225,10 @@ class Shipment:
         for line in lines:
             self._log(params=line["params"], tags=line["tags"])
 
-    def _view(self, lines: list[dict[str, Any]]) -> None:
-        from regente.tracking.view import log_view
-
-        client = self._open()
-        log_view(client, self.state["experiment_id"], self.state["run_id"], lines[-1]["monitor"])
+    def _description(self, lines: list[dict[str, Any]]) -> None:
+        client, run_id = self._open(), self.state["run_id"]
+        before = client.get_run(run_id).data.tags.get(description.TAG, "")
+        client.set_tag(run_id, description.TAG, description.merged(lines[-1]["text"], before))
 
     def _values(self, lines: list[dict[str, Any]]) -> None:
         params: dict[str, Any] = {}

@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from regente.config.redaction import Redactor
+from regente.config.root_keys import RECORDED
 from regente.errors import TrackingError, first_of
 from regente.jobs import console
 from regente.jobs.job import ARROW, PROCESS, Job, write_json
@@ -300,7 +301,7 @@ def run_name(job: Job) -> str:
     words = [
         f"{key.rpartition('.')[2]}={value}"
         for key, _, value in parts
-        if key.split(".")[0] not in ("hydra", "tracking") and not key.startswith("hydra/")
+        if key.split(".")[0] not in ("hydra", "tracking", *RECORDED) and not key.startswith("hydra/")
         if job.path.name.startswith("sweep-") or not job.swept or key in job.swept
     ]
     return " ".join(words) or job.experiment

@@ -14,11 +14,13 @@ from regente.jobs.job import PROVENANCE, QUEUE, Job, read_json, write_json
 from regente.jobs.result import read_result, split_of
 from regente.jobs.runs import best_weights
 from regente.tracking import provenance
+from regente.tracking.description import TAG, describe, merged
 from regente.tracking.journal import read
 
 PATCH = "changes.patch"  # in the job directory: uncommitted changes of the code
 
 if TYPE_CHECKING:
+    from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
 
@@ -77,14 +79,16 @@ def log_result(
     client: "MlflowClient", run_id: str, job: Job, result: dict[str, Any]
 ) -> tuple[dict[str, float], dict[str, str]]:
     """Log the checkpoints of the policy; returns the best values as metrics, and the description as a tag."""
+    run = client.get_run(run_id)
     tracking = resolve(job.config, ["tracking"])["tracking"]
     metrics = result["metrics"].items()
     best = {f"best/{name}": value for name, value in metrics if split_of(name)[0] != "test"}
     if result["best_epoch"] is not None:
         best["best/epoch"] = result["best_epoch"]
     best |= {"throughput": result["samples_per_second"], "peak_megabytes": result["peak_megabytes"]}
-    log_checkpoints(client, run_id, job, result, tracking["checkpoints"])
-    return best, {"mlflow.note.content": describe(job, result)}
+    log_checkpoints(client, run, job, result, tracking["checkpoints"])
+    tags = run.data.tags
+    return best, {TAG: merged(describe(job, result, tags.get("notes", "")), tags.get(TAG, ""))}
 
 
 def log_outputs(client: "MlflowClient", run_id: str, job: Job, *, own: bool) -> None:
@@ -118,22 +122,8 @@ def log_model(client: "MlflowClient", run_id: str, job: Job, checkpoint: Path, *
         client.set_tag(run_id, "regente.model", failure)
 
 
-def describe(job: Job, result: dict[str, Any]) -> str:
-    """Markdown: the result in the first line, then experiment, overrides, command and job directory."""
-    metrics = result["metrics"]
-    shown = ", ".join(f"{name} **{value:.4g}**" for name, value in metrics.items())
-    epoch, best = "", result["best_epoch"]
-    if best is not None:
-        epoch = f" after epoch {best + 1} of {result['epochs']}"
-    overrides = "\n".join(f"- `{override}`" for override in job.overrides) or "- none"
-    return (
-        f"{shown}{epoch}\n\nExperiment `{job.experiment}`, with\n\n{overrides}\n\n"
-        f"```\n{' '.join(job.command)}\n```\n\nJob directory `{job.path}`\n"
-    )
-
-
 def log_checkpoints(
-    client: "MlflowClient", run_id: str, job: Job, result: dict[str, Any], policy: str
+    client: "MlflowClient", run: "Run", job: Job, result: dict[str, Any], policy: str
 ) -> None:
     """Log the checkpoints that the policy names; into a local store as hard links instead of copies."""
     kept = sorted(job.checkpoints.glob("*.ckpt"))
@@ -143,13 +133,13 @@ def log_checkpoints(
         "last": [file for file in kept if file.name == "last.ckpt"],
         "top_k": [file for file in kept if file.name != "last.ckpt"],
     }[policy]
-    local = local_path(client.get_run(run_id).info.artifact_uri)
+    local = local_path(run.info.artifact_uri)
     # a found journal could name any file of this machine
     wanted = [file for file in wanted if file.exists() and file.resolve().is_relative_to(job.path)]
     for file in wanted:
         whole = file.resolve()  # last.ckpt is a link
         if local is None:
-            client.log_artifact(run_id, str(whole), "checkpoints")
+            client.log_artifact(run.info.run_id, str(whole), "checkpoints")
             continue
         target = local / "checkpoints" / file.name
         target.parent.mkdir(parents=True, exist_ok=True)

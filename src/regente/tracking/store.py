@@ -21,6 +21,7 @@ from regente.jobs.imports import without_garbage_collection
 from regente.tracking.mlflow_internals import DAMAGED_DATABASE, NO_ANSWER, NO_DATABASE, OUTDATED_SCHEMA
 
 if TYPE_CHECKING:
+    from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
 LONGEST_NAME = 250  # characters of a metric or parameter that MLflow takes
@@ -159,6 +160,16 @@ def prepare_mlflow() -> None:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")  # seconds
     os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+
+
+def all_runs(client: "MlflowClient", experiment: str, wanted: str) -> "list[Run]":
+    """All runs of an experiment that match a filter of MLflow's."""
+    page = client.search_runs([experiment], wanted)
+    runs = list(page)
+    while page.token:
+        page = client.search_runs([experiment], wanted, page_token=page.token)
+        runs += page
+    return runs
 
 
 def named(key: str) -> str:

@@ -2,21 +2,33 @@
 
 import math
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from regente.tracking import mlflow_internals as internals
 from regente.tracking.store import named
 
 if TYPE_CHECKING:
+    from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
+JOBS = "tags.`regente.kind` = 'job'"
+Groups = tuple[list[tuple[str, str]], set[tuple[str, ...]]]
 
-def log_view(client: "MlflowClient", experiment: str, parent: str | None, monitor: dict[str, str]) -> bool:
+
+def log_view(
+    client: "MlflowClient",
+    experiment: str,
+    parent: str | None,
+    monitor: dict[str, str],
+    runs: "Sequence[Run]" = (),
+) -> bool:
     """Save the comparison of a sweep's runs, or of all runs of an experiment, best first; whether MLflow took it."""
-    wanted = f"tags.mlflow.parentRunId = '{parent}'" if parent else "tags.`regente.kind` = 'job'"
-    runs = client.search_runs([experiment], wanted, max_results=1000)
+    wanted = f"tags.mlflow.parentRunId = '{parent}'" if parent else JOBS
+    runs = runs or client.search_runs([experiment], wanted, max_results=1000)
     logged = {key for run in runs for key in run.data.metrics}
-    metric = named(monitor["metric"])
+    metric, groups = named(monitor["metric"]), grouping(runs)
+    swept = swept_keys([run.data.params for run in runs])
     best = f"best/{metric}" if f"best/{metric}" in logged else metric
     score = "test/mae" if "test/mae" in logged else "test/acc"
     return write_view(
@@ -25,7 +37,13 @@ def log_view(client: "MlflowClient", experiment: str, parent: str | None, monito
         key=view_key(experiment, parent),
         name="The sweep" if parent else "All jobs",
         metrics=[best, "test/loss", score, "val/loss"],
-        params=swept_keys([run.data.params for run in runs])[:8],
+        params=[key for key in swept if not groups or key != "seed"][:8],
+        groups=groups,
+        curves={
+            each: all(run.data.metrics.get(each, 1) > 0 for run in runs)
+            for each in (metric, "train/loss", "val/loss")
+            if each in logged
+        },
         ascending=monitor["mode"] == "min",
         parent=parent,
     )
@@ -46,6 +64,8 @@ def write_view(
     params: list[str],
     ascending: bool,
     parent: str | None,
+    groups: Groups | None = None,
+    curves: dict[str, bool] | None = None,
 ) -> bool:
     """Save a table of a sweep's runs, or of all runs, sorted by the first metric; whether MLflow took it.
 
@@ -53,8 +73,11 @@ def write_view(
     """
     columns = {f"metrics.`{each}`": each for each in metrics} | {f"params.`{each}`": each for each in params}
     # the UI's own nesting would hide the runs under their parent, and their curves
-    search = f"tags.mlflow.parentRunId = '{parent}'" if parent else ""
+    search = f"tags.mlflow.parentRunId = '{parent}'" if parent else JOBS if groups else ""
     state = internals.view_state(columns, f"metrics.`{metrics[0]}`", ascending, search)
+    if groups:
+        state |= internals.grouped(*groups)
+    state |= internals.charts(name, curves or {}, params, metrics[0])
     tag, uri = internals.VIEW_TAG + key, client.tracking_uri
     try:
         if uri.startswith(("http://", "https://")) and not internals.server_shows_views(uri):
@@ -67,11 +90,41 @@ def write_view(
     return True
 
 
+def grouping(runs: "Sequence[Run]") -> Groups | None:
+    """What makes the runs that differ in the seed alone one row; None where there are none, or too many for one page.
+
+    The params that tell the configurations apart, as few as do, and the values of each configuration.
+    """
+    if len(runs) > internals.TABLE_ROWS:
+        return None
+    params = [run.data.params for run in runs]
+    keys = [key for key in swept_keys(params) if key != "seed"]
+    preferred = {key for run in runs for key in run.data.tags.get("regente.swept", "").split(", ")}
+
+    def rows(chosen: list[str]) -> set[tuple[str, ...]]:
+        return {tuple(run.get(key, "") for key in chosen) for run in params}
+
+    chosen: list[str] = []
+    for key in sorted(keys, key=lambda key: key not in preferred):
+        if len(rows([*chosen, key])) > len(rows(chosen)):
+            chosen.append(key)
+    if len(rows(chosen)) == len(runs):
+        return None
+    if not chosen:
+        tag = "regente.experiment"  # the same for all
+        return [("tag", tag)], {(run.data.tags.get(tag, ""),) for run in runs}
+    return [("param", key) for key in chosen], rows(chosen)
+
+
 def swept_keys(runs: list[dict[str, str]]) -> list[str]:
-    """The params that differ among these runs, or that only some have: numbers first, then by name."""
+    """The params that differ among these runs, or that only some have: numbers first, then by name.
+
+    Those that take their value from the seed are left out.
+    """
     keys = {key for run in runs for key in run}
     values = {key: {run.get(key) for run in runs} for key in keys}
     swept = [key for key in keys if len(values[key]) > 1]
+    swept = [key for key in swept if key == "seed" or any(run.get(key) != run.get("seed") for run in runs)]
     return sorted(swept, key=lambda key: (not all(map(is_number, values[key])), key))
 
 
