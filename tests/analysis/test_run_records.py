@@ -2,16 +2,19 @@
 
 import json
 import os
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
+from regente.analysis.comparison import compare
 from regente.analysis.flat_config import config_with_references
 from regente.analysis.run_records import read_runs, select, waiting
 from regente.errors import TrackingError
-from regente.jobs.job import write_json
+from regente.jobs.job import freeze, write_json
 from regente.jobs.process_identity import process_identity
+from regente.tracking.store import open_store
 from tests.analysis.conftest import write_run, write_sweep
 
 
@@ -128,3 +131,38 @@ def test_a_damaged_directory_hides_no_other(project: Path) -> None:
     assert [run.path for run in found] == [good, big]
     assert [path.name for path in damaged] == ["2", "3", "4", "5", "6"]
     assert found[1].value is None
+
+
+# MLflow 3.17's own use of SQLAlchemy 2.1, November 2026
+@pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
+def test_runs_that_are_in_the_store_alone_are_compared(project: Path, store: Path) -> None:
+    from mlflow.entities import Metric, Param
+
+    client, experiment = open_store("sqlite:///mlflow.db", project, "e")
+    sweep = client.create_run(experiment, tags={"regente.kind": "sweep"}).info.run_id
+    for lr, seed, value in [(0.1, 0, 0.5), (0.1, 1, 0.625), (0.01, 0, 0.75), (0.01, 1, 0.875)]:
+        text = f"seed: {seed}\noptimizer: {{lr: 0.3}}\ndata: {{seed: '${{seed}}'}}\n"
+        facts = {"overrides": [f"seed={seed}"], "command": ["regente"], "choices": {}}
+        job = freeze(text, project / "elsewhere", f"{lr}-{seed}", experiment="e", **facts)
+        tags = {"regente.kind": "job", "mlflow.parentRunId": sweep}
+        run = client.create_run(experiment, tags=tags).info.run_id
+        for file in ("config.yaml", "job.json"):
+            client.log_artifact(run, str(job.path / file), "config")
+        params = {"monitor.metric": "val/acc", "monitor.mode": "max", "optimizer.lr": "0.3"}
+        params |= {"resume.10/optimizer.lr": str(lr), "resume.9/optimizer.lr": "7"}
+        metrics = {"best/val/acc": value, "best/epoch": 3.0, "val/acc": 0.1, "test/acc": value / 2}
+        logged = [Metric(key, each, 0, 0) for key, each in metrics.items()]
+        client.log_batch(run, logged, [Param(*each) for each in params.items()])
+        client.set_terminated(run)
+    shutil.rmtree(project / "elsewhere")
+    for name in ("e", sweep[:12]):
+        found = compare([name], project)
+        assert found.keys == ["optimizer.lr"]
+        assert [(group.settings["optimizer.lr"], group.n, group.mean) for group in found.groups] == [
+            (0.01, 2, 0.8125), (0.1, 2, 0.5625),
+        ]  # fmt: skip
+    assert found.groups[0].mean_of("test/acc") == 0.40625
+    (one,) = compare([run], project).runs
+    assert (one.path.name, one.value) == (run, 0.875)
+    with pytest.raises(TrackingError, match="run f: no such run here"):
+        select(["f"], project)

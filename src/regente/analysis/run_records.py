@@ -4,13 +4,16 @@ Reading takes 0.4 ms for a run. What only one command needs (`journal.jsonl`, `t
 is read by that command, from `RunRecord.path`.
 """
 
+import atexit
 import math
+import shutil
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 from regente.analysis.flat_config import SEED, config_with_references
@@ -106,7 +109,22 @@ def _directories(name: str, project: Path) -> list[Path]:
             return found
         if (folder / QUEUE).is_file():
             raise TrackingError(f"{name}: a sweep without jobs yet; try again when the first one has started")
-    return [find_job(name, project).path]
+    try:
+        return [find_job(name, project).path]
+    except TrackingError:
+        with suppress(TrackingError, ConnectionError):  # the first error says what is missing here
+            if found := _stored(name, project):
+                return found
+        raise
+
+
+def _stored(name: str, project: Path) -> list[Path]:
+    """Directories made for this process from runs that are in the store alone."""
+    from regente.tracking.restore import restore_results
+
+    scratch = Path(mkdtemp(prefix="regente-store-"))
+    atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+    return restore_results(name, project, scratch)
 
 
 def _order(path: Path) -> tuple[int, str, int]:
