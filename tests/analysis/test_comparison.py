@@ -270,7 +270,7 @@ def test_each_format_holds_each_row(project: Path) -> None:
     )
     assert len(as_csv(found).splitlines()) == 4
     assert r"a\_b\&c & 2 & 0.5500" in as_latex(found)
-    assert r"| <i>\|x | 2 |" in as_markdown(found)
+    assert r"| \<i\>\|x | 2 |" in as_markdown(found)
     root = ET.fromstring(f"<div>{as_html(found, found.lines())}</div>")
     assert len(root.findall(".//tbody/tr")) == 3
     content = json.loads(as_json(found))

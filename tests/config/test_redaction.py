@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 import uuid
+from pathlib import Path
 
 import pytest
 import yaml
@@ -13,6 +14,7 @@ from regente.config.environment import env_references, externalize, literal_secr
 from regente.config.interpolation import resolve
 from regente.config.redaction import MASK, Redactor, looks_secret, secret_values
 from regente.errors import ConfigError
+from regente.jobs.streams import SafeStream, redact_output
 
 WORD = "hunter2Swordfish"
 LONG = "R4nd0mCh4r4ct3rsOfNoMeaning7890abcdEFGH"
@@ -34,6 +36,8 @@ PLANTED = [
     (f"--secret={WORD}", WORD),
     (f'os.environ["MLFLOW_TRACKING_TOKEN"] = "{WORD}"', WORD),
     (f'    token: str = "{WORD}"', WORD),
+    (f'mlflow.log_param("api_key", "{WORD}")', WORD),
+    (f"os.environ.get('DB_PASSWORD', '{WORD}')", WORD),
     (f"data.credentials=[{WORD},other]", WORD),
     (f"PGPASSWORD={WORD} psql", WORD),
     (f"AWS_SECRET_ACCESS_KEY={LONG}/+x", LONG),
@@ -116,6 +120,7 @@ INNOCENT = [
     "def login(user: str, password: str, token: str | None = None) -> None:",
     "    login(token=token, password=os.environ['DB_PASSWORD'], secret=get_secret(name))",
     "data.token: no such setting; did you mean data.tokens?",
+    "fields = ('password', 'username') set('token', 'none')",
     "password: null",
     "no password: it was refused",
     "use_auth_token: true",
@@ -377,3 +382,11 @@ def test_a_literal_secret_is_named_at_the_start_and_when_it_is_missing() -> None
     )
     with pytest.raises(ConfigError, match="this variable is not set; export NO_SUCH_VARIABLE_HERE"):
         resolve("a: ${oc.env:NO_SUCH_VARIABLE_HERE}")
+
+
+def test_what_is_printed_into_a_file_has_no_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (tmp_path / "log").open("w") as file:
+        monkeypatch.setattr(sys, "stdout", SafeStream(file))
+        redact_output(Redactor(["correct-horse"]).text)
+        sys.stdout.write(f"it is correct-horse, token={WORD}\n")
+    assert (tmp_path / "log").read_text() == "it is ***, token=***\n"

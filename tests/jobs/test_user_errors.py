@@ -258,3 +258,23 @@ def test_an_error_of_a_model_that_was_loaded_is_not_regentes(monkeypatch: pytest
     found = exit_status.exit_status_of(caught.value.with_traceback(caught.tb.tb_next))
     assert "fault of Regente" not in found.message
     assert "own parts: task" in found.message
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # Lightning 2.6 with torch 2.15
+def test_more_batches_between_validations_than_an_epoch_has_are_one_line(tmp_path: Path) -> None:
+    from pytorch_lightning import Trainer
+    from pytorch_lightning.demos.boring_classes import BoringModel
+
+    off: dict[str, Any] = dict.fromkeys(
+        ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
+    )
+    trainer = Trainer(
+        default_root_dir=tmp_path, accelerator="cpu", max_epochs=1, val_check_interval=1000, **off
+    )
+    with pytest.raises(ValueError, match="val_check_interval") as caught:
+        trainer.fit(BoringModel())
+    status = exit_status_of(caught.value)
+    assert status.exit_code == 2
+    assert status.message.startswith(
+        "trainer.val_check_interval: 1000 batches, but an epoch has 64; give fewer, or"
+    )

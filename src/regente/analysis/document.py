@@ -5,21 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 
+from regente.analysis.formats import latex
+from regente.jobs.streams import markdown, plain
 from regente.tracking.svg import clean
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"  # a report runs no script and loads nothing
 NUMBER = re.compile(r"[-+~]?[\d,.]+(e[-+]?\d+)?( ?[%a-zA-Z/]*)?( (±|to) [-+]?[\d.,e]+)?|-|")
-LATEX = {
-    **{each: f"\\{each}" for each in "&%$#_{}"},
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    '"': r"\textquotedbl{}",
-    "`": r"\textasciigrave{}",
-    "±": r"$\pm$",
-}
 
 
 @dataclass(frozen=True)
@@ -144,19 +135,11 @@ def to_markdown(document: Document) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def markdown(words: str) -> str:
-    """Text of a run for Markdown, without the meaning of any of its characters."""
-    plain = "".join(each if each.isprintable() else " " for each in words)
-    return re.sub(r"([\\`*_{}\[\]<>#|~!&])", r"\\\1", plain)
-
-
 def _markdown(block: Block) -> str:
     if isinstance(block, Text):
         return markdown(block.words)
     if isinstance(block, Code):  # indented: no text can end it
-        return "\n".join(
-            "    " + "".join(c if c.isprintable() else " " for c in line) for line in block.lines
-        )
+        return "\n".join(f"    {plain(line)}" for line in block.lines)
     if isinstance(block, Table):
         rules = [" ---: " if block.is_number(column) else " --- " for column in range(len(block.header))]
         rows = ["| " + " | ".join(map(markdown, row)) + " |" for row in (block.header, *block.rows)]
@@ -174,11 +157,6 @@ def to_latex(document: Document) -> str:
     for section in document.sections:
         parts += [rf"\section{{{latex(section.title)}}}", *(_latex(block) for block in section.blocks)]
     return "\n".join([*parts, r"\end{document}"]) + "\n"
-
-
-def latex(words: str) -> str:
-    """Text of a run for LaTeX, without the meaning of any of its characters."""
-    return "".join(LATEX.get(each, each) if each.isprintable() else " " for each in words)
 
 
 def _latex(block: Block) -> str:

@@ -9,6 +9,7 @@ import yaml
 
 LARGEST = 200_000  # characters of a config
 MOST = 20_000  # values of a config: an alias of an alias of a list may stand for millions
+MOST_NUMBER = 1e300
 SEED = "seed"
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 BLOCK = re.compile(r"^(?=[^\s#-])", re.MULTILINE)  # where a root key begins
@@ -70,7 +71,9 @@ def _frozen(node: Any, budget: Iterator[int]) -> Any:
         return tuple((str(name), _frozen(value, budget)) for name, value in node.items())
     if isinstance(node, list):
         return tuple(_frozen(each, budget) for each in node)
-    return node
+    if isinstance(node, int | float):
+        return node if abs(node) <= MOST_NUMBER else str(node)  # no axis and no mean takes .nan and .inf
+    return node if node is None or isinstance(node, str) else str(node)  # a date, a set
 
 
 def _followed(found: dict[str, Any], value: Any) -> Any:

@@ -8,13 +8,23 @@ from html import escape
 from typing import Any
 
 from regente.analysis.comparison import STATISTICS, Comparison
-from regente.analysis.groups import Group, shown
-from regente.jobs.streams import printable
+from regente.analysis.groups import MISSING, Group, shown
+from regente.jobs.streams import markdown, plain, printable
 
 FORMATS = ("table", "csv", "json", "md", "latex", "html")
-LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
-    each: f"\\{each}" for each in "&%$#_{}"
+LATEX = {
+    **{each: f"\\{each}" for each in "&%$#_{}"},
+    **{each: f"{{{each}}}" for each in "[*"},  # which would belong to the \\ that ends the row before
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    '"': r"\textquotedbl{}",
+    "`": r"\textasciigrave{}",
+    "±": r"$\pm$",
 }
+FORMULA = tuple("=+-@\t\r")  # a spreadsheet runs a cell that begins with one of them
 
 
 def cells(found: Comparison, most: int | None = None) -> tuple[list[str], list[list[str]], int]:
@@ -41,7 +51,7 @@ def cells(found: Comparison, most: int | None = None) -> tuple[list[str], list[l
         row = [*map(shown, group.settings.values()), *_statistics(group, several)]
         row += [number(group.mean_of(test))] * with_test + [str(group.count("running"))] * states
         rows.append([*row, group.best_run.path.name if group.best_run else ""])
-    return header, [[printable(cell) for cell in row] for row in rows], len(found.names)
+    return [*map(plain, header)], [[*map(plain, row)] for row in rows], len(found.names)
 
 
 def _statistics(group: Group, several: bool) -> list[str]:
@@ -86,38 +96,46 @@ def as_csv(found: Comparison) -> str:
     """All rows with full precision and full names."""
     out = io.StringIO()
     rows = found.rows()
-    writer = csv.DictWriter(out, list(rows[0]) if rows else list(STATISTICS), lineterminator="\n")
-    writer.writeheader()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(map(_no_formula, rows[0] if rows else STATISTICS))
     for row in rows:
-        writer.writerow({key: _plain(key, value) for key, value in row.items()})
+        writer.writerow(_cell(key, value) for key, value in row.items())
     return out.getvalue()
 
 
-def _plain(key: str, value: Any) -> Any:
+def _cell(key: str, value: Any) -> Any:
     if value is None and key in (*STATISTICS, "run"):
         return ""
-    return value if isinstance(value, float) else printable(shown(value))
+    if isinstance(value, str):
+        return _no_formula(value)
+    return value if isinstance(value, float) else shown(value)
+
+
+def _no_formula(text: str) -> str:
+    """Text of a run as text of a spreadsheet."""
+    return "'" * (text.startswith(FORMULA) and text != MISSING) + printable(text)
 
 
 def as_markdown(found: Comparison, most: int | None = None, links: Mapping[str, str] | None = None) -> str:
-    """A table of GitHub's Markdown with the first `most` rows; `links`: by the name of a run."""
+    """A table of GitHub's Markdown with the first `most` rows; `links`: in Markdown, by the name of a run."""
     header, rows, left = cells(found, most)
-    named = [[*row[:-1], (links or {}).get(row[-1], row[-1])] for row in rows]
-    lines = [header, ["---" if place < left else "---:" for place in range(len(header))], *named]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in lines)
+    named = [[*map(markdown, row[:-1]), (links or {}).get(row[-1]) or markdown(row[-1])] for row in rows]
+    rule = ["---" if place < left else "---:" for place in range(len(header))]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [[*map(markdown, header)], rule, *named])
 
 
 def as_latex(found: Comparison) -> str:
     """A table for the package booktabs."""
     header, rows, left = cells(found)
     columns = "l" * left + "r" * (len(header) - left - 1) + "l"
-    head, *body = (" & ".join(map(_tex, row)) + r" \\" for row in [header, *rows])
+    head, *body = (" & ".join(map(latex, row)) + r" \\" for row in [header, *rows])
     top = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule"]
     return "\n".join([*top, *body, r"\bottomrule", r"\end{tabular}"])
 
 
-def _tex(text: str) -> str:
-    return "".join(LATEX.get(each, each) for each in text)
+def latex(words: str) -> str:
+    """Text of a run for LaTeX, without the meaning of any of its characters."""
+    return "".join(LATEX.get(each, each) for each in plain(words))
 
 
 def as_html(found: Comparison, lines: Sequence[str] = ()) -> str:
@@ -127,7 +145,7 @@ def as_html(found: Comparison, lines: Sequence[str] = ()) -> str:
     body = "\n".join(
         f"<tr>{''.join(_td(cell, place >= left) for place, cell in enumerate(row))}</tr>" for row in rows
     )
-    below = "".join(f"\n<p>{escape(printable(line))}</p>" for line in lines)
+    below = "".join(f"\n<p>{escape(plain(line))}</p>" for line in lines)
     return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>{below}"
 
 

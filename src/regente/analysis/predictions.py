@@ -1,6 +1,8 @@
 """The predictions of two runs for the same test samples, from `test.npz`; see training/callbacks/sample_predictions.py."""
 
+import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,10 @@ def test_scores(first: Path, second: Path, metric: str) -> tuple[str, Any, Any] 
     found = []
     for path in (first, second):
         try:
-            found.append(_read(path / FILE))
+            found.append(read_arrays(path / FILE, NEEDED))
         except FileNotFoundError:
             return f"{path.name} has no predictions of test samples ({FILE})"
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError) as error:
             return f"{path.name}/{FILE}: damaged ({error})"
     a, b = found
     if a["label"].shape != b["label"].shape or not (a["label"] == b["label"]).all():
@@ -39,17 +41,38 @@ def _right(found: dict[str, Any]) -> Any:
     return right.reshape(len(right), -1).mean(axis=1)
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_arrays(file: Path, needed: Sequence[str], *, optional: Sequence[str] = ()) -> dict[str, Any]:
+    """The arrays of these names: numbers, one for each sample; `optional` ones may be missing, and hold anything.
+
+    Raises:
+        OSError: see open_regular.
+        ValueError: when the file is damaged.
+    """
     import numpy as np
 
-    with open_regular(file) as opened:
-        with zipfile.ZipFile(opened) as archive:
-            sizes = [archive.getinfo(f"{name}.npy").file_size for name in NEEDED]
-        if sum(sizes) > LARGEST:
-            raise ValueError(f"{sum(sizes):,} bytes, more than {LARGEST:,}")
-        opened.seek(0)
-        with np.load(opened, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in NEEDED}
-    if len({len(each) for each in found.values()}) != 1 or found["label"].shape != found["prediction"].shape:
+    try:
+        with open_regular(file) as opened, zipfile.ZipFile(opened) as archive:
+            names = [name for name in (*needed, *optional) if f"{name}.npy" in archive.namelist()]
+            if (size := sum(archive.getinfo(f"{name}.npy").file_size for name in names)) > LARGEST:
+                raise ValueError(f"{size:,} bytes, more than {LARGEST:,}")
+            opened.seek(0)
+            with np.load(opened, allow_pickle=False) as arrays:
+                found = {name: np.asarray(arrays[name]) for name in names}
+        for each in found.values():
+            if (
+                each.dtype.kind == "U"
+                and (np.frombuffer(each.tobytes(), each.dtype.str[0] + "u4") > sys.maxunicode).any()
+            ):
+                raise ValueError("a character that is none")
+    except OSError:
+        raise
+    except Exception as error:  # zipfile, zlib and numpy each have their own
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+    of_samples = [found[name] for name in needed if name in found]
+    if len(of_samples) < len(needed) or any(
+        each.dtype.kind not in "iubf" or not each.ndim for each in of_samples
+    ):
+        raise ValueError(f"it has no numbers {', '.join(needed)}")
+    if len({len(each) for each in of_samples}) != 1 or found["label"].shape != found["prediction"].shape:
         raise ValueError("its arrays do not belong together")
     return found

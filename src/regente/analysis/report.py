@@ -16,9 +16,9 @@ from regente.analysis.flat_config import SEED
 from regente.analysis.formats import cells, number
 from regente.analysis.groups import Group, setting, shown
 from regente.analysis.importance import importance
+from regente.analysis.predictions import FILE, read_arrays
 from regente.analysis.run_records import RunRecord
 from regente.analysis.svg import Curve, confusion, curves, parallel, slice_of, thinned
-from regente.jobs.found_files import open_regular
 from regente.jobs.job import DATA, PROVENANCE, read_json
 from regente.jobs.result import split_of
 from regente.jobs.runs import shown as shown_path
@@ -174,19 +174,12 @@ def _counts(run: RunRecord) -> tuple[list[str], list[list[int]]] | None:
     """Names of the classes, and how often each was predicted as each; None where that is not known."""
     import numpy as np
 
-    with (
-        suppress(OSError, ValueError, KeyError, EOFError, IndexError),
-        open_regular(run.path / "test.npz") as file,
-    ):
-        with np.load(file, allow_pickle=False) as found:
-            label, prediction = found["label"], found["prediction"]
-            names = [str(name) for name in found["names"]] if "names" in found else []
-        if (
-            label.dtype.kind not in "iu"
-            or label.ndim != 1
-            or prediction.shape != label.shape
-            or not label.size
-        ):
+    with suppress(OSError, ValueError):
+        found = read_arrays(run.path / FILE, ["label", "prediction"], optional=["names"])
+        label, prediction = found["label"], found["prediction"]
+        names = [str(name) for name in found["names"].ravel()] if "names" in found else []
+        whole = all(each.dtype.kind in "iu" for each in (label, prediction))
+        if not whole or label.ndim != 1 or not label.size:
             return None
         size = max(len(names), int(label.max()) + 1, int(prediction.max()) + 1)
         if size > NUMBERED or min(label.min(), prediction.min()) < 0:

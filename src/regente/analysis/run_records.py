@@ -165,10 +165,7 @@ def read_run(path: Path, numbers: dict[Path, dict[str, int]] | None = None) -> R
     in_sweep = (path.parent / QUEUE).is_file()
     known = {} if numbers is None else numbers
     if in_sweep and path.parent not in known:
-        jobs = read_json(path.parent / QUEUE).get("jobs")
-        known[path.parent] = {
-            id_: number for number, id_ in enumerate(jobs if isinstance(jobs, dict) else ())
-        }
+        known[path.parent] = {id_: number for number, id_ in enumerate(_jobs_of(path.parent))}
     return RunRecord(
         path=path,
         **{name: facts[name] for name in FACTS},
@@ -187,8 +184,16 @@ def read_run(path: Path, numbers: dict[Path, dict[str, int]] | None = None) -> R
 
 def waiting(sweep: Path) -> int:
     """How many jobs of a sweep have not started yet, as far as they are known."""
+    with suppress(OSError):
+        started = {entry.name for entry in (sweep / "states").iterdir()}
+        return sum(f"{id_}.json" not in started for id_ in _jobs_of(sweep))
+    return len(_jobs_of(sweep))
+
+
+def _jobs_of(sweep: Path) -> list[str]:
+    """The ids of the jobs that its queue names."""
     jobs = read_json(sweep / QUEUE).get("jobs")
-    return sum(not (sweep / "states" / f"{Path(id_).name}.json").is_file() for id_ in jobs or ())
+    return list(jobs) if isinstance(jobs, dict) else []
 
 
 def _finite(metrics: dict[str, float]) -> dict[str, float]:

@@ -8,7 +8,7 @@ import click
 
 from regente.cli.compare import complete_names
 from regente.cli.resume import complete_job
-from regente.jobs.streams import printable
+from regente.jobs.streams import plain
 
 
 @click.command()
@@ -32,7 +32,7 @@ def why(run: str, other: str | None) -> None:
     with TemporaryDirectory() as scratch:
         found = explain(run, other, Path.cwd(), Path(scratch))
         for line in found.lines():
-            click.echo(printable(line))
+            click.echo(plain(line))
 
 
 def _runs(command: Any) -> Any:
@@ -64,7 +64,7 @@ def importance(names: tuple[str, ...], metric: str | None) -> None:
 
     found = compare(names, Path.cwd(), metric=metric)
     for line in find(found.runs, found.metric).lines():
-        click.echo(printable(line))
+        click.echo(plain(line))
 
 
 @click.command()

@@ -49,7 +49,7 @@ def compare(
     from regente.analysis.comparison import as_json
     from regente.analysis.comparison import compare as read
     from regente.analysis.formats import as_csv, as_html, as_latex, as_markdown, as_text
-    from regente.jobs.streams import printable
+    from regente.jobs.streams import markdown, plain, printable
 
     keys = [key.strip() for key in (by or "").split(",") if key.strip()]
     found = read(names, Path.cwd(), metric=metric, by=keys, sort=sort)
@@ -75,4 +75,4 @@ def compare(
         click.echo(as_markdown(found))
     click.echo()
     for line in lines:
-        click.echo(printable(line) + "\n" * (form == "md"))
+        click.echo(f"{markdown(line)}\n" if form == "md" else plain(line))

@@ -185,7 +185,7 @@ def check_(words: tuple[str, ...], debug: bool, multirun: bool, dead_keys: bool)
         from regente.sweeps.session import check_sweep
 
         found = f"{check_sweep(make_plan(experiment, overrides))}, "
-    click.echo(f"{' '.join([experiment, *overrides])}: {found}no problems")
+    click.echo(without_secrets(f"{' '.join([experiment, *overrides])}: {found}no problems"))
 
 
 def _print_dead_keys(experiment: str, overrides: list[str]) -> int:
@@ -193,7 +193,7 @@ def _print_dead_keys(experiment: str, overrides: list[str]) -> int:
 
     found = []
     for tested in dead_keys(experiment, overrides):
-        click.echo(printable(f"{tested.word}: {tested.text}"))
+        click.echo(printable(without_secrets(f"{tested.word}: {tested.text}")))
         found.append(tested.dead)
     return int(any(found))
 
@@ -208,11 +208,11 @@ def list_() -> None:
     width = max(map(len, [*names, *(option for options in groups().values() for option in options)])) + 2
     for name, file in names.items():
         mark = " (the default)" if name == DEFAULT_EXPERIMENT else ""
-        click.echo(f"  {name:<{width}}{header_comment(file)}{mark}")
+        click.echo(f"  {name:<{width}}{without_secrets(header_comment(file))}{mark}")
     for group, options in groups().items():
         click.secho(group, bold=True)
         for option, file in options.items():
-            click.echo(f"  {option:<{width}}{header_comment(file)}")
+            click.echo(f"  {option:<{width}}{without_secrets(header_comment(file))}")
 
 
 for command in (
@@ -227,6 +227,13 @@ for command in (
     tracking.sync,
 ):
     regente.add_command(command)
+
+
+def without_secrets(text: str) -> str:
+    """What echoes words of the command line, without the secrets in them: terminals are recorded too."""
+    from regente.config.redaction import Redactor
+
+    return Redactor().text(text)
 
 
 def show(experiment: str, overrides: list[str], what: str, package: str | None, resolve: bool) -> None:
@@ -268,7 +275,7 @@ def main() -> None:
     except RegenteError as error:
         if "--debug" in sys.argv:
             traceback.print_exc()
-        click.echo(printable(str(error)), err=True)
+        click.echo(printable(without_secrets(str(error))), err=True)
         leave(error.exit_code)
     except click.ClickException as error:
         error.show()

@@ -24,7 +24,7 @@ def ui(port: int, uri: str | None) -> None:
     \b
     regente ui --port 5001
     """
-    from regente.config.tracking_uri import DEFAULT, absolute_uri, problems, sqlite_path
+    from regente.config.tracking_uri import DEFAULT, problems, sqlite_path, sqlite_uri
     from regente.tracking.ui_links import is_free, prepare
 
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT
@@ -52,7 +52,8 @@ def ui(port: int, uri: str | None) -> None:
     sys.stdout.flush()
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     command = ["mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    store = ["--backend-store-uri", absolute_uri(uri, Path.cwd())]
+    # relative: beside a folder whose name has to be encoded MLflow would make another one
+    store = ["--backend-store-uri", sqlite_uri(Path(os.path.relpath(path)))]
     os.execv(sys.executable, [sys.executable, "-m", *command, *store])
 
 

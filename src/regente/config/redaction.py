@@ -68,6 +68,9 @@ PAIR = re.compile(  # a key and what separates it from its value: key=, key: , "
     | (?(flag),?[ \t]+(?!-)|(?!)))""",
     re.VERBOSE,
 )
+ARGUMENT = re.compile(  # log_param("api_key", "..."), os.environ.get('DB_PASSWORD', '...')
+    r"""(\w\(\s*(["'])([A-Za-z_][\w.-]*)\2,\s*(["']))([^"'\s-][^"'\s]{5,})(?=\4\s*\))"""
+)
 QUOTED = re.compile(
     r"""[rbfu]{0,2}(?P<quote>\\?(?:"{3}|'{3}|["']))(?P<body>(?:(?P=quote){2}(?=\w)|(?!(?P=quote))(?:\\.|[^\n\\]))*)(?P=quote)""",
     re.IGNORECASE,
@@ -219,9 +222,13 @@ def replace_secrets(text: str, substitute: Substitute, *, secret: bool = False) 
         hidden = (secret or looks_secret(found[2])) and not _ordinary(found[3], found[2], quoted=True)
         return found[1] + (substitute(found[3]) if hidden else found[3])
 
+    def argument(found: re.Match[str]) -> str:
+        hidden = looks_secret(found[3]) and not _ordinary(found[5], found[3], quoted=True)
+        return found[1] + (substitute(found[5]) if hidden else found[5])
+
     text = PEM.sub(lambda found: substitute(found[0]), text)
     text = SHAPES.sub(lambda found: substitute(found[0]), text)
-    text = DEFAULT.sub(default, URL.sub(login, text))
+    text = ARGUMENT.sub(argument, DEFAULT.sub(default, URL.sub(login, text)))
     pieces, done = [], 0
     for pair in PAIR.finditer(text):
         if pair.start() >= done and looks_secret(_named(text, pair)) and (span := _value(text, pair)):

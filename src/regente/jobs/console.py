@@ -14,7 +14,7 @@ from regente.jobs.streams import printable
 
 def terminal(*, quiet: bool) -> Console:
     """The terminal; plain lines if stdout is a file or a pipe."""
-    return Console(highlight=False, soft_wrap=True, quiet=quiet)
+    return Console(highlight=False, markup=False, soft_wrap=True, quiet=quiet)
 
 
 def header(out: Console, job: Job) -> None:

@@ -39,6 +39,13 @@ KNOWN = (
         "trainer.strategy",
         "a part of the model takes no part in the loss; use trainer.strategy=ddp_find_unused_parameters_true",
     ),
+    (
+        re.compile(
+            r"`val_check_interval` \((\d+)\) must be less than or equal to the number of the training batches \((\d+)\)"
+        ),
+        "trainer.val_check_interval",
+        r"\1 batches, but an epoch has \2; give fewer, or trainer.check_val_every_n_epoch=null to count on over the epochs",
+    ),
 )
 
 
@@ -131,8 +138,8 @@ def metric_never_logged(error: BaseException) -> Problem | None:
 def _known_problem(error: BaseException, own: Mapping[str, str]) -> Problem | None:
     """The setting behind an error of a library about what the user asked for; none for others."""
     for pattern, where, what in KNOWN:
-        if isinstance(error, RuntimeError) and pattern.search(str(error)):
-            return Problem(where, what)
+        if isinstance(error, RuntimeError | ValueError) and (found := pattern.search(str(error))):
+            return Problem(where, found.expand(what))
     # Lightning's word for a request that it refuses
     if type(error).__name__ != "MisconfigurationException" or line_of_user_code(error, own):
         return None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 SMALL = 50_000_000  # bytes
+LONGEST = 300  # digits of a whole number
 
 
 def open_regular(path: Path) -> IO[bytes]:
@@ -64,6 +65,11 @@ def read_text(path: Path, most: int = SMALL) -> str:
         return file.read().decode("utf-8")
 
 
+def _number(digits: str) -> float:
+    """A whole number, or infinity for one that no float takes."""
+    return int(digits) if len(digits) < LONGEST else float(digits)
+
+
 def parse_json(text: str) -> Any:
     """The value of JSON text.
 
@@ -71,7 +77,7 @@ def parse_json(text: str) -> Any:
         ValueError: when it is not JSON, or holds characters that no path and no store takes.
         RecursionError: when it is nested too deep.
     """
-    value = json.loads(text)
+    value = json.loads(text, parse_int=_number)
     if "\\u" in text:
         again = json.dumps(value, ensure_ascii=False)
         again.encode(errors="surrogateescape")  # a path that is not UTF-8 is accepted

@@ -1,7 +1,9 @@
-"""stdout and stderr that ignore write errors: a closed pipe or a full disk does not end a run."""
+"""stdout and stderr that ignore write errors: a closed pipe or a full disk does not end a run; texts of runs made harmless."""
 
 import os
+import re
 import sys
+from collections.abc import Callable
 from typing import Any, TextIO
 
 
@@ -10,10 +12,11 @@ class SafeStream:
 
     def __init__(self, stream: TextIO | None) -> None:
         self.stream = stream or _nowhere()
+        self.redact: Callable[[str], str] = str
 
     def write(self, text: str) -> int:
         try:
-            return self.stream.write(text)
+            return self.stream.write(self.redact(text))
         except OSError:
             self.stream = _nowhere()
             return len(text)
@@ -28,11 +31,28 @@ class SafeStream:
         return getattr(self.stream, name)
 
 
+def redact_output(redact: Callable[[str], str]) -> None:
+    """Mask the secrets in what this process prints from now on into files and pipes, which are kept."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, SafeStream) and not stream.isatty():
+            stream.redact = redact
+
+
 def printable(text: str) -> str:
     """The text without control characters, which a name in a file or run may contain."""
     return "".join(
         each if each.isprintable() or each in "\n\t" else "\N{REPLACEMENT CHARACTER}" for each in text
     )
+
+
+def plain(words: str) -> str:
+    """Text of a run on one line: a blank for each control character and line break."""
+    return "".join(each if each.isprintable() else " " for each in words)
+
+
+def markdown(words: str) -> str:
+    """Text of a run for Markdown, without the meaning of any of its characters."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~!&])", r"\\\1", plain(words))
 
 
 def _nowhere() -> TextIO:

@@ -137,6 +137,16 @@ def tracking_store(uri: str) -> Any:
     return _get_store(uri)  # type: ignore[no-untyped-call]
 
 
+def create_database(uri: str, artifacts: str) -> None:
+    """Make a SQLite store; `artifacts`: a URI.
+
+    A client writes its working directory into an SQL text, which a quote or a colon in the name of the folder breaks.
+    """
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    SqlAlchemyStore(uri, artifacts)  # type: ignore[no-untyped-call]
+
+
 def save_example(model: Any, example: Any, path: Path) -> None:
     """Write the input example of a model into its folder, and name it in the model.
 

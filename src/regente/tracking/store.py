@@ -18,7 +18,13 @@ from filelock import FileLock
 from regente.config.tracking_uri import sqlite_path, sqlite_uri
 from regente.errors import TrackingError
 from regente.jobs.imports import without_garbage_collection
-from regente.tracking.mlflow_internals import DAMAGED_DATABASE, NO_ANSWER, NO_DATABASE, OUTDATED_SCHEMA
+from regente.tracking.mlflow_internals import (
+    DAMAGED_DATABASE,
+    NO_ANSWER,
+    NO_DATABASE,
+    OUTDATED_SCHEMA,
+    create_database,
+)
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -83,12 +89,10 @@ def open_store(uri: str, project: Path, experiment: str) -> "tuple[MlflowClient,
 
 def _create(path: Path) -> None:
     """Make a SQLite store whole or not at all: MLflow cannot go on with one whose maker was killed."""
-    from mlflow.tracking import MlflowClient
-
     draft = path.with_name(f".{path.name}.draft")
     for file in path.parent.glob(f"{glob.escape(draft.name)}*"):  # also its journal
         file.unlink()
-    MlflowClient(tracking_uri=sqlite_uri(draft)).search_experiments(max_results=1)
+    create_database(sqlite_uri(draft), (path.parent / "mlartifacts").as_uri())
     draft.rename(path)
 
 

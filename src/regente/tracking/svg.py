@@ -8,6 +8,8 @@ from io import BytesIO
 
 import numpy as np
 
+from regente.jobs.streams import plain
+
 COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd")
 GREY = "#666"
 LEFT, RIGHT, TOP, BOTTOM = 62, 14, 32, 46  # pixels around the axes of a panel, for its labels
@@ -148,7 +150,7 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
 
 def clean(words: str) -> str:
     """Text of a run for HTML and SVG: escaped, without control characters."""
-    return escape("".join(each if each.isprintable() else " " for each in words))
+    return escape(plain(words))
 
 
 def number(value: float) -> str:

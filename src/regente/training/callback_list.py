@@ -69,7 +69,7 @@ class Callbacks:
             *resume,  # before others do what they do at the start of a batch
             self.stop,
             *others,
-            RunDescription(job, journal),
+            RunDescription(job, journal, self.current.recorder.redact.text),
             RunTrace(job, journal),
             self.loss,
             self.metrics,

@@ -21,6 +21,7 @@ from regente.jobs.job import PROCESS, Job, claim
 from regente.jobs.process_identity import start_heartbeat
 from regente.jobs.runs import shown
 from regente.jobs.signals import SIGNALS, signals_as_exceptions
+from regente.jobs.streams import redact_output
 from regente.tracking.recorder import Recorder, show
 from regente.training.ranks.rank import Rank, forget_exits, shared_exit_status, this_rank
 
@@ -80,6 +81,7 @@ def _open(job: Job, config: dict[str, Any], kind: str, rank: Rank) -> Session:
     if rank.restart == 0:
         console.header(out, job)
     redact = Redactor(secret_values(config), env_references(job.config))
+    redact_output(redact.text)
     recorder = Recorder(job, config, rank.number, redact, kind)
     recorder.start()
     return Session(job, config, recorder, out, rank)

@@ -1,6 +1,6 @@
 """The description of a run: model, data and device."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,8 @@ class RunDescription(Callback):
     example of the logged model.
     """
 
-    def __init__(self, job: Job, journal: Journal) -> None:
-        self.job, self.journal = job, journal
+    def __init__(self, job: Job, journal: Journal, redact: Callable[[str], str]) -> None:
+        self.job, self.journal, self.redact = job, journal, redact
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero or trainer.ckpt_path:  # written in an earlier attempt
@@ -44,7 +44,7 @@ class RunDescription(Callback):
         }
         tags |= arithmetic(trainer, pl_module)
         self.journal.write("tags", values={f"regente.{key}": str(value) for key, value in tags.items()})
-        (self.job.path / "model.txt").write_text(str(pl_module) + "\n", encoding="utf-8")
+        (self.job.path / "model.txt").write_text(self.redact(str(pl_module)) + "\n", encoding="utf-8")
         self.journal.artifact(self.job.path / "model.txt", "model")
         write_json(self.job.path / "torch.json", torch_facts())
         self.journal.artifact(self.job.path / "torch.json", "environment")
