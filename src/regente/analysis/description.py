@@ -4,7 +4,8 @@ from pathlib import Path
 
 from regente.analysis.comparison import Comparison
 from regente.analysis.formats import as_markdown
-from regente.tracking.description import LIMIT, escaped, link, linked
+from regente.jobs.streams import markdown
+from regente.tracking.description import LIMIT, link, linked
 from regente.tracking.mlflow_internals import run_link, view_link
 from regente.tracking.shipping_state import read_state
 from regente.tracking.view import view_key
@@ -22,7 +23,7 @@ def describe_sweep(found: Comparison, sweep: Path, notes: str) -> str:
         more = len(found.groups) - most
         parts = [
             as_markdown(found, most, links), f"and {more:,} more in `report.html`" if more > 0 else "",
-            notes, "\n".join(f"- {escaped(line)}" for line in lines), _links(sweep),
+            notes, "\n".join(f"- {markdown(line)}" for line in lines), _links(sweep),
         ]  # fmt: skip
         text = "\n\n".join(filter(None, parts))
         if len(text) <= ROOM:

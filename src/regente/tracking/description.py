@@ -1,7 +1,6 @@
 """The description of a run on its page in MLflow: first how it stands, then what it is; texts of people are kept."""
 
 import math
-import re
 from bisect import bisect_left
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from regente.jobs.job import QUEUE, Job, read_json
 from regente.jobs.result import read_result
 from regente.jobs.runs import job_directories, sweeps_among
+from regente.jobs.streams import markdown
 from regente.tracking.mlflow_internals import run_link
 from regente.tracking.shipping_state import read_state
 from regente.tracking.store import named
@@ -100,17 +100,12 @@ def linked(name: str, path: Path) -> str:
     """A name with a link to the run in MLflow of a job directory, where it has one."""
     state = read_state(path)
     run, experiment = state.get("run_id", ""), state.get("experiment_id", "")
-    return link(name, run_link(experiment, run)) if run.isalnum() and experiment.isalnum() else escaped(name)
+    return link(name, run_link(experiment, run)) if run.isalnum() and experiment.isalnum() else markdown(name)
 
 
 def link(name: str, address: str) -> str:
     """A link of Markdown."""
-    return f"[{escaped(name)}]({address})"
-
-
-def escaped(text: str) -> str:
-    """Plain text in Markdown."""
-    return re.sub(r"([\\`*_\[\]<>|~])", r"\\\1", text)
+    return f"[{markdown(name)}]({address})"
 
 
 def rank_jobs(client: "MlflowClient", runs: "Sequence[MlflowRun]", monitor: dict[str, str]) -> None:
