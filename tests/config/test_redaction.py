@@ -6,6 +6,7 @@ import time
 import uuid
 from pathlib import Path
 
+import click
 import pytest
 import yaml
 from omegaconf import OmegaConf
@@ -387,6 +388,8 @@ def test_a_literal_secret_is_named_at_the_start_and_when_it_is_missing() -> None
 def test_what_is_printed_into_a_file_has_no_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with (tmp_path / "log").open("w") as file:
         monkeypatch.setattr(sys, "stdout", SafeStream(file))
+        click.echo("as it is: correct-horse")
         redact_output(Redactor(["correct-horse"]).text)
+        click.echo("masked: correct-horse")
         sys.stdout.write(f"it is correct-horse, token={WORD}\n")
-    assert (tmp_path / "log").read_text() == "it is ***, token=***\n"
+    assert (tmp_path / "log").read_text() == "as it is: correct-horse\nmasked: ***\nit is ***, token=***\n"

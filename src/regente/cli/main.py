@@ -185,7 +185,7 @@ def check_(words: tuple[str, ...], debug: bool, multirun: bool, dead_keys: bool)
         from regente.sweeps.session import check_sweep
 
         found = f"{check_sweep(make_plan(experiment, overrides))}, "
-    click.echo(without_secrets(f"{' '.join([experiment, *overrides])}: {found}no problems"))
+    click.echo(f"{without_secrets(' '.join([experiment, *overrides]))}: {found}no problems")
 
 
 def _print_dead_keys(experiment: str, overrides: list[str]) -> int:

@@ -12,11 +12,13 @@ class SafeStream:
 
     def __init__(self, stream: TextIO | None) -> None:
         self.stream = stream or _nowhere()
-        self.redact: Callable[[str], str] = str
+        self.redact: Callable[[str], str] | None = None
 
     def write(self, text: str) -> int:
         try:
-            return self.stream.write(self.redact(text))
+            # click tries bytes, which a text stream has to refuse
+            masked = self.redact(text) if self.redact and isinstance(text, str) else text
+            return self.stream.write(masked)
         except OSError:
             self.stream = _nowhere()
             return len(text)
