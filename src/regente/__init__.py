@@ -6,6 +6,7 @@ The public names; docs/api.md describes them. Nothing here imports torch before 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from regente.config.lazy_torchmetrics import import_torchmetrics_lazily
 from regente.config.lightning_alias import serve_both_names
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 serve_both_names()  # before any module of a user is imported
+import_torchmetrics_lazily()  # before Lightning is
 
 _PLACES = {
     **dict.fromkeys(

@@ -1,4 +1,4 @@
-"""The commands on the tracking store: `regente ui`, `regente sync`. Nothing here imports MLflow."""
+"""The commands on the tracking store: `regente ui`, `regente sync`. Their --help imports no MLflow."""
 
 import os
 import sys
@@ -51,10 +51,11 @@ def ui(port: int, uri: str | None) -> None:
     click.echo(f"MLflow on {base}, ready in about ten seconds; Ctrl-C stops it")
     sys.stdout.flush()
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
-    command = ["mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    from mlflow.cli import cli  # in this process, which has imported the rest of MLflow for the links
+
     # relative: beside a folder whose name has to be encoded MLflow would make another one
-    store = ["--backend-store-uri", sqlite_uri(Path(os.path.relpath(path)))]
-    os.execv(sys.executable, [sys.executable, "-m", *command, *store])
+    store = sqlite_uri(Path(os.path.relpath(path)))
+    cli(["server", f"--port={port}", "--host=127.0.0.1", "--workers=1", f"--backend-store-uri={store}"])
 
 
 @click.command()

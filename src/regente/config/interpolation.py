@@ -23,6 +23,7 @@ from regente.errors import ConfigError, Problem
 RESOLVER = re.compile(r"\$\{\s*(?!oc\.)[A-Za-z_][\w.]*\s*:")  # of Hydra or of the user's own code
 # the same whole, with no references but plain ones in it
 CALL = re.compile(r"\$\{\s*(?!oc\.)[A-Za-z_][\w.]*\s*:(?:[^${}]|\$\{[^${}:]*\})*\}")
+ENVIRONMENT = re.compile(r"\$\{oc\.env:[^${}]*\}")
 JOB_DIR = "REGENTE_JOB_DIR"  # environment variable of a process that runs a job
 OUTPUT_DIR = re.compile(r"\$\{\s*hydra:\s*runtime\.output_dir\s*\}")
 HYDRAS = re.compile(r"\$\{\s*hydra:")
@@ -34,7 +35,9 @@ def resolve(config: DictConfig | str, parts: Collection[str] | None = None) -> d
     Raises:
         ConfigError: with every value that is missing and every reference that leads nowhere.
     """
-    node = _parsed(config) if isinstance(config, str) else config
+    node = config
+    if isinstance(node, str):
+        node = parsed(node if parts is None else _excerpt(node, parts))
     problems: list[Problem] = []
     keys: list[Any] = [key for key in node if parts is None or str(key) in parts]
     plain = {key: _plain(_value(node, key, str(key), problems), str(key), problems) for key in keys}
@@ -43,8 +46,18 @@ def resolve(config: DictConfig | str, parts: Collection[str] | None = None) -> d
     return plain
 
 
+def _excerpt(text: str, parts: Collection[str]) -> str:
+    """Of a text that OmegaConf wrote, the root keys that are asked for, if they refer to no others.
+
+    Parsing all takes six times longer.
+    """
+    blocks = re.split(r"^(?=\S)", text, flags=re.MULTILINE)
+    found = "".join(block for block in blocks if block.partition(":")[0] in parts)
+    return text if "${" in ENVIRONMENT.sub("", found) else found
+
+
 @lru_cache(4)
-def _parsed(text: str) -> DictConfig:
+def parsed(text: str) -> DictConfig:
     """A frozen config; parsing takes longer than resolving, and a job asks several times."""
     node = OmegaConf.create(text)
     assert isinstance(node, DictConfig)

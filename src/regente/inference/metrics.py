@@ -10,7 +10,8 @@ import torch
 from pytorch_lightning import Callback
 from pytorch_lightning.loggers import Logger
 from rich.console import Console
-from torchmetrics.functional import classification, mean_squared_error, r2_score
+from torchmetrics.functional import classification
+from torchmetrics.functional.regression import mean_squared_error, r2_score
 
 from regente.data.protocols import SupportsNotes
 from regente.errors import ConfigError, Problem

@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from regente.config.environment import from_environment
-from regente.config.interpolation import resolve
+from regente.config.interpolation import parsed, resolve
 from regente.config.task_parts import OPTIONAL
 from regente.config.tracking_uri import sqlite_path
 from regente.config.trusted_names import listed_by, refusal_by_import, refusal_by_name, remedy
@@ -86,7 +86,7 @@ def read_config(job: Job, project: Path, parts: Collection[str] | None = None) -
             _require(job, [Problem(shown(odd), "refused: a pipe, a device or a link to elsewhere")], why)
         _require(job, list(_text_problems(text, parts, listed_by(project))), why)
     try:
-        config = resolve(text, parts)
+        config = resolve(parsed(text) if why else text, parts)  # as a whole where it was checked as a whole
     except yaml.YAMLError as error:  # OmegaConf's own parser takes less than libyaml
         what = f"bad YAML: {' '.join(str(error).split())[:200]}"
         raise ConfigError([Problem(f"{shown(job.path)}/config.yaml", what)]) from error

@@ -1,7 +1,7 @@
 """Ships the lines of a journal into an MLflow run, and keeps count of what is shipped."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from itertools import groupby
@@ -65,10 +65,24 @@ class Shipment:
         if not lines:
             return False
         known = [line for line in lines if line["kind"] in KINDS]  # a found journal may name any method
-        for kind, group in groupby(_together(known), key=_kind):
-            self._ship(kind, list(group))
+        self._ship_all(known)
         self.note(offset=offset, time=lines[-1]["time"], problem="")
         return True
+
+    def _ship_all(self, lines: list[dict[str, Any]]) -> None:
+        for kind, group in groupby(_together([*self._with_values(lines)]), key=_kind):
+            self._ship(kind, list(group))
+
+    def _with_values(self, lines: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """The lines, and the values in those of start and result as lines that share a request with others."""
+        from regente.tracking import run_artifacts
+
+        for line in lines:
+            yield line
+            if line["kind"] == "start":
+                yield {"kind": "params", "values": line["params"]}
+            elif line["kind"] == "result":
+                yield {**line, "kind": "metrics", "step": 0, "values": run_artifacts.best_values(line)}
 
     def _ship(self, kind: str, lines: list[dict[str, Any]]) -> None:
         """Ship lines of one kind; what the store refuses is lost alone, and noted."""
@@ -95,9 +109,10 @@ class Shipment:
     def end_of_dead(self) -> None:
         """End the run of a process that died before it wrote the end; its result may be missing in the journal too."""
         status, at = ending_of(self.job.path)
+        lines = [{"kind": "end", "status": status, "time": at}]
         if status == "FINISHED" and not has_result(self.job.path):
-            self._result([{**read_result(self.job.path), "time": at}])
-        self._end([{"status": status, "time": at}])
+            lines.insert(0, {**read_result(self.job.path), "kind": "result", "time": at})
+        self._ship_all(lines)
         self.note(problem="")
 
     def reopen(self) -> None:
@@ -187,17 +202,15 @@ class Shipment:
         line = lines[0]
         self.note(experiment=line["experiment"])
         client = self._open()
+        cut = {key: value for key, value in line["params"].items() if len(value) > LIMIT}
         if "run_id" not in self.state:
             # the claim is noted first: of a process that dies in between, the next one finds the run
             made = self._claimed() if "claim" in self.state else ""
             self.note(claim=self.state.get("claim") or token_hex(16))
-            self.note(run_id=made or self._create(line))
-        cut = {key: value for key, value in line["params"].items() if len(value) > LIMIT}
-        tags = run_artifacts.log_start(client, self.state["run_id"], self.job, own=self.own)
+            self.note(run_id=made or self._create(line, cut))
+        run_artifacts.log_start(client, self.state["run_id"], self.job)
         if cut:
             client.log_dict(self.state["run_id"], cut, "config/long_params.json")
-            tags["regente.long_params"] = ", ".join(cut)
-        self._log(params=line["params"], tags=tags)
 
     def _claimed(self) -> str:
         """The id of the run that an earlier process has made for this job; empty if there is none."""
@@ -205,9 +218,13 @@ class Shipment:
         found = self._open().search_runs([self.state["experiment_id"]], wanted, max_results=1)
         return found[0].info.run_id if found else ""
 
-    def _create(self, line: dict[str, Any]) -> str:
-        own = {"mlflow.runName": line["name"], CLAIM_TAG: _claim(self.state["claim"])}
-        tags = {**line["tags"], **own, **self._parent()}
+    def _create(self, line: dict[str, Any], cut: Collection[str]) -> str:
+        from regente.tracking import run_artifacts
+
+        tags = line["tags"] | run_artifacts.start_tags(self.job, own=self.own) | self._parent()
+        tags |= {"mlflow.runName": line["name"], CLAIM_TAG: _claim(self.state["claim"])}
+        if cut:
+            tags["regente.long_params"] = ", ".join(cut)
         run = self._open().create_run(self.state["experiment_id"], start_time=line["time"], tags=tags)
         return str(run.info.run_id)
 
@@ -226,9 +243,12 @@ class Shipment:
             self._log(params=line["params"], tags=line["tags"])
 
     def _description(self, lines: list[dict[str, Any]]) -> None:
-        client, run_id = self._open(), self.state["run_id"]
-        before = client.get_run(run_id).data.tags.get(description.TAG, "")
-        client.set_tag(run_id, description.TAG, description.merged(lines[-1]["text"], before))
+        self._describe(lines[-1]["text"], self._open().get_run(self.state["run_id"]).data.tags)
+
+    def _describe(self, text: str, tags: Mapping[str, str]) -> None:
+        """Write the description of the run, with what stands in it already of others."""
+        whole = description.merged(text, tags.get(description.TAG, ""))
+        self._open().set_tag(self.state["run_id"], description.TAG, whole)
 
     def _values(self, lines: list[dict[str, Any]]) -> None:
         params: dict[str, Any] = {}
@@ -264,9 +284,10 @@ class Shipment:
     def _result(self, lines: list[dict[str, Any]]) -> None:
         from regente.tracking import run_artifacts
 
-        line = lines[-1]
-        best, tags = run_artifacts.log_result(self._open(), self.state["run_id"], self.job, line)
-        self._log(_metrics([{"time": line["time"], "step": 0, "values": best}]), tags=tags)
+        run = self._open().get_run(self.state["run_id"])
+        run_artifacts.log_checkpoints(self._open(), run, self.job, lines[-1])
+        text = description.describe(self.job, lines[-1], run.data.tags.get("notes", ""))
+        self._describe(text, run.data.tags)
 
     def _end(self, lines: list[dict[str, Any]]) -> None:
         if "run_id" in self.state:
@@ -314,7 +335,7 @@ def _smaller(kind: str, lines: list[dict[str, Any]]) -> Iterator[tuple[str, list
         yield from ((kind, [line]) for line in lines)
         return
     (line,) = lines
-    if kind in ("start", "resume") and line["params"]:
+    if kind == "resume" and line["params"]:
         yield kind, [{**line, "params": {}}]
         yield "values", [{"kind": "params", "values": line["params"]}]
     elif len(values := line.get("values", {})) > 1:

@@ -14,7 +14,6 @@ from regente.jobs.job import PROVENANCE, QUEUE, Job, read_json, write_json
 from regente.jobs.result import read_result, split_of
 from regente.jobs.runs import best_weights
 from regente.tracking import provenance
-from regente.tracking.description import TAG, describe, merged
 from regente.tracking.journal import read
 
 PATCH = "changes.patch"  # in the job directory: uncommitted changes of the code
@@ -24,23 +23,11 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 
-def log_start(client: "MlflowClient", run_id: str, job: Job, *, own: bool) -> dict[str, str]:
-    """Log config, code, packages and hardware at the start of the run; of a job of somebody else, what it holds of them.
-
-    Returns the tags that say the same in short.
-    """
+def start_tags(job: Job, *, own: bool) -> dict[str, str]:
+    """Code and hardware in short; of a job of somebody else, what it holds of them."""
     if own:
         keep_provenance(job)
-    for name, place in {"config.yaml": "config", "job.json": "config", PROVENANCE: "environment"}.items():
-        if is_plain(job.path / name, job.path):
-            client.log_artifact(run_id, str(job.path / name), place)
-    facts = read_json(job.path / PROVENANCE)
-    code = facts.get("code", {})
-    hardware = {**facts.get("hardware", {}), **read_json(job.path / "torch.json")}
-    client.log_text(run_id, "\n".join(facts.get("packages", [])) + "\n", "environment/packages.txt")
-    client.log_dict(run_id, hardware, "environment/hardware.json")
-    if is_plain(job.path / PATCH, job.path):
-        client.log_artifact(run_id, str(job.path / PATCH), "code")
+    code, hardware = _code(job), _hardware(job)
     tags = {
         "regente.fingerprint": provenance.fingerprint(hardware),
         "regente.host_cpu": str(hardware.get("cpu", "")),
@@ -50,6 +37,26 @@ def log_start(client: "MlflowClient", run_id: str, job: Job, *, own: bool) -> di
         "mlflow.source.git.repoURL": str(code.get("remote") or ""),
     }
     return {key: value for key, value in tags.items() if value}
+
+
+def log_start(client: "MlflowClient", run_id: str, job: Job) -> None:
+    """Log config, code, packages and hardware at the start of the run."""
+    for name, place in {"config.yaml": "config", "job.json": "config", PROVENANCE: "environment"}.items():
+        if is_plain(job.path / name, job.path):
+            client.log_artifact(run_id, str(job.path / name), place)
+    packages = read_json(job.path / PROVENANCE).get("packages", [])
+    client.log_text(run_id, "\n".join(packages) + "\n", "environment/packages.txt")
+    client.log_dict(run_id, _hardware(job), "environment/hardware.json")
+    if is_plain(job.path / PATCH, job.path):
+        client.log_artifact(run_id, str(job.path / PATCH), "code")
+
+
+def _code(job: Job) -> dict[str, Any]:
+    return read_json(job.path / PROVENANCE).get("code", {})  # type: ignore[no-any-return]
+
+
+def _hardware(job: Job) -> dict[str, Any]:
+    return {**read_json(job.path / PROVENANCE).get("hardware", {}), **read_json(job.path / "torch.json")}
 
 
 def keep_provenance(job: Job) -> None:
@@ -75,20 +82,13 @@ def log_dataset(client: "MlflowClient", run_id: str, line: dict[str, Any]) -> No
     client.log_inputs(run_id, [DatasetInput(data, [tag])])
 
 
-def log_result(
-    client: "MlflowClient", run_id: str, job: Job, result: dict[str, Any]
-) -> tuple[dict[str, float], dict[str, str]]:
-    """Log the checkpoints of the policy; returns the best values as metrics, and the description as a tag."""
-    run = client.get_run(run_id)
-    tracking = resolve(job.config, ["tracking"])["tracking"]
+def best_values(result: dict[str, Any]) -> dict[str, float]:
+    """The metrics of the best epoch as metrics of the whole run, with its speed and memory."""
     metrics = result["metrics"].items()
     best = {f"best/{name}": value for name, value in metrics if split_of(name)[0] != "test"}
     if result["best_epoch"] is not None:
         best["best/epoch"] = result["best_epoch"]
-    best |= {"throughput": result["samples_per_second"], "peak_megabytes": result["peak_megabytes"]}
-    log_checkpoints(client, run, job, result, tracking["checkpoints"])
-    tags = run.data.tags
-    return best, {TAG: merged(describe(job, result, tags.get("notes", "")), tags.get(TAG, ""))}
+    return best | {"throughput": result["samples_per_second"], "peak_megabytes": result["peak_megabytes"]}
 
 
 def log_outputs(client: "MlflowClient", run_id: str, job: Job, *, own: bool) -> None:
@@ -122,10 +122,9 @@ def log_model(client: "MlflowClient", run_id: str, job: Job, checkpoint: Path, *
         client.set_tag(run_id, "regente.model", failure)
 
 
-def log_checkpoints(
-    client: "MlflowClient", run: "Run", job: Job, result: dict[str, Any], policy: str
-) -> None:
-    """Log the checkpoints that the policy names; into a local store as hard links instead of copies."""
+def log_checkpoints(client: "MlflowClient", run: "Run", job: Job, result: dict[str, Any]) -> None:
+    """Log the checkpoints that the config asks for; into a local store as hard links instead of copies."""
+    policy = resolve(job.config, ["tracking"])["tracking"]["checkpoints"]
     kept = sorted(job.checkpoints.glob("*.ckpt"))
     wanted = {
         "none": [],

@@ -29,6 +29,7 @@ from regente.tracking.sync import is_unshipped, process_of_job, store_of, sync_s
 # seconds to wait for the shipper of the run's attempt before, which a busy machine may starve
 LOCK_WAIT = 3600.0
 SLICE, AT_END = 3.0, 20.0  # seconds for the journals that others have left, in the training and after it
+POLL_SWEPT = 2.0  # seconds between looks at the journal of a job that has not ended
 SHARE = 0.05  # of a core, at most, that looking for new lines of a sweep's jobs takes
 
 
@@ -40,8 +41,10 @@ class Follower:
         RegenteError: when the job names a store that is not trusted, or its files are damaged.
     """
 
-    def __init__(self, job: Job, clients: Clients, *, own: bool = True, wait: float = 0) -> None:
-        self.job, self.process = job, process_of_job(job)
+    def __init__(
+        self, job: Job, clients: Clients, *, own: bool = True, wait: float = 0, poll: float = POLL
+    ) -> None:
+        self.job, self.process, self.poll = job, process_of_job(job), poll
         uri = store_of(job, Path(job.project), own) or ""
         self.lock = lock_of(job.path, wait)
         self.lock.acquire()
@@ -50,7 +53,7 @@ class Follower:
         self.reopens = self.shipment.state["ended"] and not journal_ended(job.journal)
         self.usage = Usage(self.process.pid) if self.process.alive() else None  # None: on another machine
         self.beats, self.beat_at = 0, time.monotonic() + HEARTBEAT
-        self.next, self.pause = 0.0, POLL
+        self.next, self.pause = time.monotonic() + poll - POLL, poll  # a short job takes one request
         self.failing_since: float | None = (
             None  # since when the store does not answer after the end of the job
         )
@@ -60,7 +63,8 @@ class Follower:
 
         `unseen_is_dead`: a process on another machine, which cannot be seen from here, has ended.
         """
-        if time.monotonic() < self.next:
+        answers = self.pause == self.poll
+        if time.monotonic() < self.next and not (answers and journal_ended(self.job.journal)):
             return False
         alive = self._alive(unseen_is_dead)  # before ship(), which then sees the last line of a dead process
         shipment = self.shipment
@@ -73,7 +77,7 @@ class Follower:
                 shipment.heartbeat(self.beats, self.usage.sample() if self.usage else {})
             if not shipment.ship() and not alive:
                 shipment.end_of_dead()
-            self.pause, self.failing_since = POLL, None
+            self.pause, self.failing_since = self.poll, None
         except TrackingError as error:
             shipment.note(refused=str(error))
             return True
@@ -155,7 +159,7 @@ class SweptJobs:
                 continue
             try:
                 job = open_job(path)
-                self.active[path] = Follower(job, self.clients, own=made_by_user(job))
+                self.active[path] = Follower(job, self.clients, own=made_by_user(job), poll=POLL_SWEPT)
             except Timeout:
                 continue  # regente sync ships it at this moment
             except (RegenteError, OSError):
