@@ -1,10 +1,9 @@
 """Ships the lines of a journal into an MLflow run, and keeps count of what is shipped."""
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
-from itertools import groupby
 from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from regente.jobs.result import read_result
 from regente.jobs.runs import best_of_sweep
 from regente.jobs.trust import made_by_user
 from regente.tracking import description
+from regente.tracking.batches import batches, smaller
 from regente.tracking.journal import KINDS, read
 from regente.tracking.shipping_state import STATE, ending_of, has_result, read_state
 from regente.tracking.store import all_runs, named, open_store, unreachable
@@ -32,8 +32,6 @@ NORMAL_PRIORITY = "normal"  # an argument of the shipper
 POLL = 0.2  # seconds between looks at the journal
 PATIENCE = 20.0  # seconds to go on trying after the job has ended and the store does not answer
 LIMIT = 6000  # characters of a parameter that MLflow keeps
-
-VALUES = ("metrics", "params", "tags")  # kinds of lines
 
 
 class Clients:
@@ -70,19 +68,8 @@ class Shipment:
         return True
 
     def _ship_all(self, lines: list[dict[str, Any]]) -> None:
-        for kind, group in groupby(_together([*self._with_values(lines)]), key=_kind):
-            self._ship(kind, list(group))
-
-    def _with_values(self, lines: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """The lines, and the values in those of start and result as lines that share a request with others."""
-        from regente.tracking import run_artifacts
-
-        for line in lines:
-            yield line
-            if line["kind"] == "start":
-                yield {"kind": "params", "values": line["params"]}
-            elif line["kind"] == "result":
-                yield {**line, "kind": "metrics", "step": 0, "values": run_artifacts.best_values(line)}
+        for kind, group in batches(lines):
+            self._ship(kind, group)
 
     def _ship(self, kind: str, lines: list[dict[str, Any]]) -> None:
         """Ship lines of one kind; what the store refuses is lost alone, and noted."""
@@ -93,9 +80,9 @@ class Shipment:
         except MlflowException as error:
             if error.error_code != "INVALID_PARAMETER_VALUE":
                 raise
-            if not (smaller := list(_smaller(kind, lines))):
+            if not (parts := list(smaller(kind, lines))):
                 self._lose(f"{_content(lines[0])}: {_in_one_line(error)}")
-            for each in smaller:
+            for each in parts:
                 self._ship(*each)
 
     def _lose(self, what: str) -> None:
@@ -316,30 +303,6 @@ class Shipment:
 
 def _claim(secret: str) -> str:
     return sha256(secret.encode()).hexdigest()
-
-
-def _kind(line: dict[str, Any]) -> str:
-    """The kind of a line; what goes to the store in one request has one kind."""
-    return "values" if line["kind"] in VALUES else str(line["kind"])
-
-
-def _together(lines: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The lines, with the values between two attempts or ends before the rest, so that one request takes them all."""
-    for _, part in groupby(lines, key=lambda line: line["kind"] in ("start", "resume", "end")):
-        yield from sorted(part, key=lambda line: line["kind"] not in VALUES)
-
-
-def _smaller(kind: str, lines: list[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """The same lines in smaller pieces, each with its kind; nothing where there are none."""
-    if len(lines) > 1:
-        yield from ((kind, [line]) for line in lines)
-        return
-    (line,) = lines
-    if kind == "resume" and line["params"]:
-        yield kind, [{**line, "params": {}}]
-        yield "values", [{"kind": "params", "values": line["params"]}]
-    elif len(values := line.get("values", {})) > 1:
-        yield from ((kind, [{**line, "values": {key: value}}]) for key, value in values.items())
 
 
 def _content(line: dict[str, Any]) -> str:
