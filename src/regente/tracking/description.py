@@ -49,8 +49,8 @@ def describe(job: Job, result: dict[str, Any], notes: str) -> str:
 
 def standing(job: Job, result: dict[str, Any]) -> str:
     """How a run stands among the finished runs of its experiment that have the same data and monitored metric."""
-    monitor, folder = result["monitor"], job.path.resolve().parent
-    if (value := _value(result, monitor)) is None:
+    monitor, folder = result.get("monitor"), job.path.resolve().parent
+    if not monitor or (value := _value(result, monitor)) is None:
         return ""
     said = f"{monitor['metric']} **{value:.4g}**"
     if (job.path.parent / QUEUE).is_file():
