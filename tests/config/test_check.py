@@ -15,7 +15,7 @@ import torch
 from regente.config.check import check
 from regente.config.compose import compose
 from regente.config.interpolation import resolve
-from regente.config.limits import BY_CLASS, RELATIONS, limit_of
+from regente.config.limits import BY_CLASS, RELATIONS, STRATEGIES, limit_of
 from regente.config.signatures import NOT_LITERAL, read
 from regente.training.complete import complete
 from tests.config.signatures.conftest import REAL
@@ -154,7 +154,7 @@ def test_a_file_is_told_to_be_renamed_only_where_python_finds_another_one(
     "setting",
     ["max_steps=1e5", "max_epochs=1e1", "min_epochs=0", "limit_val_batches=1.0", "limit_val_batches=0", "devices=auto",
      "max_epochs=-1", "val_check_interval=0.25", "gradient_clip_val=0", "precision=16", "profiler=simple",
-     "devices=[0,1]", "fast_dev_run=true", "plugins=null", "profiler=null"],
+     "devices=[0,1]", "fast_dev_run=true", "plugins=null", "profiler=null", "strategy=ddp_spawn", "strategy=my_ddp"],
 )  # fmt: skip
 def test_a_valid_setting_of_the_trainer_passes(setting: str) -> None:
     assert check(config(f"trainer.{setting}")) == []
@@ -170,10 +170,16 @@ def test_a_whole_count_written_as_a_float_is_an_int_wherever_it_is_referred_to()
 @pytest.mark.parametrize(
     "setting",
     ["max_steps=1.5", "min_epochs=-1", "log_every_n_steps=0", "profiler=foo", "plugins=foo", "devices=[0, 0]",
-     "fast_dev_run=-1"],
+     "fast_dev_run=-1", "strategy=dpp", "strategy=fsdpp"],
 )  # fmt: skip
 def test_an_invalid_setting_of_the_trainer_is_named(setting: str) -> None:
     assert [problem.where for problem in check(config(f"trainer.{setting}"))] == [f"trainer.{setting}"]
+
+
+def test_the_strategies_that_are_known_are_those_of_lightning() -> None:
+    from pytorch_lightning.strategies import StrategyRegistry
+
+    assert {"auto", *StrategyRegistry.available_strategies()} == {*STRATEGIES}
 
 
 RANGES = [

@@ -3,9 +3,27 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 PROFILERS = ("simple", "advanced", "pytorch", "xla")
+_UNUSED = ("", "_find_unused_parameters_false", "_find_unused_parameters_true")
+STRATEGIES = (
+    "auto",
+    *(f"ddp{start}{unused}" for start in ("", "_spawn", "_fork", "_notebook") for unused in _UNUSED),
+    *(
+        "fsdp",
+        "fsdp_cpu_offload",
+        "single_device",
+        "single_tpu",
+        "single_xla",
+        "xla",
+        "xla_debug",
+        "deepspeed",
+    ),
+    *("deepspeed_stage_1", "deepspeed_stage_2", "deepspeed_stage_2_offload"),
+    *("deepspeed_stage_3", "deepspeed_stage_3_offload", "deepspeed_stage_3_offload_nvme"),
+)
 _DEVICES = re.compile(r"auto|-1|\d+|\d+(,\s*\d+)*,?")
 
 
@@ -64,6 +82,14 @@ def _is_devices(value: Any) -> bool:
     return not is_whole(value) or value >= 1 or value == -1
 
 
+def _may_be_strategy(value: Any) -> bool:
+    """No slip in a name of Lightning's: other names a module of the user's may register."""
+    if not isinstance(value, str) or value.lower() in STRATEGIES:
+        return True
+    near = get_close_matches(value.lower(), STRATEGIES, 1)
+    return not near or abs(len(near[0]) - len(value)) > 1
+
+
 _batches = Limit(_is_share_or_count, "needs a number of batches, or a share from 0.0 to 1.0")
 _endless = at_least(-1, "must be at least 0, or -1 for no limit")
 # What Lightning checks late or not at all, and what of it Regente does itself
@@ -78,6 +104,9 @@ BY_KEY = {
         lambda v: not isinstance(v, str) or v in PROFILERS,
         f"must be {', '.join(PROFILERS)} or null",
         PROFILERS,
+    ),
+    "trainer.strategy": Limit(
+        _may_be_strategy, "no such strategy; there is: auto, ddp, fsdp, deepspeed_stage_2, ..."
     ),
     "trainer.plugins": Limit(
         lambda v: not isinstance(v, str), "is a name, but plugins are classes; give a _target_, or null"
