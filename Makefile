@@ -6,17 +6,20 @@ ARGS ?=
 # where it is set, each process compiles torch anew, which takes ten seconds
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: train test lint types quick matrix bench ui pins clean help
+.PHONY: train test lint types quick variants matrix bench ui pins clean help
 
 train: .venv/ready ## train the default experiment; ARGS="mnist_cnn optimizer.lr=3e-3" for another
 	@$(BIN)/regente train $(ARGS)
 
-test: lint types .venv/extras ## lint, types and all tests: what CI runs
+test: lint types .venv/extras ## lint, types and the tests: what CI runs
 	$(BIN)/python -m pytest -m "browser or alone" # one by one: they need both cores, or look at a browser in real time
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not browser and not alone and not matrix"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not browser and not alone and not matrix and not variant"
 
 quick: .venv/extras ## what is fast and needs no run of the program, and a smoke run of each capability
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "smoke or not (program or slow or browser or alone or matrix)"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "smoke or not (program or slow or browser or alone or matrix or variant)"
+
+variants: .venv/extras ## the long cases that make test leaves out, each a variant of one in it (5 minutes)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m variant
 
 matrix: .venv/extras ## kinds of own parts through each command: a table of what works (15 minutes)
 	rm -rf build/matrix

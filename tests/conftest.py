@@ -26,6 +26,12 @@ WARM = [
     *("regente.training.fit", "regente.config.compose", "regente.config.check", "regente.sweeps.session"),
     *("regente.inference.metrics", "regente.inference.predictor"),
     *("mlflow.tracking", "mlflow.pytorch", "mlflow.store.tracking.sqlalchemy_store", "regente.tracking.sync"),
+    *("torchvision", "tests.warm"),
+    *(
+        "torch.export._trace",
+        "regente.tracking.run_artifacts",
+        "regente.tracking.figures",
+    ),  # of each recorded run
 ]
 
 

@@ -236,7 +236,7 @@ def test_what_leads_out_of_the_job_or_the_project_is_refused(
         require_trusted(ELSEWHERE[name], folder)
 
 
-@pytest.mark.slow
+@pytest.mark.variant
 def test_hydra_alone_lets_a_good_part_of_them_have_their_way(folder: Path) -> None:
     program = (
         "import json, os, sys, warnings; warnings.simplefilter('ignore')\n"

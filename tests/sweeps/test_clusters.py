@@ -53,7 +53,7 @@ def processes_of(project: Path) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("launcher", ["slurm", pytest.param("ray", marks=pytest.mark.variant)])
 def test_what_a_killed_driver_left_undone_is_done_later_and_a_killed_job_is_tried_again(
     launcher: str, start: Start, regente: Run, net: Path
 ) -> None:

@@ -257,8 +257,12 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
 }
 
 
+VARIANTS = ("a schedule for each epoch", "a plateau of validations every other epoch", "without validations",
+            "in a validation", "augmented", "a DataLoader")  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=pytest.mark.slow) if "workers" in case else case for case in CASES]
+    "case", [pytest.param(case, marks=pytest.mark.variant) if case in VARIANTS else case for case in CASES]
 )
 def test_a_run_that_was_killed_goes_on_to_the_same_numbers(case: str, regente: Run, fragile: Path) -> None:
     words, deaths = CASES[case]
