@@ -84,26 +84,27 @@ def sweep() -> Iterator[Path]:
         yield path
 
 
-def read_all(sweep: Path, project: Path) -> None:
-    """All that reads many runs, in all formats."""
+def read_all(sweep: Path, project: Path) -> list[str]:
+    """All that reads many runs, in all formats; what it says."""
     found = compare([str(sweep)], project)
     assert len(found.runs) >= 3 or found.damaged
-    _formats(found)
-    two = compare([str(sweep / "a"), str(sweep / "d")], project)
-    _formats(two)
+    said = _formats(found)
+    said += _formats(compare([str(sweep / "a"), str(sweep / "d")], project))
     found.more_seeds()
-    list(importance(found.runs, found.metric, fast=True).lines())
+    said += importance(found.runs, found.metric, fast=True).lines()
     compare([], project)
     with TemporaryDirectory() as scratch:
-        list(explain(str(sweep / "a"), str(sweep / "d"), project, Path(scratch)).lines())
+        said += explain(str(sweep / "a"), str(sweep / "d"), project, Path(scratch)).lines()
+    return said
 
 
-def _formats(found: Comparison) -> None:
-    _ = as_text(found, 3), as_csv(found), as_html(found, found.lines()), as_latex(found), as_markdown(found)
-    as_json(found)
+def _formats(found: Comparison) -> list[str]:
+    said = [*as_text(found, 3), as_csv(found), as_html(found, found.lines()), as_latex(found)]
     document = make_report(found, fast=True)
-    for form in FORMATS.values():
-        form(document).encode()
+    said += [as_markdown(found), str(as_json(found)), *(form(document) for form in FORMATS.values())]
+    for text in said:
+        text.encode()
+    return said
 
 
 def check_content(sweep: Path, name: str, content: bytes) -> None:
@@ -178,18 +179,30 @@ def test_a_file_that_is_a_pipe_a_device_or_a_link_is_not_read(
 ) -> None:
     monkeypatch.chdir(sweep.parents[2])
     file, kept = sweep / name, (sweep / name).read_bytes()
-    secret = sweep.parents[2] / "victim"
-    secret.write_bytes(kept)
+    victim = sweep.parents[2] / "victim"
+
+    def said() -> list[str]:
+        try:
+            return read_all(sweep, sweep.parents[2])
+        except RegenteError as error:
+            return [str(error)]
+
     try:
-        for make in (
-            lambda: os.mkfifo(file),
-            lambda: file.symlink_to("/dev/zero"),
-            lambda: file.symlink_to(secret),
-        ):
+        for make in (lambda: os.mkfifo(file), lambda: file.symlink_to("/dev/zero")):
             file.unlink()
             make()
-            with suppress(RegenteError):
-                read_all(sweep, sweep.parents[2])
+            assert said()  # and it ends
+        linked, read = [], []
+        for content in (kept, b""):
+            victim.write_bytes(content)
+            file.unlink()
+            file.symlink_to(victim)
+            linked.append(said())
+            file.unlink()
+            file.write_bytes(content)
+            read.append(said())
+        assert linked[0] == linked[1]  # whatever the link leads to
+        assert read[0] != read[1]
     finally:
         file.unlink()
         file.write_bytes(kept)
